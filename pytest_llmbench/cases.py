@@ -1,0 +1,113 @@
+"""
+What one row asks for: the inputs of a fine-tuning case, and which combinations are refused.
+
+A case says nothing about how it is measured (see `workload`) nor where (see `environment`). It is
+a frozen value, travels as JSON, and is stored whole in every baseline.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Literal, Self
+
+import msgspec
+
+__all__ = ["MODELS", "Case", "CaseError"]
+
+MODELS = (
+    "qwen-1_8b-chat",
+    "qwen-7b-chat",
+    "qwen-14b-chat",
+    "qwen-72b-chat",
+    "chatglm3-6b",
+    "yi-6b-chat",
+    "yi-34b-chat",
+    "openbuddy-zephyr-7b-chat",
+    "baichuan2-7b-chat",
+    "baichuan2-13b-chat",
+)
+"""The models of the published page, by the names the page uses."""
+
+Tuner = Literal["lora", "full"]
+Quantization = Literal["bf16", "bnb-nf4", "bnb-int8", "gptq-int4", "gptq-int8"]
+Attention = Literal["flash", "sdpa", "eager", "xformers"]
+LoraTargets = Literal["default", "all"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class CaseError(ValueError):
+    """A case that cannot mean anything; the message names the field and what would do."""
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    The inputs of one row. The defaults are those of the published page.
+
+    Raises:
+        CaseError: an unknown name, a count below 1, or a combination that no library can train.
+    """
+
+    model: str
+    """A name of `MODELS`; for a custom step, whatever the user calls it."""
+    tuner: Tuner = "lora"
+    """`lora` trains adapters on a frozen model, `full` trains every parameter."""
+    quantization: Quantization = "bf16"
+    """How the frozen weights are stored."""
+    max_length: Count = 2048
+    """Samples with more tokens than this are dropped, not cut."""
+    batch_size: Count = 1
+    """Samples per micro-batch, padded to the longest of them."""
+    attention: Attention = "flash"
+    """The attention implementation asked for; what really ran is part of the measurement."""
+    gradient_checkpointing: bool = True
+    """Recompute each block in the backward pass (non-reentrant)."""
+    lora_rank: Count = 8
+    lora_targets: LoraTargets = "default"
+    """`default` adapts the query, key and value projections, `all` every linear layer but the head."""
+    accumulation_steps: Count = 16
+    """Micro-batches per optimizer step."""
+    num_gpus: Count = 1
+    """GPUs of one process over which the layers are split, one busy at a time."""
+    step: str | None = None
+    """`module:function` that builds the user's own training step; None for the built-in one."""
+
+    def __post_init__(self) -> None:
+        # msgspec checks types and bounds only when it decodes; a case written in Python gets the
+        # same checks, so that a typo fails in the test that holds it and not in the worker.
+        try:
+            msgspec.convert(msgspec.structs.asdict(self), _Fields)
+        except msgspec.ValidationError as error:
+            raise CaseError(f"not a case: {error}") from None
+        if self.step is not None:
+            _check_reference(self.step)
+        elif self.model not in MODELS:
+            close = difflib.get_close_matches(self.model, MODELS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}"
+            raise CaseError(f"unknown model {self.model!r}; {hint}")
+        if self.tuner == "full" and self.quantization != "bf16":
+            raise CaseError(
+                f"tuner='full' with quantization={self.quantization!r}: quantized weights have no "
+                "gradient; use tuner='lora' or quantization='bf16'"
+            )
+
+    @classmethod
+    def custom(cls, step: str, *, name: str, num_gpus: int = 1) -> Self:
+        """
+        A case whose training step is the user's own.
+
+        Args:
+            step: `module:function`, imported in the measuring process only. See `docs/custom-step.md`.
+            name: what reports and baselines call it.
+            num_gpus: GPUs that the step uses.
+        """
+        return cls(model=name, step=step, num_gpus=num_gpus)
+
+
+_Fields = msgspec.defstruct("_Fields", [(field.name, field.type) for field in msgspec.structs.fields(Case)])
+"""The field types of `Case`, without its checks across fields."""
+
+
+def _check_reference(step: str) -> None:
+    module, colon, function = step.partition(":")
+    if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise CaseError(f"step={step!r} is not of the form 'package.module:function'")

@@ -1,0 +1,115 @@
+"""
+What measuring a case gave: raw samples and metrics per process, an outcome, the environment.
+
+Everything here is a frozen value with a strict JSON form. Unknown is None with a reason, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.workload import Workload, workload_hash
+
+__all__ = ["OUTCOMES", "Evidence", "Measurement", "Outcome", "Process", "Round", "failed"]
+
+Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
+
+
+class Round(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One timed stretch of whole optimizer steps, between two synchronisations."""
+
+    seconds: float
+    samples: int
+    tokens: int
+    """Padding left out."""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What the GPU and the allocator said while a process measured: grounds to trust it or not.
+
+    One entry per device where a field is a tuple. None where it could not be read; `Process.missing`
+    has the reason under the field's name.
+    """
+
+    idle_used_bytes: tuple[int, ...] | None = None
+    """NVML v2 used memory before this process touched the GPU."""
+    driver_reserved_bytes: tuple[int, ...] | None = None
+    foreign_processes: tuple[int, ...] | None = None
+    """Processes other than ours on the GPU, counted before and after, the larger."""
+    sm_clock_mhz: tuple[int, ...] | None = None
+    """Right after the measured rounds."""
+    memory_clock_mhz: tuple[int, ...] | None = None
+    power_watts: tuple[float, ...] | None = None
+    temperature_celsius: tuple[int, ...] | None = None
+    power_cap_seconds: tuple[float, ...] | None = None
+    """Time within the measured rounds that software power capping held the clocks down."""
+    thermal_slowdown_seconds: tuple[float, ...] | None = None
+    hardware_slowdown_seconds: tuple[float, ...] | None = None
+    allocation_retries: int | None = None
+    freed_segments: int | None = None
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One fresh process that measured the case once: the unit of statistics."""
+
+    outcome: Outcome
+    reason: str | None = None
+    """A sentence for every outcome but `ok`."""
+    metrics: dict[str, Value] = {}
+    """By name in `metrics.METRICS`; a metric that could not be measured is absent."""
+    missing: dict[str, str] = {}
+    """Metric or evidence name to the reason why it is absent."""
+    rounds: tuple[Round, ...] = ()
+    ran: dict[str, str] = {}
+    """What really ran: `attention`, `linear`, `optimizer`, `dtype`, `adapter_dtype`."""
+    evidence: Evidence = Evidence()
+    phase_seconds: dict[str, float] = {}
+    """Where the process's time went, by phase, in the order of the phases."""
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The processes that measured one case in one environment."""
+
+    case: Case
+    workload: Workload
+    environment: Environment | None
+    """None when no process got far enough to say."""
+    processes: tuple[Process, ...]
+    measured_at: str
+    """UTC, ISO 8601, to the second."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """That of the last process: earlier ones that failed were measured again."""
+        return self.processes[-1].outcome
+
+    @property
+    def reason(self) -> str | None:
+        return self.processes[-1].reason
+
+    @property
+    def workload_hash(self) -> str:
+        return workload_hash(self.case, self.workload)
+
+
+def failed(
+    case: Case,
+    workload: Workload,
+    outcome: Outcome,
+    reason: str,
+    *,
+    measured_at: str,
+    environment: Environment | None = None,
+) -> Measurement:
+    """A measurement of which only the outcome is known."""
+    process = Process(outcome=outcome, reason=reason)
+    return Measurement(
+        case=case, workload=workload, environment=environment, processes=(process,), measured_at=measured_at
+    )

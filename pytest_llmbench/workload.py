@@ -1,0 +1,57 @@
+"""
+How a case is measured: at which scale, over how many samples, with what planted on purpose.
+
+Two measurements compare only if their workload hashes agree, so everything that changes what a
+training step computes, and that is not a library, is part of the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, Literal
+
+import msgspec
+
+from pytest_llmbench.cases import Case
+
+__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "workload_hash"]
+
+WORKLOAD_VERSION = 1
+"""Raised by hand when the built-in models, batches or training step change what they compute."""
+
+Scale = Literal["full", "smoke"]
+"""`full` is the published size; `smoke` is the same row as a two-layer miniature."""
+
+
+class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    A slow-down or an allocation planted in every step, to prove that the gate sees it.
+
+    A measurement that carries an injection never becomes a baseline.
+    """
+
+    kind: Literal["device", "host", "memory"]
+    """`device` keeps the GPU busy longer, `host` the Python thread, `memory` holds a tensor at the peak."""
+    amount: Annotated[float, msgspec.Meta(gt=0)]
+    """`device` and `host`: added time as a fraction of the step; `memory`: bytes."""
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the measuring process does with a case."""
+
+    scale: Scale = "full"
+    device: Literal["cuda", "cpu"] = "cuda"
+    samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 32
+    """Samples of the measured rounds, rounded up to whole optimizer steps; `full` is the whole epoch."""
+    injection: Injection | None = None
+
+
+def workload_hash(case: Case, workload: Workload) -> str:
+    """
+    Sixteen hexadecimal digits that agree exactly when two measurements did the same work.
+
+    The device is left out (the environment says it) and so is an injection, which is meant to be
+    compared with a baseline that has none.
+    """
+    described = (WORKLOAD_VERSION, case, workload.scale, workload.samples)
+    return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]

@@ -1,1 +1,30 @@
+"""The 96 rows of the published page as values, one module per table."""
+
 from __future__ import annotations
+
+from pytest_llmbench.tables import (
+    batch_size,
+    flash_attention,
+    full_max_length,
+    gradient_accumulation,
+    lora_max_length,
+    lora_rank,
+    quantization,
+)
+from pytest_llmbench.tables.table import Row, Table
+
+__all__ = ["TABLES", "Row", "Table"]
+
+TABLES = {
+    table.name: table
+    for table in (
+        quantization.TABLE,
+        lora_max_length.TABLE,
+        full_max_length.TABLE,
+        batch_size.TABLE,
+        flash_attention.TABLE,
+        lora_rank.TABLE,
+        gradient_accumulation.TABLE,
+    )
+}
+"""By name, in the order of the page."""

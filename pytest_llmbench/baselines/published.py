@@ -1,0 +1,90 @@
+"""
+The numbers of the published page, as stored under `baselines/published/`.
+
+They are shown beside what is measured and never judged against: other hardware, other libraries,
+one run a row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+__all__ = ["PublishedError", "PublishedRow", "PublishedTable", "load_published"]
+
+_T = TypeVar("_T")
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class PublishedError(ValueError):
+    """A file of published numbers that cannot be trusted; the message names file, row and field."""
+
+
+class PublishedRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the page says about one row; None where it says nothing."""
+
+    outcome: Literal["ok", "oom"]
+    samples_per_second: Positive | None
+    """Of all GPUs together: samples of one epoch over the wall time of the training loop, warm-up included."""
+    memory_gib: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None
+    """Peak of what torch reserved (1024 ** 3 bytes), per GPU."""
+    trainable_parameters_millions: Positive | None
+    """Millions (10 ** 6) of parameters with a gradient."""
+
+    def __post_init__(self) -> None:
+        for field in ("samples_per_second", "memory_gib"):
+            if (getattr(self, field) is None) != (self.outcome == "oom"):
+                needed = "a null" if self.outcome == "oom" else "a value"
+                raise ValueError(f"outcome '{self.outcome}' needs {needed} - at `$.{field}`")
+
+
+class PublishedTable(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of the page as it was printed."""
+
+    table: str
+    """A name in `tables.TABLES`."""
+    source: str
+    """Where the numbers come from: page, hardware, library versions."""
+    rows: dict[str, PublishedRow]
+    """By row id, in the order of the page."""
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A stored table whose rows are still undecoded, so that an error can name its row."""
+
+    format: Literal[1]
+    table: str
+    source: str
+    rows: dict[str, msgspec.Raw]
+
+
+def load_published(root: Path, device: str = "nvidia-a100-80gb") -> dict[str, PublishedTable]:
+    """
+    The published tables of *device*, by table name; empty where there are none.
+
+    Args:
+        root: the folder of all baselines, which holds `published/`.
+        device: name of a folder in `published/`.
+
+    Raises:
+        PublishedError: a file is not what this version reads.
+    """
+    paths = sorted((root / "published" / device).glob("*.json"))
+    return {path.stem: _load(path) for path in paths}
+
+
+def _load(path: Path) -> PublishedTable:
+    file = _decode(path.read_bytes(), _File, where=str(path))
+    if file.table != path.stem:
+        raise PublishedError(f"{path}: field 'table' is {file.table!r}; a file is named after its table")
+    rows = {id_: _decode(raw, PublishedRow, where=f"{path}: row {id_!r}") for id_, raw in file.rows.items()}
+    return PublishedTable(table=file.table, source=file.source, rows=rows)
+
+
+def _decode(content: bytes | msgspec.Raw, kind: type[_T], *, where: str) -> _T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise PublishedError(f"{where}: {error}; correct it, or restore the file as it was released") from error

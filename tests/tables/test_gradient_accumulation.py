@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.tables import TABLES, Row
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("row", TABLES["gradient_accumulation"].rows, ids=attrgetter("id"))
+def test_gradient_accumulation(llmbench: Callable[[Case], object], row: Row) -> None:
+    llmbench(row.case)

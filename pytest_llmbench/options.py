@@ -71,7 +71,7 @@ OPTIONS = (
     ),
     Option(
         "tolerance",
-        "how far a metric may move, as samples_per_second=8%% or peak_reserved_bytes=2%%+64MiB; may be repeated",
+        "how far a metric may move, as samples_per_second=8% or peak_reserved_bytes=2%+64MiB; may be repeated",
         kind="lines",
         metavar="METRIC=LIMIT",
     ),
@@ -84,7 +84,7 @@ OPTIONS = (
     Option("strict", "fail a run in which no case was measured", kind="flag"),
     Option(
         "inject",
-        "make every step worse on purpose, to see the gate close: device=10%%, host=10%% or memory=64MiB",
+        "make every step worse on purpose, to see the gate close: device=10%, host=10% or memory=64MiB",
         metavar="KIND=AMOUNT",
     ),
 )
@@ -114,6 +114,7 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("llmbench", "performance-regression tests of LLM fine-tuning")
     for option in OPTIONS:
         shown = f"{option.describe} [{option.default}]" if option.default else option.describe
+        shown = shown.replace("%", "%%")  # argparse formats the help of flags, pytest not that of settings
         if option.kind == "flag":
             group.addoption(option.flag, action="store_true", default=None, help=shown)
             parser.addini(option.setting, option.describe, type="bool", default=False)

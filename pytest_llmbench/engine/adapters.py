@@ -1,0 +1,59 @@
+"""
+What is trained: LoRA adapters on a frozen model, or every parameter.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.engine.models.architecture import Architecture
+
+__all__ = ["attach", "count_parameters"]
+
+LORA_ALPHA = 32
+LORA_DROPOUT = 0.05
+
+
+def attach(model: Any, case: Case, architecture: Architecture) -> Any:
+    """
+    The model in training mode, with exactly what the case trains requiring a gradient.
+
+    Adapters have the model's own dtype, also where the weights under them are quantized: nothing
+    is trained in fp32. Their first values come from torch's global generator of the device.
+
+    Returns:
+        The model itself for `full`, peft's model around it for `lora`.
+    """
+    if case.tuner == "full":
+        return model.requires_grad_(True).train()
+    from peft import LoraConfig, get_peft_model
+
+    targets = architecture.default_targets if case.lora_targets == "default" else architecture.all_targets
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=case.lora_rank,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=LORA_DROPOUT,
+        bias="none",
+        target_modules=list(targets),
+    )
+    # Without the device peft draws the adapters on the CPU and moves them.
+    with torch.device(model.device), warnings.catch_warnings():
+        # peft 0.21 asks transformers 5 for it by the old name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(model.dtype)
+    return adapted.train()
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """Trainable parameters and all of them, adapters included."""
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)

@@ -1,0 +1,77 @@
+"""
+The user's own training step, wrapped as a `Training`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pytest_llmbench.cases import Case, CaseError
+from pytest_llmbench.engine.training import StepResult
+from pytest_llmbench.workload import Workload
+
+__all__ = ["CustomTraining", "build_custom"]
+
+
+class CustomTraining:
+    """
+    Calls the user's step once per micro-batch.
+
+    The step does its own backward pass and its own optimizer step, so accumulation is 1 here.
+    """
+
+    batch_size = 1
+    accumulation_steps = 1
+
+    def __init__(self, step: Callable[[], StepResult | int], num_steps: int) -> None:
+        self.num_micro_batches = num_steps
+        model = getattr(step, "model", None)
+        self.model = model if isinstance(model, nn.Module) else None
+        self.optimizer = getattr(step, "optimizer", None)
+        self._step = step
+
+    def micro_step(self, index: int) -> StepResult:
+        result = self._step()
+        return result if isinstance(result, StepResult) else StepResult(_checked_samples(result))
+
+    def optimizer_step(self) -> Tensor | None:
+        return None
+
+
+def build_custom(case: Case, workload: Workload, device: torch.device) -> CustomTraining:
+    """
+    Import `case.step` and let it build the step on *device*.
+
+    Raises:
+        CaseError: the module or the function is not there, or what it builds cannot be called.
+    """
+    assert case.step is not None
+    module_name, _, function_name = case.step.partition(":")
+    try:
+        build = getattr(importlib.import_module(module_name), function_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # something that the user's module imports is missing
+        raise CaseError(
+            f"step={case.step!r}: there is no module {error.name!r} on the path of the measuring process"
+        ) from None
+    except AttributeError:
+        raise CaseError(f"step={case.step!r}: module {module_name!r} has no {function_name!r}") from None
+    step = build(device)
+    if not callable(step):
+        raise CaseError(f"step={case.step!r} built a {type(step).__name__}; it must build something to call")
+    if workload.samples == "full":
+        raise CaseError("samples='full' has no meaning for a custom step, which has no epoch; give a number")
+    return CustomTraining(step, workload.samples)
+
+
+def _checked_samples(result: object) -> int:
+    if isinstance(result, int) and not isinstance(result, bool) and result > 0:
+        return result
+    raise CaseError(
+        f"a custom step returned {result!r}; it must return how many samples it trained on, or a StepResult"
+    )

@@ -1,0 +1,84 @@
+"""
+Planted slow-downs and allocations: a training made worse by a known amount, to prove the gate.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pytest_llmbench.cases import CaseError
+from pytest_llmbench.engine.training import StepResult, Training
+from pytest_llmbench.workload import Injection
+
+__all__ = ["Injected"]
+
+_CALIBRATION_CYCLES = 100_000_000
+
+
+class Injected:
+    """
+    A training in which every micro-batch costs more, by a fraction of what it costs without.
+
+    Args:
+        training: the training to make worse.
+        injection: what to plant.
+        device: where it runs.
+        seconds_per_micro_batch: mean cost without: device-busy seconds for `device`, wall seconds
+            for `host`, unused for `memory`.
+
+    Raises:
+        CaseError: a device-side injection without a GPU.
+    """
+
+    def __init__(
+        self, training: Training, injection: Injection, device: torch.device, seconds_per_micro_batch: float
+    ) -> None:
+        self.batch_size = training.batch_size
+        self.accumulation_steps = training.accumulation_steps
+        self.num_micro_batches = training.num_micro_batches
+        self.model = training.model
+        self.optimizer = training.optimizer
+        self._training = training
+        self._plant = _planter(injection, device, injection.amount * seconds_per_micro_batch)
+
+    def micro_step(self, index: int) -> StepResult:
+        held = self._plant()
+        result = self._training.micro_step(index)
+        del held
+        return result
+
+    def optimizer_step(self) -> Tensor | None:
+        return self._training.optimizer_step()
+
+
+def _planter(injection: Injection, device: torch.device, seconds: float) -> Callable[[], Tensor | None]:
+    """What to do before each micro-batch; a tensor it returns is held until the micro-batch ends."""
+    if injection.kind == "memory":
+        return lambda: torch.empty(int(injection.amount), dtype=torch.uint8, device=device)
+    if injection.kind == "host":
+        return lambda: _spin(seconds)
+    if device.type != "cuda":
+        raise CaseError("a device-side injection needs a GPU; on the CPU inject 'host'")
+    cycles = int(seconds * _cycles_per_second())
+    return lambda: torch.cuda._sleep(cycles)  # the only way to keep a GPU busy for a given time
+
+
+def _spin(seconds: float) -> None:
+    """Keep the thread busy, as slow Python would; sleeping would hand the CPU to others."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def _cycles_per_second() -> float:
+    torch.cuda._sleep(_CALIBRATION_CYCLES)  # let the clocks rise first
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    torch.cuda._sleep(_CALIBRATION_CYCLES)
+    end.record()
+    end.synchronize()
+    return _CALIBRATION_CYCLES / (start.elapsed_time(end) / 1e3)

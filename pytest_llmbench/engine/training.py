@@ -1,0 +1,111 @@
+"""
+One fine-tuning set-up, ready to step: what a measured round runs, and nothing about measuring it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.engine.adapters import attach
+from pytest_llmbench.engine.batches import Batch, make_batches
+from pytest_llmbench.engine.lengths import PUBLISHED, admissible, choose
+from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.workload import Workload
+
+__all__ = ["FineTuning", "StepResult", "Training", "build_fine_tuning"]
+
+SEED = 42
+MAX_GRAD_NORM = 0.5
+WEIGHT_DECAY = 0.01
+WARMUP_RATIO = 0.05
+LEARNING_RATE = {"lora": 1e-4, "full": 2e-5}
+
+
+class StepResult(NamedTuple):
+    """What one micro-batch did."""
+
+    samples: int
+    tokens: int | None = None
+    """Padding left out; None if the step does not count them."""
+    loss: Tensor | None = None
+    """Detached scalar on the device, so that reading it can wait until after the round."""
+
+
+class Training(Protocol):
+    """What the rounds drive: micro-batches in a fixed order, and an optimizer step after every few."""
+
+    batch_size: int
+    accumulation_steps: int
+    num_micro_batches: int
+    """Micro-batches of the measured rounds: whole optimizer steps."""
+    model: nn.Module | None
+    optimizer: object | None
+
+    def micro_step(self, index: int) -> StepResult:
+        """Forward and backward of micro-batch *index* (0 to `num_micro_batches` - 1)."""
+
+    def optimizer_step(self) -> Tensor | None:
+        """Apply the accumulated gradients; the gradient norm before clipping, if there is one."""
+
+
+class FineTuning:
+    """
+    The bare training step of the published page: least between the libraries and the clock.
+
+    AdamW, linear schedule with warm-up, gradients clipped to norm 0.5, mean loss over the
+    accumulated micro-batches.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Batch], case: Case, total_optimizer_steps: int) -> None:
+        from transformers import get_linear_schedule_with_warmup
+
+        self.model = model
+        self.batch_size = case.batch_size
+        self.accumulation_steps = case.accumulation_steps
+        self.num_micro_batches = len(batches)
+        self._batches = batches
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = AdamW(self._trained, lr=LEARNING_RATE[case.tuner], weight_decay=WEIGHT_DECAY)
+        warm_up_steps = math.ceil(WARMUP_RATIO * total_optimizer_steps)
+        self._schedule = get_linear_schedule_with_warmup(self.optimizer, warm_up_steps, total_optimizer_steps)
+
+    def micro_step(self, index: int) -> StepResult:
+        batch = self._batches[index]
+        output: Any = self.model(**batch.inputs())
+        (output.loss / self.accumulation_steps).backward()
+        return StepResult(batch.samples, batch.tokens, output.loss.detach())
+
+    def optimizer_step(self) -> Tensor:
+        norm = nn.utils.clip_grad_norm_(self._trained, MAX_GRAD_NORM)
+        self.optimizer.step()
+        self._schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+
+def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> FineTuning:
+    """Model with random weights, adapters, batches and optimizer on *device*."""
+    torch.manual_seed(SEED)
+    architecture = architecture_of(case.model, workload.scale)
+    model = attach(build_model(case, workload, device), case, architecture)
+    if case.gradient_checkpointing:
+        enable_checkpointing(model)
+    kept = len(admissible(PUBLISHED, case.max_length, workload.scale))
+    lengths = choose(PUBLISHED, case.max_length, workload.scale, count=_num_samples(case, workload, kept), seed=SEED)
+    batches = make_batches(lengths, case.batch_size, architecture.vocab_size, device, seed=SEED)
+    return FineTuning(model, batches, case, kept // (case.batch_size * case.accumulation_steps))
+
+
+def _num_samples(case: Case, workload: Workload, kept: int) -> int:
+    """Whole optimizer steps: asked-for samples are rounded up, a whole epoch down."""
+    per_step = case.batch_size * case.accumulation_steps
+    if workload.samples == "full":
+        return max(kept // per_step, 1) * per_step
+    return math.ceil(workload.samples / per_step) * per_step

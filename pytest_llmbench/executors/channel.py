@@ -1,0 +1,125 @@
+"""The executor's end of a measuring process's pipe: lines in, phases and at most one answer out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Self
+
+import msgspec
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, decode_message
+
+__all__ = ["Channel", "RubbishError"]
+
+READ_BYTES = 2**16
+
+logger = logging.getLogger(__name__)
+
+
+class RubbishError(ValueError):
+    """A measuring process wrote something that is no message of its."""
+
+
+class Channel:
+    """
+    What one measuring process says, checked as it arrives.
+
+    The process knows by the pipe whether anybody listens, so closing the channel takes the case back.
+
+    Attributes:
+        writer: file descriptor to hand to the process; closed by `start`.
+        answer: the measurement, once it is there. Whatever comes after it is ignored.
+        answered_at: `time.monotonic()` of its arrival, in seconds.
+        phase: name of the phase that the process entered last.
+        phase_at: `time.monotonic()` of that, in seconds.
+    """
+
+    def __init__(self, case: Case, on_phase: Callable[[Phase], None]) -> None:
+        self._case = case
+        self._on_phase = on_phase
+        self._reader, self.writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._open = {self._reader, self.writer}
+        self._line: list[bytes] = []
+        self._line_bytes = 0
+        self._ignored_bytes = 0
+        self.answer: Measurement | None = None
+        self.answered_at = 0.0
+        self.phase: str | None = None
+        self.phase_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        return self._reader
+
+    def start(self) -> None:
+        """The process has the writing end; this side's copy would hide that it closed it."""
+        self._close(self.writer)
+
+    def close(self) -> None:
+        if self._ignored_bytes and self._reader in self._open:
+            logger.warning("ignored %d bytes that a measuring process wrote after its answer", self._ignored_bytes)
+        self._close(self._reader)
+        self._close(self.writer)
+
+    def read(self) -> bool:
+        """
+        Take in what has arrived; False when there is nothing now.
+
+        Raises:
+            RubbishError: it is not a phase, nor an answer for the case.
+        """
+        try:
+            data = os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            return False
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._hear(b"".join([*self._line, end]))
+            self._line, self._line_bytes = [], 0
+        self._keep(rest)
+        return bool(data)
+
+    def _keep(self, rest: bytes) -> None:
+        """Hold on to an unfinished line, which may not grow without end."""
+        if self.answer is not None:
+            self._ignored_bytes += len(rest)
+            return
+        self._line.append(rest)
+        self._line_bytes += len(rest)
+        if self._line_bytes > MAX_MESSAGE_BYTES:
+            raise RubbishError(f"a message of more than {MAX_MESSAGE_BYTES // 2**20} MiB")
+
+    def _hear(self, line: bytes) -> None:
+        if self.answer is not None:
+            self._ignored_bytes += len(line) + 1
+            return
+        try:
+            message = decode_message(line)
+        except msgspec.DecodeError as error:
+            raise RubbishError(f"{line[:60]!r} ({error})") from None
+        match message:
+            case Phase():
+                self.phase, self.phase_at = message.name, time.monotonic()
+                self._on_phase(message)
+            case Answer(measurement) if measurement.case == self._case and measurement.processes:
+                self.answer, self.answered_at = measurement, time.monotonic()
+            case Answer():
+                raise RubbishError("an answer without a process, or for another case")
+            case _:
+                raise RubbishError(f"a message of another kind: {type(message).__name__}")
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)

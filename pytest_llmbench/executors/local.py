@@ -1,0 +1,238 @@
+"""Runs cases on this machine: in processes forked from a warm server, or a cold one where that fails."""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from pytest_llmbench.executors import reasons
+from pytest_llmbench.executors.channel import Channel, RubbishError
+from pytest_llmbench.executors.log import Log
+from pytest_llmbench.executors.server import Server, ServerError
+from pytest_llmbench.measurement import Measurement, Outcome, failed
+from pytest_llmbench.protocol import Ended, Phase, Request
+
+__all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
+
+MEASURE = "pytest_llmbench.worker.measure:measure"
+PRELOAD = ("torch", "transformers.models.qwen2.modeling_qwen2", "accelerate", "peft")
+"""Imported once for all cases. peft comes last: with some libraries beside it, it initialises CUDA."""
+
+LINGER_SECONDS = 10.0
+"""How long a process may take to end once it has answered."""
+MAX_DEATHS = 2
+"""So many warm servers may die in a row before cases do without one."""
+
+
+class UnsupportedSystemError(ValueError):
+    """Cases cannot be run on this operating system."""
+
+
+class _DeadlineError(Exception):
+    """The case's time is over."""
+
+
+class LocalExecutor:
+    """
+    Measures cases one at a time, each in a fresh process of this machine.
+
+    The process is forked from a server that has imported *preload*. A server that would hand
+    its children a spoilt CUDA, does not start or keeps dying is replaced by one with less to
+    import, at last by one that imports nothing: each process then imports its libraries itself.
+
+    Args:
+        timeout_seconds: deadline of a case, from the request to the end of its process.
+        announce: called with a sentence when something is not as it was asked for.
+        python: interpreter of the environment to measure; it needs this package too.
+        measure: `module:function` that measures, imported in the process.
+        preload: modules that the server imports, in order.
+        environ: environment variables of the server and all below it; None for this process's own.
+
+    Raises:
+        UnsupportedSystemError: this is not Linux.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout_seconds: float,
+        announce: Callable[[str], None],
+        python: Path = Path(sys.executable),
+        measure: str = MEASURE,
+        preload: Sequence[str] = PRELOAD,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        if platform.system() != "Linux":
+            raise UnsupportedSystemError(
+                f"cases cannot be measured on {platform.system()}: ending everything that a case started needs Linux"
+            )
+        self._timeout_seconds = timeout_seconds
+        self._announce = announce
+        self._python = python
+        self._measure = measure
+        self._preload = tuple(preload)
+        self._environ = environ
+        self._server: Server | None = None
+        self._deaths = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
+        """
+        Measure *request* once; see `Executor.run`.
+
+        An exception of *on_phase*, and Ctrl-C, end the case's processes and pass on.
+        """
+        why = f"{MAX_DEATHS + 1} servers died before they started one"
+        try:
+            for _ in range(MAX_DEATHS + 1):
+                server = self._running_server(on_phase)
+                with Log() as log, Channel(request.case, on_phase) as channel:
+                    measurement = self._converse(server, request, channel, log)
+                if measurement is not None:
+                    return measurement
+        except ServerError as error:
+            why = str(error)
+        return _failed(request, "crashed", f"there is no process to measure in: {why}")
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    def _running_server(self, on_phase: Callable[[Phase], None]) -> Server:
+        """
+        Raises:
+            ServerError: not even a cold server starts.
+        """
+        if self._server is not None:
+            try:
+                self._server.check()
+            except ServerError as error:
+                self._lose_server(f"between two cases {error}")
+        if self._server is None and self._preload:
+            on_phase(Phase(name="preload"))
+        environ = os.environ if self._environ is None else self._environ
+        while self._server is None:
+            try:
+                server = Server.start(self._python, self._measure, self._preload, environ)
+            except ServerError as error:
+                if not self._preload:
+                    raise
+                self._count_death(str(error))
+                continue
+            if server.poisoned is None:
+                self._server = server
+            else:
+                server.stop()
+                self._preload_less(server.poisoned)
+        return self._server
+
+    def _converse(self, server: Server, request: Request, channel: Channel, log: Log) -> Measurement | None:
+        """The case from request to measurement; None if the server died before it started a process."""
+        deadline = time.monotonic() + self._timeout_seconds
+        try:
+            server.submit(request, channel, log)
+            end = _listen(server, channel, deadline)
+        except _DeadlineError:
+            since = time.monotonic() - channel.phase_at
+            self._take_back(server, channel)
+            reason = reasons.overdue(self._timeout_seconds, channel.phase, since, log)
+            return channel.answer or _failed(request, "timeout", reason)
+        except RubbishError as error:
+            self._take_back(server, channel)
+            return _failed(request, "crashed", f"its process wrote rubbish to the channel: {error}")
+        except ServerError as error:
+            with suppress(RubbishError):
+                _read_rest(channel)
+            started = server.child is not None
+            self._lose_server(str(error))
+            return channel.answer or (
+                _failed(request, "crashed", f"ended with its server: {error}") if started else None
+            )
+        except BaseException:
+            self._take_back(server, channel)
+            raise
+        self._deaths = 0
+        return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log))
+
+    def _take_back(self, server: Server, channel: Channel) -> None:
+        """End the case: its server kills all of it when nobody listens any more."""
+        channel.close()
+        try:
+            ended = server.end_case()
+        except ServerError:
+            ended = False
+        except BaseException:
+            self._server = None
+            server.kill()
+            raise
+        if not ended:
+            self._lose_server("the server could not end a case")
+
+    def _lose_server(self, why: str) -> None:
+        if self._server is not None:
+            server, self._server = self._server, None
+            server.kill()
+        self._count_death(why)
+
+    def _count_death(self, why: str) -> None:
+        self._deaths += 1
+        if self._deaths >= MAX_DEATHS and self._preload:
+            self._preload = ()
+            why += "; from now on every case imports its libraries itself, which takes 10 to 20 s each"
+        self._announce(why)
+
+    def _preload_less(self, poisoned: str) -> None:
+        """Leave the module that spoilt the server out of the next one."""
+        rest = tuple(name for name in self._preload if f" {name} " not in poisoned)
+        self._preload = rest if len(rest) < len(self._preload) else ()
+        kept = f"the server keeps {', '.join(self._preload)}" if self._preload else "no library is kept warm"
+        self._announce(f"{poisoned}, which forked processes cannot undo: {kept}, cases import the rest themselves")
+
+
+def _listen(server: Server, channel: Channel, deadline: float) -> Ended:
+    """
+    Hear the process out.
+
+    Args:
+        server: to which the request was submitted.
+        channel: of the request.
+        deadline: on the clock of `time.monotonic()`, in seconds.
+    """
+    poller = select.poll()
+    poller.register(channel, select.POLLIN)
+    poller.register(server, select.POLLIN)
+    while True:
+        limit = deadline if channel.answer is None else min(deadline, channel.answered_at + LINGER_SECONDS)
+        if (remaining := limit - time.monotonic()) <= 0:
+            raise _DeadlineError
+        ready = {fd for fd, _ in poller.poll(remaining * 1000)}
+        if channel.fileno() in ready and not channel.read():
+            poller.unregister(channel)
+        if server.fileno() in ready and isinstance(message := server.hear(), Ended):
+            _read_rest(channel)
+            return message
+
+
+def _read_rest(channel: Channel) -> None:
+    """What is still in the pipe after its last writer has gone."""
+    while channel.read():
+        pass
+
+
+def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return failed(request.case, request.workload, outcome, reason, measured_at=now)

@@ -1,0 +1,43 @@
+"""The sentences for what a measuring process can no longer say itself."""
+
+from __future__ import annotations
+
+import signal
+
+from pytest_llmbench.executors.log import Log
+from pytest_llmbench.units import seconds
+
+__all__ = ["ended", "overdue", "without_answer"]
+
+
+def ended(exit_status: int) -> str:
+    """How a process went, as "exited with status 3"; *exit_status* as `subprocess` gives it."""
+    if exit_status >= 0:
+        return f"exited with status {exit_status}"
+    try:
+        name = signal.Signals(-exit_status).name
+    except ValueError:
+        name = f"signal {-exit_status}"
+    hint = " (the out-of-memory killer does that)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+def without_answer(exit_status: int, log: Log) -> str:
+    """Why a case has crashed whose process went without a measurement."""
+    how = ended(exit_status)
+    return _with_log(f"{how} without an answer" if exit_status >= 0 else how, log)
+
+
+def overdue(limit_seconds: float, phase: str | None, phase_seconds: float, log: Log) -> str:
+    """Why a case has timed out; *phase_seconds* is the time spent in *phase* until then."""
+    where = f"{seconds(phase_seconds)} of them in phase {phase!r}" if phase else "before its first phase"
+    return _with_log(f"no answer within {seconds(limit_seconds)}, {where}", log)
+
+
+def _with_log(reason: str, log: Log) -> str:
+    stack, lines = log.stack(), log.last_lines()
+    if stack:
+        reason += f"; it was at {stack}"
+    if lines:
+        reason += f"; its last output:\n{lines}"
+    return reason

@@ -1,0 +1,231 @@
+"""The executor's handle on one fork server process: start, ask, listen, end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from pytest_llmbench.executors.channel import Channel
+from pytest_llmbench.executors.log import Log
+from pytest_llmbench.executors.reasons import ended
+from pytest_llmbench.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
+
+__all__ = ["Server", "ServerError"]
+
+START_SECONDS = 300.0
+"""For importing the training stack from a cold network file system."""
+END_SECONDS = 10.0
+"""For a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
+MAX_PACKET_BYTES = 2**16
+
+MARKER = "PYTEST_LLMBENCH_SERVER"
+"""Environment variable that everything below one server carries, whoever its parent has become."""
+
+
+class ServerError(Exception):
+    """The server did not start, or has died; the message says how."""
+
+
+class Server:
+    """
+    A running fork server, one request at a time.
+
+    Attributes:
+        poisoned: why its children could not use CUDA, or None.
+        busy: it has a request that is not over.
+        child: process id of the measuring process, from its start to its end.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket, marker: str, log: Log) -> None:
+        self._process = process
+        self._control = control
+        self._marker = marker
+        self._log = log
+        self.poisoned: str | None = None
+        self.busy = False
+        self.child: int | None = None
+
+    @classmethod
+    def start(cls, python: Path, measure: str, preload: Sequence[str], environ: Mapping[str, str]) -> Self:
+        """
+        Start a server and wait until it has imported *preload*.
+
+        Raises:
+            ServerError: it did not get that far.
+        """
+        marker = uuid.uuid4().hex
+        log = Log()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [str(python), "-m", "pytest_llmbench.worker", "--control-fd", str(theirs.fileno())]
+        command += ["--measure", measure, "--preload", ",".join(preload)]
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log.fileno(),
+                    stderr=log.fileno(),
+                    env={**environ, MARKER: marker},
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        except OSError as error:
+            ours.close()
+            log.close()
+            raise ServerError(f"{python} cannot be run: {error.strerror}") from None
+        server = cls(process, ours, marker, log)
+        try:
+            server._await_ready()
+        except BaseException:
+            server.kill()
+            raise
+        return server
+
+    def fileno(self) -> int:
+        return self._control.fileno()
+
+    def check(self) -> None:
+        """
+        Raises:
+            ServerError: the idle server has died.
+        """
+        if select.select([self._control], [], [], 0)[0]:  # it has nothing to say of its own accord
+            raise self._death()
+
+    def submit(self, request: Request, channel: Channel, log: Log) -> None:
+        """
+        Ask for a fresh process that measures *request*.
+
+        Raises:
+            ServerError: the server is gone.
+        """
+        self.busy = True
+        try:
+            socket.send_fds(self._control, [encode(request)], [channel.writer, log.fileno()])
+        except OSError:
+            raise self._death() from None
+        channel.start()
+
+    def hear(self) -> Message:
+        """
+        The next message; blocks until there is one.
+
+        Raises:
+            ServerError: the server is gone.
+        """
+        try:
+            packet = self._control.recv(MAX_PACKET_BYTES)
+        except ConnectionResetError:
+            packet = b""
+        if not packet:
+            raise self._death()
+        try:
+            message = decode_message(packet)
+        except msgspec.DecodeError as error:
+            raise ServerError(f"the server speaks another protocol: {error}") from None
+        match message:
+            case Started(pid):
+                self.child = pid
+            case Ended():
+                self.child, self.busy = None, False
+            case _:
+                pass
+        return message
+
+    def end_case(self) -> bool:
+        """Wait until the tree of the case whose channel was closed is gone; False if it stays."""
+        deadline = time.monotonic() + END_SECONDS
+        while self.busy:
+            if not select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                return False
+            self.hear()
+        return True
+
+    def stop(self) -> None:
+        """Let an idle server go."""
+        self._control.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the server and, since it can do that no more, everything below it."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+        _kill_marked(self._marker, {self.child} if self.child else set())
+        self._log.close()
+
+    def _await_ready(self) -> None:
+        if not select.select([self._control], [], [], START_SECONDS)[0]:
+            raise ServerError(f"the server did not start within {START_SECONDS:.0f} s{self._said()}")
+        message = self.hear()
+        if not isinstance(message, Ready):
+            raise ServerError(f"the server speaks another protocol: {type(message).__name__} instead of Ready")
+        self.poisoned = message.poisoned
+
+    def _death(self) -> ServerError:
+        """What became of a server that hung up."""
+        try:
+            status = self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return ServerError(f"the server hung up{self._said()}")
+        return ServerError(f"the server {'was ' if status < 0 else ''}{ended(status)}{self._said()}")
+
+    def _said(self) -> str:
+        lines = self._log.last_lines()
+        return f"; its last output:\n{lines}" if lines else ""
+
+
+def _kill_marked(marker: str, known: set[int]) -> None:
+    """
+    Kill the processes that were started with *marker* in their environment, and wait for them.
+
+    Orphans of a server that was itself killed have no ancestor left who knows them.
+
+    Args:
+        marker: value of `MARKER`.
+        known: processes that the kernel may be ending already; their environment is gone, but they
+            may still hold a GPU's memory.
+    """
+    wanted = f"{MARKER}={marker}".encode()
+    deadline = time.monotonic() + END_SECONDS
+    ending = known
+    while time.monotonic() < deadline:
+        marked = {pid for pid in _processes() if wanted in _read(f"/proc/{pid}/environ")}
+        for pid in marked:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ending = marked | {pid for pid in ending if _is_running(pid)}
+        if not ending:
+            return
+        time.sleep(0.01)
+
+
+def _processes() -> list[int]:
+    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+
+
+def _is_running(pid: int) -> bool:
+    """Whether it has not yet given back all it held; a zombie has."""
+    stat = _read(f"/proc/{pid}/stat")  # "pid (command) state ..."
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+
+
+def _read(path: str) -> bytes:
+    """Empty for a process of another user, and for one that has ended."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

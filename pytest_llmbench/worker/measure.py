@@ -1,0 +1,215 @@
+"""
+Measuring one case in this process: build, warm up, timed rounds, then the passes that count.
+
+Reads top-down: `measure` is the whole life of a measuring process, each function below it a phase.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+
+from pytest_llmbench.engine.adapters import count_parameters
+from pytest_llmbench.engine.attention import effective_attention
+from pytest_llmbench.engine.custom import build_custom
+from pytest_llmbench.engine.injection import Injected
+from pytest_llmbench.engine.outcomes import Diverged, FellBack, Unavailable
+from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
+from pytest_llmbench.engine.rounds import Trail, counted_micro_batches, run_rounds, warm_up
+from pytest_llmbench.engine.training import Training, build_fine_tuning
+from pytest_llmbench.measurement import Measurement, Outcome, Round
+from pytest_llmbench.probes.activity import count_operators, record_device_activity
+from pytest_llmbench.probes.allocator import allocation_failure
+from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.worker.devices import Devices
+from pytest_llmbench.worker.notes import Notes
+
+__all__ = ["measure"]
+
+
+def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
+    """
+    Run the case once and say what it gave; every expected failure becomes an outcome.
+
+    Args:
+        request: the case and how to measure it; CUDA_VISIBLE_DEVICES is already set.
+        report: called when a phase begins, and after each round with the speed so far.
+
+    Raises:
+        CaseError: the case cannot be run as written, on any machine.
+        ImportError: a library that the case needs is not installed.
+    """
+    notes = Notes(report)
+    with notes.phase("devices"):
+        devices = Devices(request.workload.device, request.case.num_gpus)
+    outcome, reason = _outcome(request, devices, notes)
+    notes.evidence(*devices.evidence())
+    return Measurement(
+        case=request.case,
+        workload=request.workload,
+        environment=devices.environment(),
+        processes=(notes.process(outcome, reason),),
+        measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome, str | None]:
+    try:
+        _run(request, devices, notes)
+    except torch.cuda.OutOfMemoryError as error:
+        _note_memory(devices, notes)
+        return "oom", allocation_failure(error)
+    except Diverged as error:
+        return "diverged", str(error)
+    except FellBack as error:
+        return "invalid", str(error)
+    except Unavailable as error:
+        return "unavailable", str(error)
+    return "ok", None
+
+
+def _run(request: Request, devices: Devices, notes: Notes) -> None:
+    case, workload = request.case, request.workload
+    build = build_custom if case.step else build_fine_tuning
+    with notes.phase("build"):
+        training: Training = build(case, workload, devices.first)
+        devices.synchronise()
+    notes.metric("load_seconds", notes.phase_seconds["build"])
+    _note_parts(training, notes)
+    with notes.phase("warm-up"):
+        notes.metric("first_step_seconds", warm_up(training, devices.synchronise))
+    if workload.injection is not None:
+        with notes.phase("injection"):
+            cost = _seconds_per_micro_batch(training, devices, of_device=workload.injection.kind == "device")
+            training = Injected(training, workload.injection, devices.first, cost)
+    with notes.phase("rounds"):
+        trail = _run_rounds(training, devices, notes)
+    _note_rounds(trail, notes)
+    _note_energy(trail, devices, notes)
+    _note_memory(devices, notes)
+    with notes.phase("activity"):
+        kernels = _note_activity(training, devices, notes)
+    with notes.phase("operators"):
+        operators = _note_operators(training, notes)
+    if case.step is None:
+        requested = effective_attention(case, workload)
+        observed, fallback = attention_fallback(requested, [*kernels, *operators])
+        notes.ran["attention"] = observed or "not recognised"
+        if fallback is not None:
+            raise FellBack(fallback)
+
+
+def _note_parts(training: Training, notes: Notes) -> None:
+    notes.ran.update(describe_parts(training))
+    trainable, total = count_parameters(training.model) if training.model is not None else (None, None)
+    notes.metric("trainable_parameters", trainable, "the step has no attribute `model` to count")
+    notes.metric("parameters", total, "the step has no attribute `model` to count")
+
+
+def _run_rounds(training: Training, devices: Devices, notes: Notes) -> Trail:
+    def told(done: Round) -> None:
+        notes.speed("rounds", done.samples / done.seconds)
+
+    with devices.watched():
+        return run_rounds(training, devices.synchronise, told)
+
+
+def _note_rounds(trail: Trail, notes: Notes) -> None:
+    notes.rounds = trail.rounds
+    seconds = sum(done.seconds for done in trail.rounds)
+    notes.metric("samples_per_second", sum(done.samples for done in trail.rounds) / seconds)
+    tokens = sum(done.tokens for done in trail.rounds)
+    notes.metric("tokens_per_second", tokens / seconds if tokens else None, "the step does not count tokens")
+    losses = [float(loss) for loss in trail.losses]
+    norm = None if trail.grad_norm is None else float(trail.grad_norm)
+    for index, loss in enumerate(losses):
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss of measured micro-batch {index} is {loss}")
+    if norm is not None and not math.isfinite(norm):
+        raise Diverged(f"the gradient norm of the last optimizer step is {norm}")
+    notes.metric("loss_first", losses[0] if losses else None, "the step returns no loss")
+    notes.metric("loss_last", losses[-1] if losses else None, "the step returns no loss")
+    notes.metric("grad_norm", norm, "the step returns no gradient norm")
+
+
+def _note_energy(trail: Trail, devices: Devices, notes: Notes) -> None:
+    joules, reason = devices.energy_joules(sum(done.seconds for done in trail.rounds))
+    samples = sum(done.samples for done in trail.rounds)
+    notes.metric("energy_joules_per_sample", None if joules is None else joules / samples, reason)
+
+
+def _note_memory(devices: Devices, notes: Notes) -> None:
+    for name, value, reason in devices.memory_metrics():
+        notes.metric(name, value, reason)
+
+
+def _note_activity(training: Training, devices: Devices, notes: Notes) -> list[str]:
+    """Device-busy time, kernels and waits per sample; the kernel names seen."""
+    names = ("device_busy_seconds_per_sample", "kernels_per_sample", "synchronisations_per_sample", "host_bound")
+    if not devices.num_gpus:
+        for name in names:
+            notes.metric(name, None, "measured on the CPU")
+        return []
+    samples: list[int] = []
+    try:
+        split = record_device_activity(
+            lambda: samples.append(_run_micro_batches(training, counted_micro_batches(training))),
+            training.optimizer_step,
+            devices.synchronise,
+        )
+    except RuntimeError as error:
+        for name in names:
+            notes.metric(name, None, str(error))
+        return []
+    micro, step = split.micro_batches, split.optimizer_step
+    speed = sum(done.samples for done in notes.rounds) / sum(done.seconds for done in notes.rounds)
+    per_sample, per_step_sample = 1 / sum(samples), 1 / _samples_per_step(training)
+    busy = micro.busy_seconds * per_sample + step.busy_seconds * per_step_sample
+    notes.metric("device_busy_seconds_per_sample", busy)
+    notes.metric("kernels_per_sample", micro.kernels * per_sample + step.kernels * per_step_sample)
+    waits = micro.synchronisations * per_sample + step.synchronisations * per_step_sample
+    notes.metric("synchronisations_per_sample", waits)
+    notes.metric("host_bound", busy * speed)
+    return [kernel.name for kernel in micro.by_kernel]
+
+
+def _note_operators(training: Training, notes: Notes) -> list[str]:
+    """ATen operators per sample, from one micro-batch and one optimizer step; their names."""
+    samples: list[int] = []
+    micro, step = count_operators(
+        lambda: samples.append(_run_micro_batches(training, counted_micro_batches(training, 1))),
+        training.optimizer_step,
+    )
+    per_sample = micro.total() / sum(samples) + step.total() / _samples_per_step(training)
+    notes.metric("operators_per_sample", per_sample)
+    return list(micro)
+
+
+def _seconds_per_micro_batch(training: Training, devices: Devices, *, of_device: bool) -> float:
+    """What a micro-batch costs before anything is planted: device-busy or wall seconds."""
+    chosen = counted_micro_batches(training)
+    if of_device and devices.num_gpus:
+        split = record_device_activity(
+            lambda: _run_micro_batches(training, chosen), training.optimizer_step, devices.synchronise
+        )
+        return split.micro_batches.busy_seconds / len(chosen)
+    devices.synchronise()
+    started = time.perf_counter()
+    _run_micro_batches(training, chosen)
+    devices.synchronise()
+    seconds = time.perf_counter() - started
+    training.optimizer_step()
+    return seconds / len(chosen)
+
+
+def _run_micro_batches(training: Training, indices: Iterable[int]) -> int:
+    """The number of samples they held."""
+    return sum(training.micro_step(index).samples for index in indices)
+
+
+def _samples_per_step(training: Training) -> int:
+    return training.batch_size * training.accumulation_steps

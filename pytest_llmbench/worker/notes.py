@@ -1,0 +1,72 @@
+"""
+What a measuring process has found so far, kept so that an error half-way loses none of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pytest_llmbench.measurement import Evidence, Outcome, Process, Round
+from pytest_llmbench.metrics import METRICS, Value
+from pytest_llmbench.protocol import Phase
+
+__all__ = ["Notes"]
+
+
+class Notes:
+    """Collects metrics, reasons, evidence and phase times, and closes them into a `Process`."""
+
+    def __init__(self, report: Callable[[Phase], None]) -> None:
+        self.ran: dict[str, str] = {}
+        self.rounds: tuple[Round, ...] = ()
+        self._report = report
+        self.metrics: dict[str, Value] = {}
+        self._missing: dict[str, str] = {}
+        self._evidence = Evidence()
+        self.phase_seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Announce a phase and add up the time spent in it, errors included."""
+        self._report(Phase(name))
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phase_seconds[name] = self.phase_seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def speed(self, phase: str, samples_per_second: float) -> None:
+        """Tell the other side how fast it goes so far."""
+        self._report(Phase(phase, samples_per_second))
+
+    def metric(self, name: str, value: Value | None, reason: str | None = None) -> None:
+        """
+        Note a metric, or why there is none.
+
+        Raises:
+            KeyError: no such metric in `metrics.METRICS`.
+        """
+        if METRICS[name] and value is not None:
+            self.metrics[name] = value
+            self._missing.pop(name, None)
+        else:
+            self._missing[name] = reason or "not measured"
+
+    def evidence(self, evidence: Evidence, missing: dict[str, str]) -> None:
+        """Note the evidence, and the reasons for the fields that could not be read."""
+        self._evidence = evidence
+        self._missing.update(missing)
+
+    def process(self, outcome: Outcome, reason: str | None = None) -> Process:
+        return Process(
+            outcome=outcome,
+            reason=reason,
+            metrics={name: self.metrics[name] for name in METRICS if name in self.metrics},
+            missing=dict(self._missing),
+            rounds=self.rounds,
+            ran=dict(self.ran),
+            evidence=self._evidence,
+            phase_seconds=dict(self.phase_seconds),
+        )

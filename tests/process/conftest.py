@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.executors.local import LocalExecutor
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.protocol import Request
+from pytest_llmbench.workload import Workload
+
+MARK = "LLMBENCH_TEST_MARK"
+
+
+class Bench:
+    """An executor whose processes all carry a mark, and what it said."""
+
+    def __init__(self, timeout_seconds: float, preload: Sequence[str] = (), measure: str = "steps:measure") -> None:
+        self.mark = uuid.uuid4().hex
+        self.announced: list[str] = []
+        self.phases: list[str] = []
+        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.environ = {**os.environ, MARK: self.mark, "PYTHONPATH": os.pathsep.join(paths)}
+        self.executor = LocalExecutor(
+            timeout_seconds=timeout_seconds,
+            announce=self.announced.append,
+            measure=measure,
+            preload=preload,
+            environ=self.environ,
+        )
+
+    def run(self, step: str, visible_devices: str | None = None) -> Measurement:
+        """Measure a case whose process runs that function of `steps`."""
+        case = Case.custom(f"steps:{step}", name=step)
+        request = Request(case=case, workload=Workload(device="cpu"), visible_devices=visible_devices)
+        return self.executor.run(request, lambda phase: self.phases.append(phase.name))
+
+    def running(self) -> dict[int, int]:
+        """Process id to parent's of everything below the executor that has not ended."""
+        return {pid: parent for pid, parent in _parents() if self.mark.encode() in _read(f"/proc/{pid}/environ")}
+
+    def servers(self) -> list[int]:
+        return [pid for pid, parent in self.running().items() if parent == os.getpid()]
+
+    def survivors(self) -> list[int]:
+        """What runs though no case does: everything but the server."""
+        return [pid for pid, parent in self.running().items() if parent != os.getpid()]
+
+    def await_nothing_running(self, but: int | None = None) -> None:
+        deadline = time.monotonic() + 10
+        while set(self.running()) - {but}:
+            assert time.monotonic() < deadline, f"still running: {self.running()}"
+            time.sleep(0.02)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and (stat := _read(f"{folder}/stat")):
+            yield int(folder.name), int(stat.rpartition(b")")[2].split()[1])
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture(scope="session")
+def shared_bench() -> Iterator[Bench]:
+    bench = Bench(timeout_seconds=30)
+    with bench.executor:
+        yield bench
+    assert bench.running() == {}
+
+
+@pytest.fixture
+def bench(shared_bench: Bench) -> Iterator[Bench]:
+    """A patient executor that all tests share: a fault in one case is no concern of the next."""
+    shared_bench.announced.clear()
+    shared_bench.phases.clear()
+    yield shared_bench
+    assert shared_bench.survivors() == []
+
+
+@pytest.fixture
+def new_bench() -> Iterator[Callable[..., Bench]]:
+    """Makes executors of the test's own."""
+    benches: list[Bench] = []
+
+    def make(timeout_seconds: float = 30.0, preload: Sequence[str] = (), measure: str = "steps:measure") -> Bench:
+        benches.append(Bench(timeout_seconds, preload, measure))
+        return benches[-1]
+
+    yield make
+    for bench in benches:
+        bench.executor.close()
+        assert bench.running() == {}

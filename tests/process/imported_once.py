@@ -1,0 +1,7 @@
+"""Remembers which process imported it."""
+
+from __future__ import annotations
+
+import os
+
+PROCESS = os.getpid()

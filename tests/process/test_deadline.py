@@ -1,0 +1,47 @@
+"""A case that outlasts its deadline is ended with everything it started."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.process.conftest import Bench
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (
+            "hang",
+            r"no answer within 1.00 s, [01].\d\d s of them in phase 'warm-up'; it was at process/steps.py:\d+ in hang",
+        ),
+        ("hang_in_c", r"no answer within 1.00 s, before its first phase; it was at process/steps.py:\d+ in hang_in_c"),
+        ("stopped", r"no answer within 1.00 s, before its first phase"),
+        ("hang_with_descendants", r"no answer within 1.00 s, .* in phase 'warm-up'"),
+    ],
+)
+def test_a_hang_times_out_and_nothing_stays(new_bench: Callable[..., Bench], step: str, reason: str) -> None:
+    bench = new_bench(timeout_seconds=1.0)
+    started = time.monotonic()
+
+    measurement = bench.run(step)
+
+    assert measurement.outcome == "timeout"
+    assert re.match(reason, measurement.reason or ""), measurement.reason
+    assert bench.survivors() == []
+    assert time.monotonic() - started < 6
+    assert bench.announced == []
+
+
+def test_the_server_outlives_a_hang(new_bench: Callable[..., Bench]) -> None:
+    bench = new_bench(timeout_seconds=1.0)
+    bench.run("hang")
+    before = bench.servers()
+
+    assert bench.run("clean").outcome == "ok"
+    assert bench.servers() == before

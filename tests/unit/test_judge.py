@@ -1,0 +1,438 @@
+"""The rule by which a measurement is held against a baseline, at its boundaries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.compare import Reference, judge, typical_value
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.metrics import MIB, Tolerance, Value
+from pytest_llmbench.workload import WORKLOAD_VERSION, Injection, Workload
+
+GIB = 1024 * MIB
+ENVIRONMENT = Environment(
+    device="NVIDIA H200",
+    num_devices=1,
+    device_memory_bytes=None,
+    driver="580.159.04",
+    cuda="13.0",
+    power_limit_watts=None,
+    allocator={},
+    python="3.12.3",
+    cpu="a CPU",
+    num_cpus=16,
+    system="Linux 6.8",
+    packages={"torch": "2.11.0", "peft": "0.21.0"},
+)
+UPGRADED = msgspec.structs.replace(ENVIRONMENT, packages={"torch": "2.12.0", "peft": "0.21.0"})
+
+
+def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:
+    """One process for each dict of metrics."""
+    default = Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(),
+        environment=ENVIRONMENT,
+        processes=tuple(Process(outcome="ok", metrics=metrics) for metrics in processes),
+        measured_at="2026-11-24T10:00:00Z",
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def ended(outcome: Outcome, reason: str | None = "a reason", **changes: Any) -> Measurement:
+    return measured(processes=(Process(outcome=outcome, reason=reason),), **changes)
+
+
+def compared(before: dict[str, Value], after: dict[str, Value], **changes: Any) -> RowVerdict:
+    return judge(measured(after, **changes), Reference(measurement=measured(before)))
+
+
+def the_metric(verdict: RowVerdict, name: str) -> MetricVerdict:
+    return next(metric for metric in verdict.metrics if metric.metric == name)
+
+
+SPEED: dict[str, Value] = {"samples_per_second": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "status"),
+    [
+        ("samples_per_second", 1.0, 0.95, "unchanged"),
+        ("samples_per_second", 1.0, 0.9499, "regressed"),
+        ("samples_per_second", 1.0, 1.05, "unchanged"),
+        ("samples_per_second", 1.0, 1.0501, "improved"),
+        ("device_busy_seconds_per_sample", 1.0, 1.02, "unchanged"),
+        ("device_busy_seconds_per_sample", 1.0, 1.0201, "regressed"),
+        ("device_busy_seconds_per_sample", 1.0, 0.9799, "improved"),
+        ("peak_reserved_bytes", 20 * GIB, 20 * GIB + 20 * GIB // 50, "unchanged"),
+        ("peak_reserved_bytes", 20 * GIB, 20 * GIB + 20 * GIB // 50 + 1000, "regressed"),
+        ("peak_reserved_bytes", GIB, GIB + 64 * MIB, "unchanged"),
+        ("peak_reserved_bytes", GIB, GIB + 65 * MIB, "regressed"),
+        ("peak_reserved_bytes", GIB, GIB - 65 * MIB, "improved"),
+        ("loss_first", 10.0, 10.1, "unchanged"),
+        ("loss_first", 10.0, 10.11, "regressed"),
+        ("loss_first", 10.0, 9.89, "regressed"),
+        ("loss_first", 0.0, 0.01, "unchanged"),
+        ("loss_first", 0.0, 0.02, "regressed"),
+        ("loss_first", -10.0, -10.11, "regressed"),
+    ],
+)
+def test_a_metric_moves_beyond_the_larger_part_of_its_tolerance(
+    metric: str, before: Value, after: Value, status: Status
+) -> None:
+    verdict = compared({metric: before}, {metric: after})
+
+    assert (verdict.status, the_metric(verdict, metric).status) == (status, status)
+
+
+def test_a_metric_verdict_carries_effect_and_limit() -> None:
+    verdict = the_metric(
+        compared({"peak_reserved_bytes": GIB}, {"peak_reserved_bytes": 2 * GIB}), "peak_reserved_bytes"
+    )
+
+    assert (verdict.baseline, verdict.now, verdict.change, verdict.limit) == (GIB, 2 * GIB, 1.0, 64 / 1024)
+    assert verdict.gates
+    assert verdict.reason == "default tolerance"
+
+
+def test_a_move_from_zero_has_no_relative_size() -> None:
+    verdict = the_metric(compared({"loss_first": 0.0}, {"loss_first": 0.5}), "loss_first")
+
+    assert (verdict.change, verdict.limit) == (None, None)
+    assert verdict.reason == "default tolerance, at most 0.01 from a baseline of 0"
+
+
+@pytest.mark.parametrize(("after", "status"), [(15174.0, "unchanged"), (15174.5, "regressed"), (15173.5, "improved")])
+def test_an_exact_metric_must_be_equal_within_one_environment(after: float, status: Status) -> None:
+    assert compared({"kernels_per_sample": 15174.0}, {"kernels_per_sample": after}).status == status
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        UPGRADED,
+        msgspec.structs.replace(ENVIRONMENT, driver="590.1"),
+        msgspec.structs.replace(ENVIRONMENT, cuda="13.1"),
+        msgspec.structs.replace(ENVIRONMENT, python="3.13.0"),
+        msgspec.structs.replace(ENVIRONMENT, allocator={"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+    ],
+)
+def test_an_exact_metric_has_its_tolerance_across_environments(environment: Environment) -> None:
+    near = compared({"kernels_per_sample": 100.0}, {"kernels_per_sample": 102.0}, environment=environment)
+    far = compared({"kernels_per_sample": 100.0}, {"kernels_per_sample": 102.1}, environment=environment)
+
+    assert (near.status, far.status) == ("unchanged", "regressed")
+
+
+def test_a_parameter_count_must_be_equal_across_environments_too() -> None:
+    assert compared({"parameters": 7721324544}, {"parameters": 7721324545}, environment=UPGRADED).status == "regressed"
+
+
+@pytest.mark.parametrize("side", ["now", "baseline"])
+def test_an_exact_metric_on_which_processes_disagree_is_inconclusive(side: str) -> None:
+    one: dict[str, Value] = {"kernels_per_sample": 100.0}
+    two: dict[str, Value] = {"kernels_per_sample": 101.0}
+    agree, differ = measured(one, one, one), measured(one, two, one)
+    now, baseline = (differ, agree) if side == "now" else (agree, differ)
+
+    verdict = judge(now, Reference(measurement=baseline))
+
+    assert verdict.status == "inconclusive"
+    assert "processes do not agree on it: 100.0, 101.0" in the_metric(verdict, "kernels_per_sample").reason
+
+
+def test_the_median_over_processes_is_judged() -> None:
+    now = measured({"samples_per_second": 3.0}, {"samples_per_second": 1.0}, {"samples_per_second": 3.1})
+
+    assert typical_value(now, "samples_per_second") == 3.0
+    assert judge(now, Reference(measurement=measured(SPEED))).status == "unchanged"
+
+
+def test_processes_that_failed_do_not_count() -> None:
+    crashed = Process(outcome="crashed", reason="signal 11", metrics={"samples_per_second": 0.1})
+    now = measured(processes=(crashed, Process(outcome="ok", metrics=SPEED)))
+
+    assert judge(now, Reference(measurement=measured(SPEED))).status == "unchanged"
+
+
+@pytest.mark.parametrize(
+    ("after", "device", "status"),
+    [
+        ((10 * GIB, 12 * GIB), 1, "regressed"),
+        ((12 * GIB, 11 * GIB), 0, "regressed"),
+        ((5 * GIB, 12 * GIB), 1, "regressed"),
+        ((5 * GIB, 10 * GIB), 1, "unchanged"),
+        ((8 * GIB, 9 * GIB), 1, "improved"),
+    ],
+)
+def test_the_worst_device_decides(after: Value, device: int, status: Status) -> None:
+    verdict = the_metric(
+        compared({"peak_reserved_bytes": (10 * GIB, 10 * GIB)}, {"peak_reserved_bytes": after}), "peak_reserved_bytes"
+    )
+
+    assert (verdict.device, verdict.status) == (device, status)
+
+
+def test_a_single_device_is_not_named() -> None:
+    verdict = compared({"peak_reserved_bytes": (GIB,)}, {"peak_reserved_bytes": (2 * GIB,)})
+
+    assert the_metric(verdict, "peak_reserved_bytes").device is None
+
+
+def test_the_median_is_taken_for_every_device() -> None:
+    now = measured({"peak_reserved_bytes": (1, 30)}, {"peak_reserved_bytes": (2, 20)}, {"peak_reserved_bytes": (3, 10)})
+
+    assert typical_value(now, "peak_reserved_bytes") == (2, 20)
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 1), (1,)), (1, (1,)), ((1,), 1), ((), ())])
+def test_values_for_other_devices_are_inconclusive(before: Value, after: Value) -> None:
+    assert compared({"peak_reserved_bytes": before}, {"peak_reserved_bytes": after}).status == "inconclusive"
+
+
+def test_an_advisory_metric_never_decides() -> None:
+    verdict = compared({**SPEED, "load_seconds": 1.0}, {**SPEED, "load_seconds": 9.0})
+
+    assert verdict.status == "unchanged"
+    assert the_metric(verdict, "load_seconds").status == "regressed"
+    assert not the_metric(verdict, "load_seconds").gates
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "status"),
+    [
+        pytest.param({"host_bound": 0.95}, {"host_bound": 0.95}, "regressed", id="device-bound"),
+        pytest.param({"host_bound": 0.9}, {"host_bound": 0.9}, "regressed", id="just-device-bound"),
+        pytest.param({"host_bound": 0.89}, {"host_bound": 0.95}, "unchanged", id="host-bound"),
+        pytest.param({"host_bound": 0.95}, {"host_bound": 0.8}, "regressed", id="made-host-bound"),
+        pytest.param({}, {"host_bound": 0.89}, "unchanged", id="only-known-now"),
+        pytest.param({}, {}, "regressed", id="not-known"),
+    ],
+)
+def test_a_row_that_was_host_bound_has_the_wider_tolerance(
+    before: dict[str, Value], after: dict[str, Value], status: Status
+) -> None:
+    verdict = compared({"samples_per_second": 3.0, **before}, {"samples_per_second": 2.5, **after})
+
+    assert verdict.status == status
+
+
+def test_everything_on_a_cpu_is_host_bound() -> None:
+    cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
+    baseline = measured(SPEED, environment=cpu)
+
+    assert judge(measured({"samples_per_second": 2.5}, environment=cpu), Reference(measurement=baseline)).status == (
+        "unchanged"
+    )
+
+
+@pytest.mark.parametrize(
+    ("of_row", "overrides", "status"),
+    [
+        ({}, {}, "regressed"),
+        ({"samples_per_second": Tolerance(0.2)}, {}, "unchanged"),
+        ({}, {"samples_per_second": Tolerance(0.2)}, "unchanged"),
+        ({"samples_per_second": Tolerance(0.2)}, {"samples_per_second": Tolerance(0.01)}, "regressed"),
+        ({"samples_per_second": Tolerance(0.01)}, {"samples_per_second": Tolerance(0.2)}, "unchanged"),
+        ({"loss_first": Tolerance(0.2)}, {}, "regressed"),
+    ],
+)
+def test_the_run_beats_the_row_beats_the_default(
+    of_row: dict[str, Tolerance], overrides: dict[str, Tolerance], status: Status
+) -> None:
+    reference = Reference(measurement=measured(SPEED), tolerances=of_row)
+
+    assert judge(measured({"samples_per_second": 2.7}), reference, overrides).status == status
+
+
+def test_a_tolerance_of_the_row_lifts_equality() -> None:
+    baseline = measured({"kernels_per_sample": 100.0})
+    reference = Reference(measurement=baseline, tolerances={"kernels_per_sample": Tolerance(0.05)})
+
+    assert judge(measured({"kernels_per_sample": 104.0}), reference).status == "unchanged"
+
+
+def test_a_gating_metric_that_is_no_longer_measured_is_inconclusive() -> None:
+    process = Process(outcome="ok", metrics=SPEED, missing={"peak_reserved_bytes": "no allocator"})
+    baseline = measured({**SPEED, "peak_reserved_bytes": (GIB,)})
+
+    verdict = judge(measured(processes=(process,)), Reference(measurement=baseline))
+
+    assert verdict.status == "inconclusive"
+    assert the_metric(verdict, "peak_reserved_bytes").reason == "not measured: no allocator"
+
+
+def test_an_advisory_metric_that_is_no_longer_measured_does_not_matter() -> None:
+    assert compared({**SPEED, "energy_joules_per_sample": 9.0}, SPEED).status == "unchanged"
+
+
+def test_a_metric_that_the_baseline_lacks_is_shown_and_does_not_count() -> None:
+    verdict = compared(SPEED, {**SPEED, "peak_reserved_bytes": (GIB,)})
+
+    assert verdict.status == "unchanged"
+    assert the_metric(verdict, "peak_reserved_bytes").status == "no baseline"
+
+
+@pytest.mark.parametrize("metrics", [{}, {"load_seconds": 1.0}])
+def test_a_baseline_without_a_gating_metric_is_never_green(metrics: dict[str, Value]) -> None:
+    verdict = compared(metrics, {**SPEED, **metrics})
+
+    assert verdict.status == "inconclusive"
+    assert verdict.reason == "the baseline has no metric that could fail"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(3.0, float("nan")), (float("nan"), 3.0), (3.0, float("inf")), (float("nan"), float("nan"))]
+)
+def test_a_value_that_is_not_finite_is_never_green(before: float, after: float) -> None:
+    verdict = compared({"samples_per_second": before}, {"samples_per_second": after})
+
+    assert verdict.status == "inconclusive"
+
+
+def test_one_process_that_is_not_finite_is_not_hidden_by_the_median() -> None:
+    now = measured(SPEED, {"samples_per_second": float("nan")}, SPEED)
+
+    assert judge(now, Reference(measurement=measured(SPEED))).status == "inconclusive"
+
+
+def test_faster_with_another_loss_is_not_improved() -> None:
+    verdict = compared({**SPEED, "loss_first": 11.9}, {"samples_per_second": 6.0, "loss_first": 9.0})
+
+    assert verdict.status == "regressed"
+    assert the_metric(verdict, "samples_per_second").status == "inconclusive"
+    assert the_metric(verdict, "samples_per_second").reason.startswith("better, but loss_first moved")
+
+
+@pytest.mark.parametrize(
+    ("after", "status"),
+    [
+        ({"samples_per_second": 3.0, "peak_reserved_bytes": GIB, "loss_last": 9.0}, "unchanged"),
+        ({"samples_per_second": 4.0, "peak_reserved_bytes": GIB, "loss_last": 9.0}, "improved"),
+        ({"samples_per_second": 4.0, "loss_last": 9.0}, "inconclusive"),
+        ({"samples_per_second": 2.0, "loss_last": 9.0}, "regressed"),
+        ({"samples_per_second": 4.0, "peak_reserved_bytes": 2 * GIB, "loss_last": 9.0}, "regressed"),
+    ],
+)
+def test_the_gravest_metric_is_the_rows_status(after: dict[str, Value], status: Status) -> None:
+    before: dict[str, Value] = {"samples_per_second": 3.0, "peak_reserved_bytes": GIB, "loss_last": 9.0}
+
+    assert compared(before, after).status == status
+
+
+def test_the_row_says_which_metrics_decided() -> None:
+    verdict = compared({**SPEED, "loss_last": 9.0}, {"samples_per_second": 1.0, "loss_last": 1.0})
+
+    assert verdict.reason == "regressed: samples_per_second, loss_last"
+
+
+@pytest.mark.parametrize(
+    ("expected", "now", "status", "reason"),
+    [
+        ("ok", "oom", "regressed", "the baseline fits into memory, now out of memory: a reason"),
+        ("oom", "ok", "improved", "fits into memory, the baseline does not"),
+        ("oom", "oom", "unchanged", "out of memory, as the baseline"),
+        ("crashed", "ok", "inconclusive", "nothing to hold it against: crashed: a reason"),
+        ("ok", "crashed", "regressed", "crashed: a reason"),
+        ("oom", "crashed", "regressed", "crashed: a reason"),
+        (None, "crashed", "regressed", "crashed: a reason"),
+        (None, "timeout", "regressed", "timeout: a reason"),
+        (None, "diverged", "regressed", "diverged: a reason"),
+        ("ok", "invalid", "inconclusive", "invalid: a reason"),
+        (None, "unavailable", "inconclusive", "unavailable: a reason"),
+        (None, "oom", "no baseline", "no baseline is stored for this row"),
+        (None, "ok", "no baseline", "no baseline is stored for this row"),
+    ],
+)
+def test_outcomes_decide_before_metrics(expected: Outcome | None, now: Outcome, status: Status, reason: str) -> None:
+    reference = Reference(measurement=ended(expected)) if expected else None
+
+    verdict = judge(ended(now), reference)
+
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_a_crash_before_anything_was_known_is_a_regression() -> None:
+    verdict = judge(ended("crashed", environment=None), Reference(measurement=measured(SPEED)))
+
+    assert (verdict.status, verdict.package_changes) == ("regressed", ())
+
+
+def with_environment(**changes: Any) -> Measurement:
+    return measured(SPEED, environment=msgspec.structs.replace(ENVIRONMENT, **changes))
+
+
+@pytest.mark.parametrize(
+    ("now", "differing", "told"),
+    [
+        (with_environment(device="NVIDIA A100"), ("device",), "device NVIDIA H200 -> NVIDIA A100"),
+        (with_environment(num_devices=2), ("num_devices",), "num_devices 1 -> 2"),
+        (measured(SPEED, workload=Workload(scale="smoke")), ("workload.scale",), "workload.scale full -> smoke"),
+        (measured(SPEED, workload=Workload(samples="full")), ("workload.samples",), "workload.samples 32 -> full"),
+        (
+            measured(SPEED, case=Case(model="qwen-7b-chat", max_length=512, lora_rank=64)),
+            ("case.max_length", "case.lora_rank"),
+            "case.max_length 2048 -> 512; case.lora_rank 8 -> 64",
+        ),
+        (measured(SPEED, environment=None), ("environment",), "environment known -> unknown"),
+    ],
+)
+def test_other_work_or_another_device_is_not_comparable(
+    now: Measurement, differing: tuple[str, ...], told: str
+) -> None:
+    verdict = judge(now, Reference(measurement=measured(SPEED)))
+
+    assert (verdict.status, verdict.differing) == ("not comparable", differing)
+    assert verdict.reason == f"not comparable: {told}"
+
+
+def test_out_of_memory_on_another_device_is_not_comparable() -> None:
+    other = msgspec.structs.replace(ENVIRONMENT, device="NVIDIA A100")
+
+    assert judge(ended("oom", environment=other), Reference(measurement=measured(SPEED))).status == "not comparable"
+
+
+def test_a_baseline_of_another_workload_version_is_not_comparable() -> None:
+    verdict = judge(measured(SPEED), Reference(measurement=measured(SPEED), workload_version=WORKLOAD_VERSION - 1))
+
+    assert verdict.reason == f"not comparable: workload version {WORKLOAD_VERSION - 1} -> {WORKLOAD_VERSION}"
+
+
+def test_an_injection_is_compared_with_a_baseline_that_has_none() -> None:
+    planted = measured({"samples_per_second": 2.0}, workload=Workload(injection=Injection("device", 0.5)))
+
+    assert judge(planted, Reference(measurement=measured(SPEED))).status == "regressed"
+
+
+def test_what_is_new_in_the_environment_is_listed() -> None:
+    after = msgspec.structs.replace(UPGRADED, driver="590.1", allocator={"PYTORCH_ALLOC_CONF": "backend:native"})
+
+    verdict = judge(measured(SPEED, environment=after), Reference(measurement=measured(SPEED)))
+
+    assert [str(change) for change in verdict.package_changes] == [
+        "driver 580.159.04 -> 590.1",
+        "torch 2.11.0 -> 2.12.0",
+        "PYTORCH_ALLOC_CONF backend:native (new)",
+    ]
+    assert verdict.unchanged_packages == ("cuda", "python", "peft")
+
+
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [
+        ("unchanged", False),
+        ("improved", False),
+        ("no baseline", False),
+        ("regressed", True),
+        ("inconclusive", True),
+        ("not comparable", True),
+    ],
+)
+def test_what_is_not_known_to_be_good_fails(status: Status, failed: bool) -> None:
+    assert RowVerdict(status=status, reason="r").failed is failed

@@ -1,0 +1,159 @@
+"""The words of a failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pytest_llmbench.environment import PackageChange
+from pytest_llmbench.judge.sentence import failure_sentence
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+
+BITSANDBYTES = PackageChange("bitsandbytes", "0.48.2", "0.50.2")
+PACKAGES: dict[str, Any] = {
+    "package_changes": (BITSANDBYTES,),
+    "unchanged_packages": ("driver", "cuda", "python", "torch", "transformers", "peft", "numpy"),
+}
+SLOWER = MetricVerdict(
+    metric="device_busy_seconds_per_sample",
+    status="regressed",
+    baseline=0.2301,
+    now=0.25316,
+    change=0.10017,
+    limit=0.02,
+    gates=True,
+    reason="default tolerance",
+)
+SAME_SPEED = MetricVerdict(
+    metric="samples_per_second",
+    status="unchanged",
+    baseline=3.0,
+    now=3.0,
+    change=0.0,
+    limit=0.05,
+    gates=True,
+    reason="",
+)
+
+
+def told(**metric: Any) -> str:
+    """The sentence for one metric that regressed."""
+    verdict = MetricVerdict(**{"status": "regressed", "gates": True, "reason": "default tolerance", **metric})
+    return failure_sentence("row", RowVerdict(status="regressed", metrics=(verdict,), reason="regressed"))
+
+
+def test_a_sentence_names_row_metric_change_limit_direction_and_packages() -> None:
+    verdict = RowVerdict(status="regressed", metrics=(SAME_SPEED, SLOWER), reason="regressed", **PACKAGES)
+
+    assert failure_sentence("qwen-7b-chat-batch-4", verdict) == (
+        "qwen-7b-chat-batch-4: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (limit +2.0 %), lower is "
+        "better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft, driver unchanged."
+    )
+
+
+def test_every_failed_metric_has_a_line_and_the_packages_are_said_once() -> None:
+    lost = MetricVerdict(metric="loss_last", status="inconclusive", gates=True, reason="not measured: no loss")
+    verdict = RowVerdict(status="regressed", metrics=(lost, SLOWER), reason="regressed", **PACKAGES)
+
+    lines = failure_sentence("row", verdict).splitlines()
+
+    assert [line.partition(" 0.2301")[0] for line in lines] == [
+        "row: device_busy_seconds_per_sample",
+        "row: loss_last inconclusive, not measured: no loss.",
+        "Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft, driver unchanged.",
+    ]
+
+
+def test_a_metric_that_does_not_gate_is_not_named() -> None:
+    advisory = MetricVerdict(metric="load_seconds", status="regressed", baseline=1, now=9, gates=False, reason="")
+    verdict = RowVerdict(status="regressed", metrics=(advisory, SLOWER), reason="regressed")
+
+    assert "load_seconds" not in failure_sentence("row", verdict)
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        pytest.param(
+            {"metric": "peak_reserved_bytes", "baseline": 20 * 2**30, "now": 21 * 2**30, "change": 0.05, "limit": 0.02},
+            "row: peak_reserved_bytes 20.00 -> 21.00 GiB, +5.0 % (limit +2.0 %), lower is better.",
+            id="memory-in-GiB",
+        ),
+        pytest.param(
+            {
+                "metric": "peak_reserved_bytes",
+                "baseline": (2**30, 2**30),
+                "now": (2**30, 2**31),
+                "change": 1.0,
+                "limit": 0.0625,
+                "device": 1,
+            },
+            "row: peak_reserved_bytes of GPU 1 1.00 -> 2.00 GiB, +100.0 % (limit +6.2 %), lower is better.",
+            id="worst-device",
+        ),
+        pytest.param(
+            {"metric": "samples_per_second", "baseline": 4.31, "now": 3.09, "change": -0.283, "limit": 0.05},
+            "row: samples_per_second 4.31 -> 3.09 1/s, -28.3 % (limit -5.0 %), higher is better.",
+            id="higher-is-better",
+        ),
+        pytest.param(
+            {"metric": "loss_first", "baseline": 11.9, "now": 11.7, "change": -0.0168, "limit": 0.01},
+            "row: loss_first 11.9 -> 11.7 nat, -1.7 % (limit -1.0 %), must not move.",
+            id="must-not-move",
+        ),
+        pytest.param(
+            {
+                "metric": "peak_allocated_bytes",
+                "baseline": (19898189824,),
+                "now": (19898190336,),
+                "change": 2.6e-8,
+                "limit": 0.0,
+                "reason": "must be equal within one environment",
+            },
+            "row: peak_allocated_bytes 19898189824 -> 19898190336 B, +0.00 % (limit 0, must be equal within one environment), "
+            "lower is better.",
+            id="too-close-for-GiB",
+        ),
+        pytest.param(
+            {
+                "metric": "kernels_per_sample",
+                "baseline": 7587,
+                "now": 7587.5,
+                "change": 0.5 / 7587,
+                "limit": 0.0,
+                "reason": "must be equal within one environment",
+            },
+            "row: kernels_per_sample 7587 -> 7587.5, +0.01 % (limit 0, must be equal within one environment), lower is better.",
+            id="count",
+        ),
+        pytest.param(
+            {
+                "metric": "loss_first",
+                "baseline": 0.0,
+                "now": 0.5,
+                "reason": "default tolerance, at most 0.01 from a baseline of 0",
+            },
+            "row: loss_first 0 -> 0.5 nat, default tolerance, at most 0.01 from a baseline of 0, must not move.",
+            id="from-zero",
+        ),
+    ],
+)
+def test_numbers_come_in_their_units(metric: dict[str, Any], sentence: str) -> None:
+    assert told(**metric) == sentence
+
+
+def test_a_row_that_failed_as_a_whole_says_why() -> None:
+    verdict = RowVerdict(status="regressed", reason="crashed: signal 11.", **PACKAGES)
+
+    assert failure_sentence("row", verdict).startswith("row: crashed: signal 11. Packages: bitsandbytes")
+
+
+def test_unchanged_packages_are_said_too() -> None:
+    verdict = RowVerdict(status="regressed", reason="crashed", unchanged_packages=("torch", "driver"))
+
+    assert failure_sentence("row", verdict) == "row: crashed. Packages: all unchanged."
+
+
+def test_without_a_baseline_there_is_nothing_to_say_about_packages() -> None:
+    assert failure_sentence("row", RowVerdict(status="regressed", reason="crashed")) == "row: crashed."

@@ -164,7 +164,9 @@ def _value(config: pytest.Config, option: Option) -> Any:
 def _checked(config: pytest.Config, option: Option) -> Any:
     value = _value(config, option)
     if option.choices and value and value not in option.choices:
-        raise pytest.UsageError(f"{option.setting} = {value!r} in the ini file: choose from {', '.join(option.choices)}")
+        raise pytest.UsageError(
+            f"{option.setting} = {value!r} in the ini file: choose from {', '.join(option.choices)}"
+        )
     return value
 
 

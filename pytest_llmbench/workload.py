@@ -8,13 +8,14 @@ training step computes, and that is not a library, is part of the hash.
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_llmbench.cases import Case
 
-__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "workload_hash"]
+__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "parse_injection", "workload_hash"]
 
 WORKLOAD_VERSION = 1
 """Raised by hand when the built-in models, batches or training step change what they compute."""
@@ -55,3 +56,22 @@ def workload_hash(case: Case, workload: Workload) -> str:
     """
     described = (WORKLOAD_VERSION, case, workload.scale, workload.samples)
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
+
+
+_UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+
+
+def parse_injection(text: str) -> Injection:
+    """
+    An injection as users write it: `device=10%`, `host=0.1`, `memory=64MiB`.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    match = re.fullmatch(r"(device|host|memory)=(\d+\.?\d*|\.\d+)\s*(%|[kmg]?i?b|)", text.strip().lower())
+    if match is None or match[3] not in _UNITS or (match[1] == "memory") == (match[3] in ("%", "")):
+        raise ValueError(f"{text!r} is not an injection; write device=10%, host=10% or memory=64MiB")
+    amount = float(match[2]) * _UNITS[match[3]]
+    if not amount > 0:
+        raise ValueError(f"{text!r} plants nothing; write an amount above 0")
+    return Injection(match[1], amount)  # type: ignore[arg-type]  # one of the three, by the pattern

@@ -5,7 +5,6 @@ Batches of random tokens with given lengths, padded as the published runs were.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import torch
@@ -21,10 +20,10 @@ IGNORED_LABEL = -100
 class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One micro-batch, its tensors [batch, longest length] int64 on the device."""
 
-    input_ids: Any
-    attention_mask: Any
+    input_ids: Tensor
+    attention_mask: Tensor | None
     """1 on tokens, 0 on padding; None if nothing is padded."""
-    labels: Any
+    labels: Tensor
     """-100 on the prompt and on padding."""
     samples: int
     tokens: int

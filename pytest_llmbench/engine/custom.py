@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_llmbench.cases import Case, CaseError
-from pytest_llmbench.engine.training import StepResult
+from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Workload
 
 __all__ = ["CustomTraining", "build_custom"]
@@ -28,7 +28,7 @@ class CustomTraining:
     accumulation_steps = 1
 
     def __init__(self, step: Callable[[], StepResult | int], num_steps: int) -> None:
-        self.num_micro_batches = num_steps
+        self.micro_batch_tokens = [1] * num_steps
         model = getattr(step, "model", None)
         self.model = model if isinstance(model, nn.Module) else None
         self.optimizer = getattr(step, "optimizer", None)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pytest_llmbench.cases import CaseError
-from pytest_llmbench.engine.training import StepResult, Training
+from pytest_llmbench.engine.training import Training
+from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Injection
 
 __all__ = ["Injected"]
@@ -39,7 +40,7 @@ class Injected:
     ) -> None:
         self.batch_size = training.batch_size
         self.accumulation_steps = training.accumulation_steps
-        self.num_micro_batches = training.num_micro_batches
+        self.micro_batch_tokens = training.micro_batch_tokens
         self.model = training.model
         self.optimizer = training.optimizer
         self._training = training

@@ -20,8 +20,8 @@ from pytest_llmbench.measurement import Round
 
 __all__ = ["MAX_ROUNDS", "WARM_UP_MICRO_BATCHES", "Trail", "counted_micro_batches", "run_rounds", "warm_up"]
 
-WARM_UP_MICRO_BATCHES = 8
-COUNTED_MICRO_BATCHES = 8
+WARM_UP_MICRO_BATCHES = 4
+COUNTED_MICRO_BATCHES = 4
 MAX_ROUNDS = 4
 
 
@@ -45,7 +45,7 @@ def warm_up(training: Training, synchronise: Callable[[], None]) -> float:
     training.micro_step(0)
     synchronise()
     first_step_seconds = time.perf_counter() - started
-    for index in range(1, min(WARM_UP_MICRO_BATCHES, training.num_micro_batches)):
+    for index in range(1, min(WARM_UP_MICRO_BATCHES, len(training.micro_batch_tokens))):
         training.micro_step(index)
     training.optimizer_step()
     synchronise()
@@ -84,16 +84,16 @@ def run_rounds(
 
 
 def counted_micro_batches(training: Training, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:
-    """Evenly spaced micro-batches for the passes that count: their lengths stand for all."""
-    total = training.num_micro_batches
-    count = min(count, total)
-    return tuple((2 * position + 1) * total // (2 * count) for position in range(count))
+    """Micro-batches at equally spaced quantiles of cost, for the passes that count: they stand for all."""
+    by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
+    count = min(count, len(by_cost))
+    return tuple(by_cost[(2 * position + 1) * len(by_cost) // (2 * count)] for position in range(count))
 
 
 def _rounds(training: Training) -> list[list[range]]:
     """Micro-batch indices by optimizer step, by round."""
     size = training.accumulation_steps
-    steps = [range(start, start + size) for start in range(0, training.num_micro_batches, size)]
+    steps = [range(start, start + size) for start in range(0, len(training.micro_batch_tokens), size)]
     num_rounds = min(MAX_ROUNDS, len(steps))
     bounds = [len(steps) * position // num_rounds for position in range(num_rounds + 1)]
     return [steps[low:high] for low, high in itertools.pairwise(bounds)]

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible, choose
 from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Workload
 
-__all__ = ["FineTuning", "StepResult", "Training", "build_fine_tuning"]
+__all__ = ["FineTuning", "Training", "build_fine_tuning"]
 
 SEED = 42
 MAX_GRAD_NORM = 0.5
@@ -28,28 +29,18 @@ WARMUP_RATIO = 0.05
 LEARNING_RATE = {"lora": 1e-4, "full": 2e-5}
 
 
-class StepResult(NamedTuple):
-    """What one micro-batch did."""
-
-    samples: int
-    tokens: int | None = None
-    """Padding left out; None if the step does not count them."""
-    loss: Tensor | None = None
-    """Detached scalar on the device, so that reading it can wait until after the round."""
-
-
 class Training(Protocol):
     """What the rounds drive: micro-batches in a fixed order, and an optimizer step after every few."""
 
     batch_size: int
     accumulation_steps: int
-    num_micro_batches: int
-    """Micro-batches of the measured rounds: whole optimizer steps."""
+    micro_batch_tokens: Sequence[int]
+    """What each micro-batch of the measured rounds costs, padding included: whole optimizer steps."""
     model: nn.Module | None
     optimizer: object | None
 
     def micro_step(self, index: int) -> StepResult:
-        """Forward and backward of micro-batch *index* (0 to `num_micro_batches` - 1)."""
+        """Forward and backward of one micro-batch, by its index in `micro_batch_tokens`."""
 
     def optimizer_step(self) -> Tensor | None:
         """Apply the accumulated gradients; the gradient norm before clipping, if there is one."""
@@ -69,7 +60,7 @@ class FineTuning:
         self.model = model
         self.batch_size = case.batch_size
         self.accumulation_steps = case.accumulation_steps
-        self.num_micro_batches = len(batches)
+        self.micro_batch_tokens = [batch.input_ids.numel() for batch in batches]
         self._batches = batches
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(self._trained, lr=LEARNING_RATE[case.tuner], weight_decay=WEIGHT_DECAY)

@@ -82,7 +82,9 @@ def record_device_activity(
     )
 
 
-def count_operators(micro_batches: Callable[[], object], optimizer_step: Callable[[], object]) -> tuple[Counter[str], Counter[str]]:
+def count_operators(
+    micro_batches: Callable[[], object], optimizer_step: Callable[[], object]
+) -> tuple[Counter[str], Counter[str]]:
     """ATen operators by name, nested ones included, of the micro-batches and of the optimizer step."""
     return _operators(micro_batches), _operators(optimizer_step)
 

@@ -114,7 +114,8 @@ def peak_footprint(idle: Occupancy, busy: Occupancy, own_pids: Set[int], *, rese
     The footprint on one GPU at the moment of *busy*, by process where NVML can be trusted with it, else by device.
 
     It is the peak if torch has given no segment back and retried no allocation since *idle*, and a
-    lower bound otherwise; the allocator knows which. Arguments as in `foreign_processes` and `process_memory`.
+    lower bound otherwise; the allocator knows which. By device it is some 10 MB larger than by process:
+    what the driver takes for the first process on the card. Arguments as in `foreign_processes` and `process_memory`.
     """
     process, why_not = process_memory(busy, own_pids, reserved_bytes=reserved_bytes)
     if process is not None:
@@ -125,7 +126,9 @@ def peak_footprint(idle: Occupancy, busy: Occupancy, own_pids: Set[int], *, rese
     if (idle.driver_reserved_bytes is None) != (busy.driver_reserved_bytes is None):
         return Footprint(missing="NVML counted the driver's memory as used in one of two readings")
     if foreign:
-        return Footprint(missing=f"{foreign} other processes use the GPU, and NVML does not tell them apart: {why_not}")
+        return Footprint(
+            missing=f"other processes ({foreign}) are on the GPU, and NVML does not give ours apart: {why_not}"
+        )
     rise = busy.used_bytes - idle.used_bytes
     if rise < reserved_bytes:
         return Footprint(missing=f"the GPU's used memory rose by {rise} bytes and torch alone holds {reserved_bytes}")

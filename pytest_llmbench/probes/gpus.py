@@ -51,8 +51,9 @@ def visible_positions(asked: str | None, uuids: Sequence[str | None]) -> tuple[i
     """
     Positions in *uuids* of the GPUs that CUDA_VISIBLE_DEVICES=*asked* shows, by CUDA's own rules.
 
-    Either all indices or all UUIDs, which may be cut short where that is unambiguous. The first entry
-    that names nothing ends the list, and naming a GPU twice hides them all. None shows every GPU.
+    The entries are either all indices or all UUIDs, which may be cut short where that is unambiguous.
+    The first entry that names nothing ends the list, and naming a GPU twice hides them all. None shows
+    every GPU.
 
     Raises:
         MigUnsupported: *asked* names a MIG device.
@@ -93,14 +94,22 @@ def _openable(nvml: Nvml) -> list[Gpu | NvmlUnavailable]:
 
 
 def _position_of_index(entry: str, uuids: Sequence[str | None]) -> int | None:
-    # CUDA reads digits and ignores what follows them, so that "1st" is 1.
-    digits = re.match(r"\s*\+?(\d+)", entry)
-    index = int(digits[1]) if digits else len(uuids)
-    return index if index < len(uuids) else None
+    # CUDA reads a number and ignores what follows it, so that "1st" is 1.
+    number = re.match(r"\s*[+-]?\d+", entry)
+    index = int(number[0]) if number else -1
+    return index if 0 <= index < len(uuids) else None
 
 
 def _position_of_uuid(entry: str, uuids: Sequence[str | None]) -> int | None:
-    if not entry.startswith("GPU-"):
+    digits = _digits(entry)
+    if not (entry.startswith("GPU-") and digits):
         return None
-    matching = [position for position, uuid in enumerate(uuids) if uuid is not None and uuid.startswith(entry)]
+    matching = [
+        position for position, uuid in enumerate(uuids) if uuid is not None and _digits(uuid).startswith(digits)
+    ]
     return matching[0] if len(matching) == 1 else None
+
+
+def _digits(uuid: str) -> str:
+    # As CUDA compares them: dashes and case do not matter, nor does what follows a whole UUID.
+    return uuid.removeprefix("GPU-").replace("-", "").lower()[:32]

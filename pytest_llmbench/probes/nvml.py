@@ -173,13 +173,13 @@ class Nvml:
             raise NvmlUnavailable(f"GPU {index} does not answer: {error}; {advice}", error.code) from None
 
     def occupancy(self, gpu: Gpu) -> Occupancy:
-        """Some 0.1 ms. Not a peak: NVML keeps none."""
+        """Takes below 0.1 ms. Not a peak: NVML keeps none."""
         memory, missing = self._memory(gpu.uuid)
         processes, reasons = _collect({"process_bytes": lambda: self._processes(gpu.uuid)})
         return Occupancy(**memory, **processes, missing=missing | reasons)
 
     def reading(self, gpu: Gpu) -> GpuReading:
-        """Well below 1 ms."""
+        """Takes 1 ms, nearly all of it for `hw_thermal_ns`."""
         values, missing = _collect(
             {
                 "sm_clock_mhz": lambda: self._ask(gpu.uuid, "nvmlDeviceGetClockInfo", _SM_CLOCK),
@@ -197,7 +197,7 @@ class Nvml:
 
     def energy_millijoules(self, gpu: Gpu) -> int:
         """
-        The whole card's energy since the driver was loaded. Takes 2.4 ms and moves every 100 ms.
+        The whole card's energy since the driver was loaded. Takes 2 to 5 ms and moves every 100 ms.
 
         Raises:
             NvmlUnavailable: this GPU has no such counter.

@@ -44,6 +44,8 @@ def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
         ImportError: a library that the case needs is not installed.
     """
     notes = Notes(report)
+    if request.workload.scale == "smoke" and request.workload.device == "cpu":
+        torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
         devices = Devices(request.workload.device, request.case.num_gpus)
     outcome, reason = _outcome(request, devices, notes)

@@ -27,6 +27,7 @@ def test_samples_of_one_length_have_no_mask() -> None:
 def test_padding_goes_right_to_the_longest_of_the_batch() -> None:
     (batch,) = make_batches([40, 20], 2, VOCABULARY, "cpu", seed=1)
 
+    assert batch.attention_mask is not None
     assert batch.attention_mask.tolist() == [[1] * 40, [1] * 20 + [0] * 20]
     assert batch.input_ids[1, 20:].tolist() == [0] * 20
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -129,3 +131,10 @@ def test_at_smoke_scale_samples_are_64_times_shorter() -> None:
 
 def test_smoke_scale_drops_the_same_samples() -> None:
     assert len(admissible(PUBLISHED, 512, "smoke")) == len(_kept(512))
+
+
+def test_lengths_need_neither_torch_nor_numpy() -> None:
+    code = "import sys, pytest_llmbench.engine.lengths; print({'torch', 'numpy'} & sys.modules.keys())"
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert printed == "set()\n"

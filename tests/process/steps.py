@@ -207,39 +207,7 @@ def preloaded(request: Request, report: Report) -> Process:
     return Process(outcome="ok", ran={"imported_in": str(module.PROCESS), "pid": str(os.getpid())})
 
 
-def tensor_sum(request: Request, report: Report) -> Process:
-    imported = "torch" in sys.modules
-    import torch
-
-    total = torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()
-    return Process(outcome="ok", metrics={"loss_last": total}, ran={"imported": str(imported), "pid": str(os.getpid())})
-
-
 def wrong_case(request: Request, report: Report) -> Process:
     other = failed(Case(model="qwen-7b-chat"), request.workload, "ok", "", measured_at="")
     os.write(channel(), encode(Answer(other)))
     return hang(request, report)
-
-
-def gpu_sum(request: Request, report: Report) -> Process:
-    imported = "torch" in sys.modules
-    import torch
-
-    ones = torch.ones(64, 64, device="cuda")
-    return Process(outcome="ok", metrics={"loss_last": (ones @ ones).sum().item()}, ran={"imported": str(imported)})
-
-
-def gpu_used_bytes(request: Request, report: Report) -> Process:
-    import torch
-
-    free, total = torch.cuda.mem_get_info()
-    return Process(outcome="ok", metrics={"peak_reserved_bytes": total - free})
-
-
-def killed_with_gpu_memory(request: Request, report: Report) -> Process:
-    import torch
-
-    held = torch.zeros(8 * 2**30, dtype=torch.uint8, device="cuda")
-    torch.cuda.synchronize()
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError(held)

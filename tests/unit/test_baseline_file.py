@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmbench.baselines import file as file_module
@@ -20,6 +20,9 @@ from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
 from pytest_llmbench.metrics import METRICS, Tolerance
 from pytest_llmbench.workload import WORKLOAD_VERSION, Workload
+
+unhurried = settings(deadline=None)
+"""A machine shared with other work is no fault of the code."""
 
 PATH = Path("baselines/nvidia-h200/quantization.json")
 Edit = Callable[[dict[str, Any]], object]
@@ -130,6 +133,7 @@ def the_metrics(tree: dict[str, Any]) -> Any:
     return the_row(tree)["processes"][0]["metrics"]
 
 
+@unhurried
 @given(measurements, names, names, tolerances)
 def test_what_is_encoded_is_decoded_again(
     measurement: Measurement, name: str, because: str, tolerance: dict[str, Tolerance]
@@ -141,6 +145,7 @@ def test_what_is_encoded_is_decoded_again(
     assert decode(encode(file), PATH) == file
 
 
+@unhurried
 @given(measurements)
 def test_a_row_gives_back_the_measurement_it_was_made_of(measurement: Measurement) -> None:
     assert measurement.environment is not None
@@ -148,6 +153,7 @@ def test_a_row_gives_back_the_measurement_it_was_made_of(measurement: Measuremen
     assert BaselineRow.of(measurement, because="first").measurement(measurement.environment) == measurement
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing_but_a_baseline_error(data: bytes) -> None:
     with pytest.raises(BaselineError):
@@ -161,6 +167,7 @@ json_values = st.recursive(
 )
 
 
+@unhurried
 @given(st.data(), json_values)
 def test_an_arbitrary_value_anywhere_raises_nothing_but_a_baseline_error(data: st.DataObject, value: object) -> None:
     tree = json.loads(encode(a_file()))

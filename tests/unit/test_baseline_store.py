@@ -335,7 +335,11 @@ def test_rows_of_two_processes_that_write_at_once_all_survive(store: BaselineSto
         assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
     for writer in writers:
-        writer.communicate("go\n", timeout=60)
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
 
     file = store.load("nvidia-h200", "quantization")
     assert [writer.returncode for writer in writers] == [0, 0]

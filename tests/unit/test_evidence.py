@@ -133,7 +133,7 @@ def test_the_footprint_is_else_the_rise_above_the_idle_floor(listed: dict[int, i
 @pytest.mark.parametrize(
     ("idle", "busy", "reason"),
     [
-        (IDLE, occupied(4, {4000001: GIB, 4000002: GIB}), "1 other processes use the GPU"),
+        (IDLE, occupied(4, {4000001: GIB, 4000002: GIB}), "other processes (1) are on the GPU"),
         (occupied(2, {}), occupied(4, {}), "rose by 2147483648 bytes and torch alone holds 3221225472"),
         (IDLE, Occupancy(used_bytes=5 * GIB, process_bytes={}), "in one of two readings"),
         (IDLE, Occupancy(process_bytes={}, missing={"used_bytes": "GPU is lost"}), "GPU is lost"),

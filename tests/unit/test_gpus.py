@@ -44,6 +44,7 @@ print(json.dumps(found))
         ("1,,0", (1,)),
         ("1,GPU-41,0", (1,)),
         ("1st,2nd", (1, 2)),
+        ("-0,+1", (0, 1)),
         ("1,2,1", ()),
         ("", ()),
         ("-1", ()),
@@ -57,6 +58,9 @@ print(json.dumps(found))
         ("GPU-41,GPU-41c0", ()),
         ("GPU-", ()),
         ("gpu-41c0ffee-5e7a", ()),
+        (" GPU-41c0ffee-5e7a", ()),
+        ("GPU-41C0FFEE5E", (2,)),
+        ("GPU-41z", ()),
     ],
 )
 def test_cuda_visible_devices_shows(asked: str | None, positions: tuple[int, ...]) -> None:
@@ -69,50 +73,62 @@ def test_a_mig_device_cannot_be_measured(asked: str) -> None:
         visible_positions(asked, UUIDS)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize(
-    "asked",
-    [
-        *(
-            None,
-            "0",
-            "1",
-            "1,0",
-            "",
-            "-1",
-            "0,0",
-            "0,99",
-            "99,0",
-            "0,-1,1",
-            "0,,1",
-            " 1",
-            "0 , 1",
-            "1st",
-            "+1",
-            "NoDevFiles",
-        ),
-        *(
-            "{0}",
-            "{1},{0}",
-            "{0},{0}",
-            "{0},1",
-            "0,{1}",
-            "{0},GPU-nonsense,{1}",
-            "GPU-",
-            "{prefix}",
-            "{upper}",
-            "{0}, {1}",
-        ),
-    ],
+    "uuid", ["GPU-41c0ffee-5e7a-4b1c-9d2e-0123456789ab", "GPU-41c0ffee-5e7a-4b1c-9d2e-0123456789abz"]
 )
+def test_what_follows_a_whole_uuid_is_ignored(uuid: str) -> None:
+    assert visible_positions(uuid, ["GPU-41c0ffee-5e7a-4b1c-9d2e-0123456789ab"]) == (0,)
+
+
+INDICES = (
+    None,
+    "0",
+    "1",
+    "1,0",
+    "",
+    "-1",
+    "-0",
+    "0,0",
+    "0,99",
+    "99,0",
+    "0,-1,1",
+    "0,,1",
+    " 0",
+    "0 , 1",
+    "0th",
+    "+0",
+    "NoDevFiles",
+)
+FORMS = (
+    "{0}",
+    "{1},{0}",
+    "{0},{0}",
+    "{0},1",
+    "0,{1}",
+    "{0},GPU-nonsense,{1}",
+    "GPU-",
+    "{short}",
+    "{upper}",
+    "{plain}",
+    "{0}z",
+    " {0}",
+)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("asked", [*INDICES, *FORMS])
 def test_cuda_agrees(asked: str | None) -> None:
     try:
         with open_nvml() as nvml:
             uuids = [gpu.uuid for gpu in visible_gpus(nvml, {})] * 2
+            forms = {
+                "short": uuids[0][:12],
+                "upper": f"GPU-{uuids[0][4:].upper()}",
+                "plain": f"GPU-{uuids[0][4:].replace('-', '')}",
+            }
             environ = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
             if asked is not None:
-                names = {"prefix": uuids[0][:12], "upper": uuids[0].upper()}
-                environ["CUDA_VISIBLE_DEVICES"] = asked.format(*uuids, **names)
+                environ["CUDA_VISIBLE_DEVICES"] = asked.format(*uuids, **forms)
             ours = [gpu.uuid for gpu in visible_gpus(nvml, environ)]
     except NvmlUnavailable as error:
         pytest.skip(str(error))

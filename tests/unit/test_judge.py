@@ -101,6 +101,12 @@ def test_a_metric_verdict_carries_effect_and_limit() -> None:
     assert verdict.reason == "default tolerance"
 
 
+def test_a_change_is_positive_for_a_larger_value_even_below_zero() -> None:
+    verdict = the_metric(compared({"loss_first": -10.0}, {"loss_first": -9.0}), "loss_first")
+
+    assert (verdict.change, verdict.limit) == (0.1, 0.01)
+
+
 def test_a_move_from_zero_has_no_relative_size() -> None:
     verdict = the_metric(compared({"loss_first": 0.0}, {"loss_first": 0.5}), "loss_first")
 
@@ -223,13 +229,28 @@ def test_a_row_that_was_host_bound_has_the_wider_tolerance(
     assert verdict.status == status
 
 
+def test_wall_time_on_a_cpu_fails_no_row_by_itself() -> None:
+    cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
+    baseline = Reference(measurement=measured(SPEED | {"parameters": 7}, environment=cpu))
+    slower = measured({"samples_per_second": 0.1, "parameters": 7}, environment=cpu)
+
+    assert judge(slower, baseline).status == "unchanged"
+
+
+def test_wall_time_on_a_cpu_is_judged_by_a_tolerance_that_somebody_set() -> None:
+    cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
+    baseline = Reference(measurement=measured(SPEED, environment=cpu))
+    slower = measured({"samples_per_second": 0.1}, environment=cpu)
+
+    assert judge(slower, baseline, {"samples_per_second": Tolerance(0.5)}).status == "regressed"
+
+
 def test_everything_on_a_cpu_is_host_bound() -> None:
     cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
     baseline = measured(SPEED, environment=cpu)
 
-    assert judge(measured({"samples_per_second": 2.5}, environment=cpu), Reference(measurement=baseline)).status == (
-        "unchanged"
-    )
+    [speed] = judge(measured({"samples_per_second": 2.5}, environment=cpu), Reference(measurement=baseline)).metrics
+    assert (speed.status, speed.limit) == ("unchanged", 0.25)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +318,7 @@ def test_a_value_that_is_not_finite_is_never_green(before: float, after: float) 
 
 
 def test_one_process_that_is_not_finite_is_not_hidden_by_the_median() -> None:
-    now = measured(SPEED, {"samples_per_second": float("nan")}, SPEED)
+    now = measured({"samples_per_second": float("nan")}, SPEED, SPEED)
 
     assert judge(now, Reference(measurement=measured(SPEED))).status == "inconclusive"
 

@@ -1,0 +1,39 @@
+"""
+Performance-regression tests for LLM fine-tuning, as a pytest plugin.
+
+The names users type. They are imported when first used: every pytest run on a machine that has
+the plugin imports this module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_llmbench.bench import Llmbench
+    from pytest_llmbench.cases import Case, CaseError
+    from pytest_llmbench.measurement import Measurement
+    from pytest_llmbench.step import StepResult
+    from pytest_llmbench.tables import TABLES
+
+__all__ = ["TABLES", "Case", "CaseError", "Llmbench", "Measurement", "StepResult", "__version__"]
+
+_HOMES = {
+    "TABLES": "tables",
+    "Case": "cases",
+    "CaseError": "cases",
+    "Llmbench": "bench",
+    "Measurement": "measurement",
+    "StepResult": "step",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pytest-llmbench")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,96 @@
+"""
+The value of the `llmbench` fixture: measures and checks the cases of one test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from pytest_llmbench.baselines.file import BaselineError
+from pytest_llmbench.cases import Case
+from pytest_llmbench.gate import Gate, GateError, NotMeasurable
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.reports.progress import Progress
+from pytest_llmbench.results import Result
+
+__all__ = ["Llmbench", "RowName", "row_name"]
+
+
+class RowName(NamedTuple):
+    """Under which name a test's result is stored."""
+
+    nodeid: str
+    table: str
+    row: str
+
+
+def row_name(item: pytest.Item) -> RowName:
+    """
+    Table and row of a test: `test_batch_size[qwen-7b-chat-batch-4]` is row `qwen-7b-chat-batch-4`
+    of table `batch_size`; a test without parameters is the one row of its table.
+    """
+    function = getattr(item, "originalname", None) or item.name
+    table = function.removeprefix("test_") or function
+    callspec = getattr(item, "callspec", None)
+    return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
+
+
+class Llmbench:
+    """
+    Measures a case in a fresh process and asserts it against the stored baseline.
+
+    Calling it does both halves; `measure` and `check` are the halves.
+    """
+
+    def __init__(self, gate: Gate, name: RowName, progress: Progress, on_result: Callable[[Result], None]) -> None:
+        self._gate = gate
+        self._name = name
+        self._progress = progress
+        self._on_result = on_result
+        self._seconds = 0.0
+
+    def __call__(self, case: Case) -> Measurement:
+        """
+        Measure *case* and check the measurement; a test that returns from this call has passed.
+        """
+        measurement = self.measure(case)
+        self.check(measurement)
+        return measurement
+
+    def measure(self, case: Case) -> Measurement:
+        """
+        Run *case* once; what becomes of its process is the measurement's outcome.
+
+        Skips the test where this machine lacks the devices.
+        """
+        self._progress.start(f"{self._name.table}[{self._name.row}]")
+        try:
+            measurement, self._seconds = self._gate.measure(self._name.nodeid, case, self._progress.phase)
+        except NotMeasurable as reason:
+            pytest.skip(str(reason))
+        except GateError as error:
+            pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        finally:
+            self._progress.end()
+        return measurement
+
+    def check(self, measurement: Measurement, *, row: str | None = None) -> None:
+        """
+        Hold *measurement* against the baseline of this test's row, or of another *row* of its table.
+
+        Fails the test on a regression, skips it where the case is unavailable.
+        """
+        try:
+            result = self._gate.check(
+                self._name.nodeid, self._name.table, row or self._name.row, measurement, self._seconds
+            )
+        except BaselineError as error:
+            pytest.fail(str(error), pytrace=False)
+        self._on_result(result)
+        if result.decision == "fail":
+            pytest.fail(result.message, pytrace=False)
+        if result.decision == "skip":
+            pytest.skip(result.message)

@@ -1,0 +1,68 @@
+"""
+What a waiting person sees while rows are measured: which, in which phase, how long, what is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from pytest_llmbench.protocol import Phase
+from pytest_llmbench.results import Result
+from pytest_llmbench.units import seconds
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """
+    A status line while a row is measured, and a line that stays once it is judged.
+
+    Args:
+        show_status: puts a text in place of the status before it; an empty one takes it away.
+        write_line: writes a line that stays.
+    """
+
+    def __init__(self, show_status: Callable[[str], None], write_line: Callable[[str], None]) -> None:
+        self.total = 0
+        """Rows that the run may measure; 0 if that is not known."""
+        self._show_status = show_status
+        self._write_line = write_line
+        self._done = 0
+        self._measured: list[float] = []
+        self._started = 0.0
+        self._row = ""
+
+    def start(self, row: str) -> None:
+        """A row is going to be measured."""
+        self._row = row
+        self._started = time.monotonic()
+
+    def phase(self, phase: Phase) -> None:
+        """Its process enters a phase, or knows its speed."""
+        speed = f" {phase.samples_per_second:.2f} samples/s" if phase.samples_per_second else ""
+        elapsed = seconds(time.monotonic() - self._started)
+        self._show_status(f"{self._place(self._done + 1)} {self._row}: {phase.name}{speed}, {elapsed}{self._left()}")
+
+    def end(self) -> None:
+        """The row's process is gone."""
+        self._show_status("")
+
+    def finish(self, results: Sequence[Result]) -> None:
+        """A test has its results; none if it could not be measured here."""
+        self._done += 1
+        for result in results:
+            if result.seconds:
+                self._measured.append(result.seconds)
+            told = f"{result.measurement.outcome}, {result.verdict.status}, {seconds(result.seconds)}"
+            self._write_line(f"{self._place(self._done)} {result.table}[{result.row}]: {told}{self._left()}")
+
+    def _place(self, number: int) -> str:
+        return f"[{number}/{self.total}]" if self.total else f"[{number}]"
+
+    def _left(self) -> str:
+        """An estimate from the rows measured so far."""
+        remaining = self.total - self._done
+        if not self._measured or remaining <= 0:
+            return ""
+        return f", about {seconds(sum(self._measured) / len(self._measured) * remaining)} left"

@@ -1,0 +1,148 @@
+"""
+The one table model that every report renders: rows of a published or user's table with their verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.judge.verdict import MetricVerdict, Status
+from pytest_llmbench.metrics import METRICS, Value
+from pytest_llmbench.results import Result
+from pytest_llmbench.tables import TABLES
+from pytest_llmbench.units import gib, percent
+
+__all__ = ["HEADLINES", "Line", "ReportTable", "report_tables"]
+
+HEADLINES = ("samples_per_second", "device_busy_seconds_per_sample", "peak_reserved_bytes")
+"""Metrics that every row shows; others are shown where they moved."""
+
+LABELS = {
+    "samples_per_second": "samples/s",
+    "device_busy_seconds_per_sample": "GPU ms/sample",
+    "peak_reserved_bytes": "GPU GiB",
+}
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of one row, as text; empty where there is nothing to say."""
+
+    row: tuple[str, ...]
+    """The row's varying inputs, one per column of the table; empty texts below the row's first line."""
+    metric: str
+    baseline: str = ""
+    now: str = ""
+    change: str = ""
+    limit: str = ""
+    verdict: str
+    status: Status
+
+
+class ReportTable(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a report shows of one table."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    """Headers of `Line.row`."""
+    lines: tuple[Line, ...]
+
+
+def report_tables(results: Iterable[Result]) -> list[ReportTable]:
+    """Results by table, the published tables first and in the page's order, rows in the order of the results."""
+    grouped: dict[str, list[Result]] = {}
+    for result in results:
+        grouped.setdefault(result.table, []).append(result)
+    names = [*(name for name in TABLES if name in grouped), *(name for name in grouped if name not in TABLES)]
+    return [_table(name, grouped[name]) for name in names]
+
+
+def _table(name: str, results: list[Result]) -> ReportTable:
+    known = TABLES.get(name)
+    columns = known.columns if known is not None and _all_known(name, results) else ()
+    cases = [result.measurement.case for result in results]
+    varying = [column for column in columns if len({getattr(case, column[1]) for case in cases}) > 1]
+    # A model that is the same in every row stands once, in the title.
+    shared = [cases[0].model] if columns and len({case.model for case in cases}) == 1 else []
+    lines = [line for result in results for line in _lines(result, tuple(field for _, field in varying))]
+    return ReportTable(
+        name=name,
+        title=", ".join([known.title if known else name, *shared]),
+        columns=tuple(header for header, _ in varying) or ("Row",),
+        lines=tuple(lines),
+    )
+
+
+def _all_known(name: str, results: list[Result]) -> bool:
+    rows = {row.id for row in TABLES[name].rows}
+    return all(result.row in rows for result in results)
+
+
+def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
+    """The row's verdict first, then the metrics worth showing."""
+    row = tuple(_input(result.measurement.case, field) for field in fields) or (result.row,)
+    judged = [metric for metric in result.verdict.metrics if metric.gates]
+    outcome = result.measurement.outcome
+    told = f"{len(judged)} metrics" if outcome == "ok" else outcome
+    below = ("",) * len(row)
+    if outcome == "ok" and not judged:
+        yield from _unjudged(result, row)
+        return
+    yield Line(row=row, metric=told, verdict=_row_word(result), status=result.verdict.status)
+    for metric in result.verdict.metrics:
+        if metric.metric in HEADLINES or (metric.gates and metric.status != "unchanged"):
+            yield _line(below, metric)
+
+
+def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
+    """A row that was held against nothing: what it measured."""
+    verdict, status = _row_word(result), result.verdict.status
+    metrics = result.measurement.processes[-1].metrics
+    for name in HEADLINES:
+        if name in metrics:
+            yield Line(row=row, metric=LABELS[name], now=_number(name, metrics[name]), verdict=verdict, status=status)
+            row, verdict = ("",) * len(row), ""
+
+
+def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
+    return Line(
+        row=row,
+        metric=LABELS.get(metric.metric, metric.metric),
+        baseline=_number(metric.metric, metric.baseline),
+        now=_number(metric.metric, metric.now),
+        change="" if metric.change is None else percent(metric.change),
+        limit=_limit(metric.limit) if metric.gates and metric.limit is not None else "",
+        verdict=metric.status if metric.gates else "advisory",
+        status=metric.status if metric.gates else "unchanged",
+    )
+
+
+def _row_word(result: Result) -> str:
+    """A case that is unavailable here, and has no baseline that says otherwise, is skipped."""
+    return "skipped" if result.decision == "skip" else result.verdict.status
+
+
+def _limit(limit: float) -> str:
+    return "exact" if limit == 0 else percent(limit).replace("+", "±")
+
+
+def _number(metric: str, value: Value | None) -> str:
+    """GiB per GPU, milliseconds, or four significant digits."""
+    if value is None:
+        return ""
+    parts = value if isinstance(value, tuple) else (value,)
+    if METRICS[metric].unit == "B":
+        return "+".join(gib(part) for part in parts)
+    if METRICS[metric].unit == "s":
+        return "+".join(f"{part * 1e3:.2f}" for part in parts)
+    return "+".join(f"{part:.4g}" if abs(part) < 1e4 else f"{part:.0f}" for part in parts)
+
+
+def _input(case: Case, field: str) -> str:
+    value = getattr(case, field)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)

@@ -170,7 +170,7 @@ class Run:
             return
         if reporter._tw.width_of_current_line:
             reporter._tw.line()
-        reporter.write_line(f"llmbench {text}")
+        reporter._tw.line(f"llmbench {text}")
 
     def _reporter(self) -> pytest.TerminalReporter | None:
         """pytest's own, unless nobody reads it: with -q, and in a process of pytest-xdist."""

@@ -5,7 +5,7 @@ The user's own training step, wrapped as a `Training`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class CustomTraining:
     accumulation_steps = 1
 
     def __init__(self, step: Callable[[], StepResult | int], num_steps: int) -> None:
-        self.micro_batch_tokens = [1] * num_steps
+        self.micro_batch_tokens: Sequence[int] = [1] * num_steps
         model = getattr(step, "model", None)
         self.model = model if isinstance(model, nn.Module) else None
         self.optimizer = getattr(step, "optimizer", None)

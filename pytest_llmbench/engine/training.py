@@ -60,7 +60,7 @@ class FineTuning:
         self.model = model
         self.batch_size = case.batch_size
         self.accumulation_steps = case.accumulation_steps
-        self.micro_batch_tokens = [batch.input_ids.numel() for batch in batches]
+        self.micro_batch_tokens: Sequence[int] = [batch.input_ids.numel() for batch in batches]
         self._batches = batches
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(self._trained, lr=LEARNING_RATE[case.tuner], weight_decay=WEIGHT_DECAY)

@@ -58,7 +58,7 @@ def _rendered(table: ReportTable) -> Table:
         collapse_padding=True,
     )
     for header in table.columns:
-        rendered.add_column(Text(header), overflow="fold", min_width=min(max(map(len, header.split())), 12))
+        rendered.add_column(Text(header), overflow="fold", min_width=min(max(map(len, header.split())), 13))
     rendered.add_column(Text("metric"), overflow="fold", min_width=13)
     for header in ("baseline", "now", "change", "limit"):
         rendered.add_column(Text(header), justify="right", no_wrap=True)

@@ -54,9 +54,13 @@ def workload_hash(case: Case, workload: Workload) -> str:
     The device is left out (the environment says it) and so is an injection, which is meant to be
     compared with a baseline that has none.
     """
-    described = (WORKLOAD_VERSION, case, workload.scale, workload.samples)
+    # Fields at their defaults are left out, so that a field added later does not change old hashes.
+    asked = {name: value for name, value in msgspec.structs.asdict(case).items() if value != _DEFAULTS.get(name)}
+    described = (WORKLOAD_VERSION, asked, workload.scale, workload.samples)
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
 
+
+_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Case) if not field.required}
 
 _UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 

@@ -52,7 +52,7 @@ OPTIONS = (
         default="auto",
         choices=("auto", "cuda", "cpu"),
     ),
-    Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="32", metavar="N|full"),
+    Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
     Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
     Option("baselines", "folder of the baselines, relative to the root directory", default="baselines", metavar="DIR"),
     Option(

@@ -42,7 +42,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     scale: Scale = "full"
     device: Literal["cuda", "cpu"] = "cuda"
-    samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 32
+    samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 16
     """Samples of the measured rounds, rounded up to whole optimizer steps; `full` is the whole epoch."""
     injection: Injection | None = None
 

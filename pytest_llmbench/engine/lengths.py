@@ -20,6 +20,13 @@ SMOKE_DIVISOR = 64
 """At smoke scale a sample is this many times shorter."""
 MIN_TOKENS = 2
 """The least that has something to predict."""
+GROWTH_RANKS = (1 / 2, 3 / 4, 7 / 8)
+"""
+Where in the sorted lengths the longest so far stands before the longest of all comes.
+
+In a random order each new longest falls evenly among the lengths above the one before it, so it
+halves, on average, what is left.
+"""
 
 
 class LengthSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +71,10 @@ def choose(
     length_set: LengthSet, max_length: int, scale: Scale, *, count: int | Literal["full"], seed: int
 ) -> tuple[int, ...]:
     """
-    The lengths to measure, in a fixed shuffled order: *count* equally spaced quantiles of the
-    admissible ones, the last of which gives way to the longest, as that decides the peak of memory.
+    The lengths to measure: *count* equally spaced quantiles of the admissible ones, the last of
+    which gives way to the longest. They are shuffled, but so that the longest so far grows as it
+    does in a random order on average (`GROWTH_RANKS`): where it grows decides how much memory the
+    allocator reserves, and in a plain shuffle that would be left to *seed* and *count*.
 
     More than there are repeats some; `full` takes each once.
 
@@ -74,8 +83,23 @@ def choose(
     """
     kept = admissible(length_set, max_length, scale)
     chosen = list(kept) if count == "full" else [*_quantiles(kept, count)[:-1], kept[-1]]
-    random.Random(seed).shuffle(chosen)
-    return tuple(chosen)
+    return _rising(chosen, random.Random(seed))
+
+
+def _rising(ordered: Sequence[int], generator: random.Random) -> tuple[int, ...]:
+    """Each step lasts a sixteenth of the samples, so that larger batches grow as often as single samples."""
+    count = len(ordered)
+    lasting = max(1, count // 16)
+    ranks = sorted({int(rank * count) for rank in GROWTH_RANKS} | {count - 1})
+    rest = [length for rank, length in enumerate(ordered) if rank not in ranks]
+    generator.shuffle(rest)
+    rising: list[int] = []
+    for longest_so_far in (ordered[rank] for rank in ranks[:-1]):
+        followers = [length for length in rest if length <= longest_so_far][: lasting - 1]
+        for length in followers:
+            rest.remove(length)
+        rising += [longest_so_far, *followers]
+    return (*rising, ordered[-1], *rest)
 
 
 def _quantiles(ordered: Sequence[int], count: int) -> list[int]:

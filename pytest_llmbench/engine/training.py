@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +69,10 @@ class FineTuning:
 
     def micro_step(self, index: int) -> StepResult:
         batch = self._batches[index]
-        output: Any = self.model(**batch.inputs())
-        (output.loss / self.accumulation_steps).backward()
-        return StepResult(batch.samples, batch.tokens, output.loss.detach())
+        # Only the loss is kept, so that the logits are freed before the backward pass, as under a Trainer.
+        loss: Tensor = self.model(**batch.inputs()).loss
+        (loss / self.accumulation_steps).backward()
+        return StepResult(batch.samples, batch.tokens, loss.detach())
 
     def optimizer_step(self) -> Tensor:
         norm = nn.utils.clip_grad_norm_(self._trained, MAX_GRAD_NORM)

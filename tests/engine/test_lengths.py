@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -112,6 +114,42 @@ def test_more_than_there_are_repeats_some() -> None:
     mine = LengthSet(name="mine", lengths=(10, 20))
 
     assert sorted(choose(mine, 25, "full", count=4, seed=1)) == [10, 10, 20, 20]
+
+
+def _growth(lengths: Sequence[int]) -> list[int]:
+    """Those longer than every one before them."""
+    return sorted(set(itertools.accumulate(lengths, max)))
+
+
+@pytest.mark.parametrize("max_length", [512, 1024, 2048, 4096, 8192])
+@pytest.mark.parametrize("count", [16, 32, 64])
+def test_each_new_longest_halves_what_is_left_above_it(count: int, max_length: int) -> None:
+    chosen = choose(PUBLISHED, max_length, "full", count=count, seed=1)
+
+    ordered = sorted(chosen)
+    assert _growth(chosen) == [ordered[count // 2], ordered[count * 3 // 4], ordered[count * 7 // 8], ordered[-1]]
+
+
+def test_a_longer_run_grows_as_a_short_one_does() -> None:
+    short = choose(PUBLISHED, 2048, "full", count=16, seed=1)
+    long = choose(PUBLISHED, 2048, "full", count="full", seed=1)
+
+    assert _growth(long) == pytest.approx(_growth(short), rel=0.1)
+
+
+def test_the_growth_does_not_depend_on_the_seed() -> None:
+    orders = [choose(PUBLISHED, 2048, "full", count=32, seed=seed) for seed in range(5)]
+
+    assert len(set(orders)) == 5
+    assert len({tuple(_growth(order)) for order in orders}) == 1
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 8])
+def test_larger_batches_grow_as_often_as_single_samples(batch_size: int) -> None:
+    chosen = choose(PUBLISHED, 2048, "full", count=16 * batch_size, seed=1)
+
+    padded = [max(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
+    assert _growth(padded) == _growth(chosen)
 
 
 def test_the_order_is_shuffled_and_the_same_every_time() -> None:

@@ -61,7 +61,7 @@ _ALL = (
         better="higher",
         gate="tolerance",
         tolerance=Tolerance(0.05),
-        host_bound_tolerance=Tolerance(0.25),
+        host_bound_tolerance=Tolerance(0.5),
         describe="Samples of the measured rounds over their wall time.",
     ),
     Metric(

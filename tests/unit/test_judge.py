@@ -250,7 +250,7 @@ def test_everything_on_a_cpu_is_host_bound() -> None:
     baseline = measured(SPEED, environment=cpu)
 
     [speed] = judge(measured({"samples_per_second": 2.5}, environment=cpu), Reference(measurement=baseline)).metrics
-    assert (speed.status, speed.limit) == ("unchanged", 0.25)
+    assert (speed.status, speed.limit) == ("unchanged", 0.5)
 
 
 @pytest.mark.parametrize(

@@ -395,7 +395,7 @@ def with_environment(**changes: Any) -> Measurement:
         (with_environment(device="NVIDIA A100"), ("device",), "device NVIDIA H200 -> NVIDIA A100"),
         (with_environment(num_devices=2), ("num_devices",), "num_devices 1 -> 2"),
         (measured(SPEED, workload=Workload(scale="smoke")), ("workload.scale",), "workload.scale full -> smoke"),
-        (measured(SPEED, workload=Workload(samples="full")), ("workload.samples",), "workload.samples 32 -> full"),
+        (measured(SPEED, workload=Workload(samples="full")), ("workload.samples",), "workload.samples 16 -> full"),
         (
             measured(SPEED, case=Case(model="qwen-7b-chat", max_length=512, lora_rank=64)),
             ("case.max_length", "case.lora_rank"),

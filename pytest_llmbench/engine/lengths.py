@@ -68,7 +68,13 @@ def admissible(length_set: LengthSet, max_length: int, scale: Scale) -> tuple[in
 
 
 def choose(
-    length_set: LengthSet, max_length: int, scale: Scale, *, count: int | Literal["full"], seed: int
+    length_set: LengthSet,
+    max_length: int,
+    scale: Scale,
+    *,
+    count: int | Literal["full"],
+    batch_size: int = 1,
+    seed: int,
 ) -> tuple[int, ...]:
     """
     The lengths to measure: *count* equally spaced quantiles of the admissible ones, the last of
@@ -83,13 +89,13 @@ def choose(
     """
     kept = admissible(length_set, max_length, scale)
     chosen = list(kept) if count == "full" else [*_quantiles(kept, count)[:-1], kept[-1]]
-    return _rising(chosen, random.Random(seed))
+    return _rising(chosen, batch_size, random.Random(seed))
 
 
-def _rising(ordered: Sequence[int], generator: random.Random) -> tuple[int, ...]:
-    """Each step lasts a sixteenth of the samples, so that larger batches grow as often as single samples."""
+def _rising(ordered: Sequence[int], batch_size: int, generator: random.Random) -> tuple[int, ...]:
+    """Each step lasts a sixteenth of the samples and at least a batch, so that batches grow as single samples do."""
     count = len(ordered)
-    lasting = max(1, count // 16)
+    lasting = max(batch_size, count // 16)
     ranks = sorted({int(rank * count) for rank in GROWTH_RANKS} | {count - 1})
     rest = [length for rank, length in enumerate(ordered) if rank not in ranks]
     generator.shuffle(rest)

@@ -23,6 +23,8 @@ from pytest_llmbench.workload import Workload
 __all__ = ["FineTuning", "Training", "build_fine_tuning"]
 
 SEED = 42
+MIN_MICRO_BATCHES = 4
+"""Fewer would not let the longest sample so far grow as in a long run."""
 MAX_GRAD_NORM = 0.5
 WEIGHT_DECAY = 0.01
 WARMUP_RATIO = 0.05
@@ -90,14 +92,16 @@ def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> F
     if case.gradient_checkpointing:
         enable_checkpointing(model)
     kept = len(admissible(PUBLISHED, case.max_length, workload.scale))
-    lengths = choose(PUBLISHED, case.max_length, workload.scale, count=_num_samples(case, workload, kept), seed=SEED)
+    count = _num_samples(case, workload, kept)
+    lengths = choose(PUBLISHED, case.max_length, workload.scale, count=count, batch_size=case.batch_size, seed=SEED)
     batches = make_batches(lengths, case.batch_size, architecture.vocab_size, device, seed=SEED)
     return FineTuning(model, batches, case, kept // (case.batch_size * case.accumulation_steps))
 
 
 def _num_samples(case: Case, workload: Workload, kept: int) -> int:
-    """Whole optimizer steps: asked-for samples are rounded up, a whole epoch down."""
+    """Whole optimizer steps: asked-for samples are rounded up (to a few micro-batches at least), a whole epoch down."""
     per_step = case.batch_size * case.accumulation_steps
     if workload.samples == "full":
         return max(kept // per_step, 1) * per_step
-    return math.ceil(workload.samples / per_step) * per_step
+    asked = max(workload.samples, MIN_MICRO_BATCHES * case.batch_size)
+    return math.ceil(asked / per_step) * per_step

@@ -146,7 +146,7 @@ def test_the_growth_does_not_depend_on_the_seed() -> None:
 
 @pytest.mark.parametrize("batch_size", [2, 4, 8])
 def test_larger_batches_grow_as_often_as_single_samples(batch_size: int) -> None:
-    chosen = choose(PUBLISHED, 2048, "full", count=16 * batch_size, seed=1)
+    chosen = choose(PUBLISHED, 2048, "full", count=4 * batch_size, batch_size=batch_size, seed=1)
 
     padded = [max(chosen[start : start + batch_size]) for start in range(0, len(chosen), batch_size)]
     assert _growth(padded) == _growth(chosen)

@@ -26,6 +26,7 @@ class Bench:
         self.phases: list[str] = []
         paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.environ = {**os.environ, MARK: self.mark, "PYTHONPATH": os.pathsep.join(paths)}
+        self.environ.pop("PYTHONUNBUFFERED", None)  # what was printed is to survive without it
         self.executor = LocalExecutor(
             timeout_seconds=timeout_seconds,
             announce=self.announced.append,

@@ -2,7 +2,8 @@
 A process that waits for a case which hangs, to be killed or interrupted meanwhile.
 
 Prints the phases. With the argument `fork` it first makes a copy of itself that does nothing but
-live on, and prints its process id; with `preload` it is the server's start that hangs.
+live on, and prints its process id; with `preload` it is the server's start that hangs; with
+`alone` the case has no descendants.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def main() -> None:
     if "fork" in sys.argv:
         executor.run(request("clean"), lambda _: None)
         say(str(fork_idler()))
-    executor.run(request("hang_with_descendants"), lambda phase: say(phase.name))
+    step = "hang" if "alone" in sys.argv else "hang_with_descendants"
+    executor.run(request(step), lambda phase: say(phase.name))
 
 
 if __name__ == "__main__":

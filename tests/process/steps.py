@@ -197,7 +197,10 @@ def million_lines(request: Request, report: Report) -> Process:
 
 
 def kill_server(request: Request, report: Report) -> Process:
-    start_daemon()
+    """Leaves a copy of this process behind, which has everything open that this one has."""
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
     os.kill(os.getppid(), signal.SIGKILL)
     return hang(request, report)
 

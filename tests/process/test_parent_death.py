@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,37 +29,55 @@ def start_parent(bench: Bench, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def await_line(parent: subprocess.Popen[str], expected: str) -> None:
+def await_hang(parent: subprocess.Popen[str]) -> None:
+    """Come back when the case has started all its descendants, and hangs."""
     assert parent.stdout is not None
     line = ""
-    while line != f"{expected}\n":
+    while line != "warm-up\n":
         line = parent.stdout.readline()
-        assert line, f"the parent ended before it said {expected!r}"
+        assert line, "the parent ended before its case hung"
 
 
-@pytest.fixture(params=["warm-up", "preload"])
-def phase(request: pytest.FixtureRequest) -> str:
-    """In which the parent is killed: with a case and all its descendants running, or a server starting."""
-    return str(request.param)
+@pytest.fixture(params=["case", "preload"])
+def hanging(
+    request: pytest.FixtureRequest, new_bench: Callable[..., Bench], tmp_path: Path
+) -> Iterator[tuple[Bench, subprocess.Popen[str]]]:
+    """A parent that waits for a case with all its descendants, or for a server that is starting."""
+    bench, reached = new_bench(), tmp_path / "reached"
+    bench.environ["LLMBENCH_TEST_REACHED"] = str(reached)
+    with start_parent(bench, request.param) as parent:
+        if request.param == "case":
+            await_hang(parent)
+        while request.param == "preload" and not reached.exists():
+            time.sleep(0.02)
+        yield bench, parent
 
 
-def test_a_killed_parent_leaves_nothing_running(new_bench: Callable[..., Bench], phase: str) -> None:
-    bench = new_bench()
-    with start_parent(bench, phase) as parent:
-        await_line(parent, phase)
-        parent.kill()
+def test_a_killed_parent_leaves_nothing_running(hanging: tuple[Bench, subprocess.Popen[str]]) -> None:
+    bench, parent = hanging
+    parent.kill()
 
     bench.await_nothing_running()
 
 
-def test_ctrl_c_ends_everything_and_passes_on(new_bench: Callable[..., Bench], phase: str) -> None:
-    bench = new_bench()
-    with start_parent(bench, phase) as parent:
-        await_line(parent, phase)
-        parent.send_signal(signal.SIGINT)
-        _, errors = parent.communicate(timeout=20)
+def test_ctrl_c_ends_everything_and_passes_on(hanging: tuple[Bench, subprocess.Popen[str]]) -> None:
+    bench, parent = hanging
+    parent.send_signal(signal.SIGINT)
+    _, errors = parent.communicate(timeout=20)
 
     assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert bench.running() == {}
+
+
+def test_a_parent_and_a_server_killed_at_once_take_the_case_along(new_bench: Callable[..., Bench]) -> None:
+    bench = new_bench()
+    with start_parent(bench, "alone") as parent:
+        await_hang(parent)
+        (server,) = (pid for pid, its_parent in bench.running().items() if its_parent == parent.pid)
+        os.kill(parent.pid, signal.SIGSTOP)
+        os.kill(server, signal.SIGKILL)
+        parent.kill()
+
     bench.await_nothing_running()
 
 
@@ -68,7 +87,7 @@ def test_a_fork_of_a_killed_parent_keeps_nothing_running(new_bench: Callable[...
     with start_parent(bench, "fork") as parent:
         assert parent.stdout is not None
         fork = int(parent.stdout.readline())
-        await_line(parent, "warm-up")
+        await_hang(parent)
         parent.kill()
     try:
         bench.await_nothing_running(but=fork)

@@ -39,6 +39,17 @@ def test_a_process_sees_the_devices_of_its_request_only(bench: Bench) -> None:
     assert ran(bench, "clean")["devices"] == bench.environ.get("CUDA_VISIBLE_DEVICES", "unset")
 
 
+def test_a_case_that_is_over_leaves_nothing_open_in_the_server(bench: Bench) -> None:
+    bench.run("clean")
+    (server,) = bench.servers()
+    files = Path(f"/proc/{server}/fd")
+    before = len(list(files.iterdir()))
+    bench.run("clean")
+    bench.run("killed")
+
+    assert len(list(files.iterdir())) == before
+
+
 def test_phases_arrive_in_order(bench: Bench) -> None:
     bench.run("clean")
 

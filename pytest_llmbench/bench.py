@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.cases import Case
-from pytest_llmbench.gate import Gate, GateError, NotMeasurable
+from pytest_llmbench.executors import NotMeasurable, SetupError
+from pytest_llmbench.gate import Gate
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.results import Result
@@ -43,14 +43,26 @@ class Llmbench:
     Measures a case in a fresh process and asserts it against the stored baseline.
 
     Calling it does both halves; `measure` and `check` are the halves.
+
+    Args:
+        on_result: called with each result, before the test ends for it.
+        stop: called with a reason why no other test needs to be tried.
     """
 
-    def __init__(self, gate: Gate, name: RowName, progress: Progress, on_result: Callable[[Result], None]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        name: RowName,
+        progress: Progress,
+        on_result: Callable[[Result], None],
+        stop: Callable[[str], None],
+    ) -> None:
         self._gate = gate
         self._name = name
         self._progress = progress
         self._on_result = on_result
-        self._seconds = 0.0
+        self._stop = stop
+        self._measured: list[tuple[Measurement, float]] = []
 
     def __call__(self, case: Case) -> Measurement:
         """
@@ -68,13 +80,15 @@ class Llmbench:
         """
         self._progress.start(f"{self._name.table}[{self._name.row}]")
         try:
-            measurement, self._seconds = self._gate.measure(self._name.nodeid, case, self._progress.phase)
+            measurement, seconds = self._gate.measure(self._name.nodeid, case, self._progress.phase)
         except NotMeasurable as reason:
             pytest.skip(str(reason))
-        except GateError as error:
-            pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        except SetupError as error:
+            self._stop(f"llmbench: {error}")
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
             self._progress.end()
+        self._measured.append((measurement, seconds))
         return measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:
@@ -83,12 +97,9 @@ class Llmbench:
 
         Fails the test on a regression, skips it where the case is unavailable.
         """
-        try:
-            result = self._gate.check(
-                self._name.nodeid, self._name.table, row or self._name.row, measurement, self._seconds
-            )
-        except BaselineError as error:
-            pytest.fail(str(error), pytrace=False)
+        seconds = next((spent for known, spent in self._measured if known is measurement), 0.0)
+        name = self._name._replace(row=row or self._name.row)
+        result = self._gate.check(*name, measurement, seconds)
         self._on_result(result)
         if result.decision == "fail":
             pytest.fail(result.message, pytrace=False)

@@ -54,7 +54,7 @@ OPTIONS = (
     ),
     Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
     Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
-    Option("baselines", "folder of the baselines, relative to the root directory", default="baselines", metavar="DIR"),
+    Option("baselines", "folder of the baselines", default="baselines", metavar="DIR"),
     Option(
         "update",
         "write results into the baselines: rows that have none, that failed, that moved, or all",
@@ -113,22 +113,26 @@ def add_options(parser: pytest.Parser) -> None:
     """Declare every option as a flag and as an ini setting."""
     group = parser.getgroup("llmbench", "performance-regression tests of LLM fine-tuning")
     for option in OPTIONS:
-        shown = f"{option.describe} [{option.default}]" if option.default else option.describe
-        shown = shown.replace("%", "%%")  # argparse formats the help of flags, pytest not that of settings
+        told = f"{option.describe} [{option.default}]" if option.default else option.describe
+        escaped = told.replace("%", "%%")  # argparse formats the help of flags, pytest not that of settings
         if option.kind == "flag":
-            group.addoption(option.flag, action="store_true", default=None, help=shown)
-            parser.addini(option.setting, option.describe, type="bool", default=False)
+            group.addoption(option.flag, action="store_true", default=None, help=escaped)
+            parser.addini(option.setting, told, type="bool", default=False)
         elif option.kind == "lines":
-            group.addoption(option.flag, action="append", default=None, metavar=option.metavar, help=shown)
-            parser.addini(option.setting, option.describe, type="linelist", default=[])
+            group.addoption(option.flag, action="append", default=None, metavar=option.metavar, help=escaped)
+            parser.addini(option.setting, told, type="linelist", default=[])
         else:
             choices = option.choices or None
-            group.addoption(option.flag, default=None, choices=choices, metavar=option.metavar, help=shown)
-            parser.addini(option.setting, option.describe, default=option.default)
+            group.addoption(option.flag, default=None, choices=choices, metavar=option.metavar, help=escaped)
+            parser.addini(option.setting, told, default=option.default)
 
 
 def switched_on(config: pytest.Config) -> bool:
-    return bool(_value(config, OPTIONS[0]))
+    """Whether the run is to measure; one that only lists tests or fixtures does not."""
+    lists_only = any(
+        config.getoption(name, False) for name in ("collectonly", "showfixtures", "show_fixtures_per_test")
+    )
+    return not lists_only and bool(_given(config, OPTIONS[0]).value)
 
 
 def resolve(config: pytest.Config) -> Settings:
@@ -138,51 +142,74 @@ def resolve(config: pytest.Config) -> Settings:
     Raises:
         pytest.UsageError: a value that means nothing, named with its option.
     """
-    given = {option.name: _checked(config, option) for option in OPTIONS}
+    given = {option.name: _given(config, option) for option in OPTIONS}
     return Settings(
-        scale=given["scale"],
-        device=given["device"],
+        scale=given["scale"].value,
+        device=given["device"].value,
         samples=_samples(given["samples"]),
         timeout_seconds=_seconds(given["timeout"]),
-        baselines=config.rootpath / given["baselines"],
-        update=given["update"] or None,
-        reason=given["reason"] or None,
-        missing=given["missing"],
-        tolerances=tuple(given["tolerance"]),
-        results=config.invocation_params.dir / given["results"] if given["results"] else None,
-        resume=config.invocation_params.dir / given["resume"] if given["resume"] else None,
-        strict=bool(given["strict"]),
-        injection=given["inject"] or None,
+        baselines=_path(config, given["baselines"]),
+        update=given["update"].value or None,
+        reason=given["reason"].value or None,
+        missing=given["missing"].value,
+        tolerances=tuple(given["tolerance"].value),
+        results=_path(config, given["results"]) if given["results"].value else None,
+        resume=_path(config, given["resume"]) if given["resume"].value else None,
+        strict=bool(given["strict"].value),
+        injection=given["inject"].value or None,
     )
 
 
-def _value(config: pytest.Config, option: Option) -> Any:
+class _Given(NamedTuple):
+    """The value of an option, and where it comes from."""
+
+    value: Any
+    option: Option
+    by_flag: bool
+
+    @property
+    def told(self) -> str:
+        if self.by_flag:
+            return f"{self.option.flag}={self.value}"
+        return f"{self.option.setting} = {self.value} in the configuration file"
+
+
+def _given(config: pytest.Config, option: Option) -> _Given:
     flag = config.getoption(option.flag, default=None)
-    return config.getini(option.setting) if flag is None else flag
+    if flag not in (None, ""):
+        return _Given(flag, option, by_flag=True)
+    try:
+        value = config.getini(option.setting)
+    except (TypeError, ValueError, pytest.UsageError) as error:  # a usage error since pytest 9.2
+        raise pytest.UsageError(f"{option.setting} in the configuration file: {error}") from None
+    if value == "":
+        value = option.default
+    given = _Given(value, option, by_flag=False)
+    if option.choices and value not in ("", *option.choices):
+        raise pytest.UsageError(f"{given.told}: choose from {', '.join(option.choices)}")
+    return given
 
 
-def _checked(config: pytest.Config, option: Option) -> Any:
-    value = _value(config, option)
-    if option.choices and value and value not in option.choices:
-        raise pytest.UsageError(
-            f"{option.setting} = {value!r} in the ini file: choose from {', '.join(option.choices)}"
-        )
-    return value
+def _path(config: pytest.Config, given: _Given) -> Path:
+    """As everywhere in pytest: a flag's path starts where the command was typed, a setting's at the root directory."""
+    base = config.invocation_params.dir if given.by_flag else config.rootpath
+    return Path(base / given.value)
 
 
-def _samples(text: str) -> int | Literal["full"]:
+def _samples(given: _Given) -> int | Literal["full"]:
+    text: str = given.value
     if text == "full":
         return "full"
-    if text.isascii() and text.isdigit() and int(text) > 0:
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
         return int(text)
-    raise pytest.UsageError(f"--llmbench-samples={text}: give a number of samples above 0, or 'full'")
+    raise pytest.UsageError(f"{given.told}: give a number of samples above 0, or 'full'")
 
 
-def _seconds(text: str) -> float:
+def _seconds(given: _Given) -> float:
     try:
-        seconds = float(text)
+        seconds = float(given.value)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e9:
-        raise pytest.UsageError(f"--llmbench-timeout={text}: give a number of seconds above 0")
+        raise pytest.UsageError(f"{given.told}: give a number of seconds above 0")
     return seconds

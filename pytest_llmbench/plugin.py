@@ -6,7 +6,7 @@ Imported by every pytest run on the machine: what measures and judges is importe
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +30,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
     if options.switched_on(config):
         from pytest_llmbench.run import Run
 
@@ -48,11 +52,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return run.header() if run is not None else []
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
-    run = config.stash.get(_RUN, None)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    run = session.config.stash.get(_RUN, None)
     if run is not None:
-        run.expect(items)
+        run.expect(session.items)
 
 
 @pytest.fixture
@@ -75,8 +78,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     run = item.config.stash.get(_RUN, None)
-    if run is not None:
-        run.attach(item, report)
+    if run is not None and report.when == "teardown":
+        run.finish(item, report)
     return report
 
 
@@ -101,4 +104,4 @@ class _ReportListener:
 
     @pytest.hookimpl(trylast=True)  # after the terminal has shown the test's letter
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._run.collect(report)
+        self._run.receive(report)

@@ -5,7 +5,7 @@ The results of a run: one JSON line per judged case, appended as it comes, read 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Literal
 
@@ -14,7 +14,7 @@ import msgspec
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
 
-__all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "read_results"]
+__all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
 
 FORMAT = 1
 
@@ -38,44 +38,80 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decision: Decision
     message: str
     """Why it did not pass; else what a reader should know, or nothing."""
+    recorded: bool = False
+    """Whether the measurement has become the baseline."""
     seconds: float
     """From asking for a process until it was gone; 0 for a resumed result."""
+
+    @property
+    def told(self) -> str:
+        """What became of the row, in the word or two that reports have room for."""
+        if self.recorded:
+            return "recorded"
+        return "skipped" if self.decision == "skip" else self.verdict.status
+
+
+def latest(results: Iterable[Result]) -> tuple[Result, ...]:
+    """The last result of each row of each test, which is the one that counts, in the order of their first."""
+    return tuple({(result.nodeid, result.table, result.row): result for result in results}.values())
 
 
 class ResultLog:
     """
     A file to which results are appended, each as one line that is on disk when `append` returns.
 
+    Args:
+        path: made, with its folders, if it is not there.
+        known: what is already in it.
+
     Raises:
         ResultError: the file cannot be opened for appending.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Iterable[Result] = ()) -> None:
         self.path = path
+        self._known = [msgspec.structs.replace(result, seconds=0.0) for result in latest(known)]
+        self._made = not path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream: IO[bytes] = path.open("ab")
+            self._stream: IO[bytes] = path.open("ab", buffering=0)
+            self._is_file = path.is_file()  # and not /dev/null, which can be neither synchronised nor cut short
+            if self._is_file:
+                self._end_last_line()
         except OSError as error:
             raise ResultError(f"{path}: results cannot be written there: {error.strerror}") from error
-        if path.stat().st_size and not _ends_with_newline(path):
-            self._stream.write(b"\n")  # a killed run left half a line
+
+    def _end_last_line(self) -> None:
+        """Cut off the half line that a killed run has left."""
+        data = self.path.read_bytes()
+        rest = data[data.rfind(b"\n") + 1 :]
+        if _is_torn(rest):
+            self._stream.truncate(len(data) - len(rest))
+        elif rest:
+            self._stream.write(b"\n")
 
     def append(self, result: Result) -> None:
         """
+        Write *result*, unless it was resumed from this file and has been judged as it was then.
+
         Raises:
             ResultError: the line could not be written.
         """
+        if not result.seconds and result in self._known:
+            return
+        line = msgspec.json.encode(result) + b"\n"
         try:
-            self._stream.write(msgspec.json.encode(result) + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            while line:
+                line = line[self._stream.write(line) :]
+            if self._is_file:
+                os.fsync(self._stream.fileno())
         except OSError as error:
             raise ResultError(f"{self.path}: a result could not be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file, and remove it if nothing was ever written to it."""
+        """Close the file, and remove it if it was made for results that never came."""
         self._stream.close()
-        if self.path.exists() and self.path.stat().st_size == 0:
+        if self._made and self.path.exists() and self.path.stat().st_size == 0:
             self.path.unlink()
 
 
@@ -86,28 +122,29 @@ def read_results(path: Path) -> tuple[Result, ...]:
     Raises:
         ResultError: the file cannot be read, or a line is not a result of a known format.
     """
-    return tuple(_decoded(path))
-
-
-def _decoded(path: Path) -> Iterator[Result]:
     try:
-        lines = path.read_bytes().split(b"\n")
+        *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
         raise ResultError(f"{path}: results cannot be read: {error.strerror}") from error
-    unfinished = len(lines)
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            yield _decoder.decode(line)
-        except msgspec.DecodeError as error:
-            whole = isinstance(error, msgspec.ValidationError)
-            if number == unfinished and not whole:
-                return
-            if not whole and number < unfinished:
-                # Half a line in the middle: the run was killed there, and a later one went on behind it.
-                continue
-            raise ResultError(f"{path}, line {number}: {_newer(line) or error}") from None
+    if not _is_torn(rest):
+        lines.append(rest)
+    return tuple(_decoded(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _decoded(line: bytes, path: Path, number: int) -> Result:
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether what follows the last newline is the beginning of a result, and not all of one."""
+    try:
+        _decoder.decode(rest)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bool(rest) and rest.startswith(_START[: len(rest)])
+    return False
 
 
 class _Format(msgspec.Struct):
@@ -115,16 +152,15 @@ class _Format(msgspec.Struct):
 
 
 def _newer(line: bytes) -> str | None:
-    found = msgspec.json.decode(line, type=_Format).format
+    try:
+        found = msgspec.json.decode(line, type=_Format).format
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
     if found > FORMAT:
         return f"has format {found}, this pytest-llmbench reads up to {FORMAT}; upgrade pytest-llmbench"
     return None
 
 
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"
-
-
+_START = b'{"format":'
+"""The first bytes of every line that `ResultLog` writes."""
 _decoder = msgspec.json.Decoder(Result)

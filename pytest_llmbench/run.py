@@ -5,36 +5,42 @@ One pytest run with the main switch on: builds the gate, collects the results, s
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.store import folder_name
 from pytest_llmbench.bench import Llmbench, row_name
-from pytest_llmbench.gate import Gate, GateError
-from pytest_llmbench.judge.tolerance import ToleranceError, parse_tolerances
+from pytest_llmbench.executors import Executor
+from pytest_llmbench.executors.machine import Machine
+from pytest_llmbench.gate import Gate
+from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.options import Settings, resolve
 from pytest_llmbench.reports.progress import Progress
+from pytest_llmbench.reports.screen import Screen
+from pytest_llmbench.reports.summary import not_run, totals
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
-from pytest_llmbench.units import gib, seconds
 from pytest_llmbench.workload import Workload, parse_injection
 
-if TYPE_CHECKING:
-    from _pytest.capture import CaptureManager
+__all__ = ["REPORT_ATTRIBUTE", "Run"]
 
-__all__ = ["RESULTS_PROPERTY", "Run"]
-
-RESULTS_PROPERTY = "llmbench"
-"""Attribute of a test report that carries results, as plain values, from an xdist worker to the controller."""
+REPORT_ATTRIBUTE = "llmbench"
+"""Of a test report: what a process of pytest-xdist has to tell the controller, as plain values."""
 
 _GITIGNORE = "# Results of llmbench runs; baselines are kept elsewhere.\n*\n"
+_RESULTS = pytest.StashKey[list[Result]]()
+
+
+class _News(msgspec.Struct, frozen=True):
+    """What a process of pytest-xdist tells the controller after a test."""
+
+    results: tuple[Result, ...]
+    announcements: tuple[str, ...]
 
 
 class Run:
@@ -48,81 +54,85 @@ class Run:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.results: list[Result] = []
-        self._settings = resolve(config)
+        self._settings = settings = resolve(config)
         self._announcements: list[str] = []
         self._is_worker = hasattr(config, "workerinput")
-        self._log: ResultLog | None = None
-        self._progress = Progress(self._show_status, self._write_line)
-        try:
-            resumed = read_results(self._settings.resume) if self._settings.resume else ()
-            self.gate = Gate(
-                self._settings,
-                _workload(self._settings),
-                parse_tolerances(self._settings.tolerances),
-                resumed,
-                self.announce,
-            )
-            if not self._is_worker:
-                self._log = ResultLog(
-                    self._settings.results or self._settings.resume or _new_result_file(config.rootpath)
-                )
-        except (GateError, ResultError, ToleranceError) as error:
-            raise pytest.UsageError(f"llmbench: {error}") from None
+        self._screen = Screen(config)
+        self._progress = Progress(self._screen.status, self._screen.line)
+        self._tests: dict[tuple[str, str], str] = {}
+        with _blamed_on("--llmbench-tolerance"):
+            tolerances = parse_tolerances(settings.tolerances)
+        with _blamed_on("--llmbench-resume"):
+            written = read_results(settings.resume) if settings.resume else ()
+        workload = _workload(settings)
+        executor = self._executor(workload)
+        self._resumed = self._still_true(written, executor)
+        self.gate = Gate(settings, workload, executor, tolerances=tolerances, resumed=self._resumed)
+        self._log = None if self._is_worker else _open_log(settings, config.rootpath, written)
 
     def header(self) -> list[str]:
         """What is measured where, for the top of pytest's output."""
         workload = self.gate.workload
         samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
-        lines = [f"llmbench: {self._devices()}, scale {workload.scale}, {samples}, baselines {self._baselines()}"]
+        baselines = _relative(self.gate.store.root)
+        lines = [f"llmbench: {self.gate.executor}, scale {workload.scale}, {samples}, baselines {baselines}"]
         if self._log is not None:
             lines.append(f"llmbench: results {_relative(self._log.path)}")
+        if self._settings.resume is not None:
+            lines.append(
+                f"llmbench: resumes {_relative(self._settings.resume)}, which has {len(self._resumed)} results"
+            )
         if workload.injection is not None:
             lines.append(f"llmbench: planted in every step: {self._settings.injection}; nothing will be recorded")
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
-        """Count the cases that are going to be measured."""
-        self._progress.total = sum("llmbench" in getattr(item, "fixturenames", ()) for item in items)
+        """Count the tests that are going to measure."""
+        self._progress.total = sum(_uses_llmbench(item) for item in items)
 
     def bench(self, item: pytest.Item) -> Llmbench:
-        """The fixture's value for one test; its results travel on the test's report."""
+        """The fixture's value for one test."""
         results: list[Result] = []
         item.stash[_RESULTS] = results
-        return Llmbench(self.gate, row_name(item), self._progress, results.append)
 
-    def attach(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Put the test's results on its report as plain values, which xdist can send."""
-        results = item.stash.get(_RESULTS, None)
-        if report.when != "call" or results is None:
+        def take(result: Result) -> None:
+            results.append(result)
+            item.user_properties.append(("llmbench_outcome", result.measurement.outcome))
+            item.user_properties.append(("llmbench_verdict", result.verdict.status))
+            if not self._is_worker:
+                self._keep(result)
+
+        def stop(why: str) -> None:
+            item.session.shouldfail = why  # not pytest.exit, at which pytest-xdist crashes
+
+        return Llmbench(self.gate, row_name(item), self._progress, take, stop)
+
+    def finish(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """A test is over: show its results, or let its last report carry them to the process that shows them."""
+        if not _uses_llmbench(item):
             return
-        setattr(report, RESULTS_PROPERTY, msgspec.to_builtins(results))
-        for result in results:
-            report.user_properties.append(("llmbench_outcome", result.measurement.outcome))
-            report.user_properties.append(("llmbench_verdict", result.verdict.status))
-
-    def collect(self, report: pytest.TestReport) -> None:
-        """
-        Keep the results of a report, and write them down at once.
-
-        Raises:
-            pytest.Exit: the result file cannot be written any more.
-        """
-        if not hasattr(report, RESULTS_PROPERTY):
+        results = item.stash.get(_RESULTS, [])
+        if not self._is_worker:
+            self._progress.finish(results)
             return
-        results = msgspec.convert(getattr(report, RESULTS_PROPERTY), tuple[Result, ...])
-        self._progress.finish(results)
-        for result in results:
-            self.results.append(result)
-            try:
-                if self._log is not None and result.seconds:
-                    self._log.append(result)
-            except ResultError as error:
-                pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)
-            self.config.hook.pytest_llmbench_result(result=result, config=self.config)
+        setattr(report, REPORT_ATTRIBUTE, msgspec.to_builtins(_News(tuple(results), tuple(self._announcements))))
+        self._announcements.clear()
+
+    def receive(self, report: pytest.TestReport) -> None:
+        """Take in what a process of pytest-xdist has put on a report."""
+        if self._is_worker or not hasattr(report, REPORT_ATTRIBUTE):
+            return
+        news = msgspec.convert(getattr(report, REPORT_ATTRIBUTE), _News)
+        for sentence in news.announcements:
+            self.announce(sentence)
+        for result in news.results:
+            self._keep(result)
+        self._progress.finish(news.results)
 
     def measured_nothing(self) -> str | None:
         """Why a strict run fails although no test did, or None."""
-        if not self._settings.strict or any(result.measurement.outcome in ("ok", "oom") for result in self.results):
+        measured = any(result.measurement.outcome in ("ok", "oom") for result in self.results)
+        if not self._settings.strict or self._is_worker or measured:
             return None
         return "--llmbench-strict: no case was measured"
 
@@ -136,121 +146,120 @@ class Run:
             text = render(report_tables(self.results), width=reporter._tw.fullwidth, color=reporter._tw.hasmarkup)
             for line in text.splitlines():
                 reporter._tw.line(line)
-        for line in (*self._announcements, *self._not_run()):
+        for line in (*self._announcements, *not_run(self.gate.store, self.results)):
             reporter.write_line(f"llmbench: {line}")
-        reporter.write_line(self._totals())
+        where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""
+        reporter.write_line(f"llmbench: {totals(self.results)}{where}")
         if nothing:
             reporter.write_line(f"llmbench: {nothing}", red=True)
 
     def announce(self, sentence: str) -> None:
-        """Keep what the user should know for the end, once."""
+        """Say at once what the user should know, and again at the end, once."""
         if sentence not in self._announcements:
             self._announcements.append(sentence)
+            self._screen.line(sentence)
 
     def close(self) -> None:
         self.gate.close()
         if self._log is not None:
             self._log.close()
 
-    def _show_status(self, text: str) -> None:
-        """On a terminal only, on a line of its own that pytest does not know of."""
-        reporter = self._reporter()
-        if reporter is None or not reporter.isatty:
-            return
-        with self._uncaptured():
-            if text and reporter._tw.width_of_current_line:
-                reporter._tw.line()
-            width = reporter._tw.fullwidth - 1
-            reporter._tw._file.write(f"\r{text[:width]:<{width}}" + ("" if text else "\r"))
-            reporter._tw.flush()
+    def _keep(self, result: Result) -> None:
+        """
+        Write a result down, and let plugins know of it.
 
-    def _write_line(self, text: str) -> None:
-        reporter = self._reporter()
-        if reporter is None:
-            return
-        if reporter._tw.width_of_current_line:
-            reporter._tw.line()
-        reporter._tw.line(f"llmbench {text}")
+        Raises:
+            pytest.Exit: the result file cannot be written any more.
+        """
+        self.results.append(result)
+        other = self._tests.setdefault((result.table, result.row), result.nodeid)
+        if other != result.nodeid:
+            self.announce(f"{other} and {result.nodeid} are one row of table {result.table!r}; rename one of the tests")
+        try:
+            if self._log is not None:
+                self._log.append(result)
+        except ResultError as error:
+            pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)
+        self.config.hook.pytest_llmbench_result(result=result, config=self.config)
 
-    def _reporter(self) -> pytest.TerminalReporter | None:
-        """pytest's own, unless nobody reads it: with -q, and in a process of pytest-xdist."""
-        reporter: pytest.TerminalReporter | None = self.config.pluginmanager.get_plugin("terminalreporter")
-        silent = reporter is None or self._is_worker or reporter.verbosity < 0
-        return None if silent else reporter
+    def _executor(self, workload: Workload) -> Executor:
+        supplied: Executor | None = self.config.hook.pytest_llmbench_executor(config=self.config)
+        if supplied is not None:
+            return supplied
+        machine = Machine(workload.device, timeout_seconds=self._settings.timeout_seconds, announce=self.announce)
+        if machine.no_gpu and self._settings.device == "cuda":
+            raise pytest.UsageError(f"--llmbench-device=cuda: no CUDA device: {machine.no_gpu}")
+        return machine
 
-    def _uncaptured(self) -> AbstractContextManager[None]:
-        capture: CaptureManager | None = self.config.pluginmanager.get_plugin("capturemanager")
-        return nullcontext() if capture is None else capture.global_and_fixture_disabled()
-
-    def _devices(self) -> str:
-        if self.gate.workload.device == "cpu":
-            return "CPU"
-        if not self.gate.gpus:
-            return "no CUDA device"
-        first = self.gate.gpus[0]
-        memory = f" ({gib(first.total_memory_bytes)} GiB)" if first.total_memory_bytes else ""
-        return f"{first.name}{memory}" + (f" x {len(self.gate.gpus)}" if len(self.gate.gpus) > 1 else "")
-
-    def _baselines(self) -> str:
-        return _relative(self.gate.store.root)
-
-    def _not_run(self) -> list[str]:
-        """Rows that have a baseline in a table of this run and were not part of it."""
-        ran: dict[tuple[str, str], set[str]] = {}
-        for result in self.results:
-            environment = result.measurement.environment
-            if environment is not None:
-                folder = folder_name(environment, result.measurement.workload.scale)
-                ran.setdefault((folder, result.table), set()).add(result.row)
-        lines = []
-        for (folder, table), rows in ran.items():
-            try:
-                stored = self.gate.store.load(folder, table)
-            except BaselineError:
-                continue  # the tests that needed it have failed with it
-            missing = [row for row in stored.rows if row not in rows] if stored else []
-            if missing:
-                lines.append(f"{table}: {len(missing)} rows with a baseline were not run: {', '.join(missing)}")
-        return lines
-
-    def _totals(self) -> str:
-        counts: dict[str, int] = {}
-        for result in self.results:
-            counts[result.verdict.status] = counts.get(result.verdict.status, 0) + 1
-        told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no case was measured"
-        spent = seconds(sum(result.seconds for result in self.results))
-        where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""
-        return f"llmbench: {told}; {spent} of measuring{where}"
+    def _still_true(self, written: Iterable[Result], executor: Executor) -> list[Result]:
+        """The results of an earlier run that this one would measure the same way."""
+        if not isinstance(executor, Machine):
+            return list(written)
+        kept, stale = [], 0
+        for result in written:
+            if executor.is_as_in(result.measurement.environment):
+                kept.append(result)
+            else:
+                stale += 1
+        if stale:
+            self.announce(f"{stale} results to resume are of other packages or another device and are measured again")
+        return kept
 
 
-_RESULTS = pytest.StashKey[list[Result]]()
+def _uses_llmbench(item: pytest.Item) -> bool:
+    return "llmbench" in getattr(item, "fixturenames", ())
+
+
+@contextmanager
+def _blamed_on(option: str) -> Iterator[None]:
+    """Errors in what users wrote become usage errors that name the option."""
+    try:
+        yield
+    except ValueError as error:
+        raise pytest.UsageError(f"{option}: {error}") from None
 
 
 def _workload(settings: Settings) -> Workload:
     """
     Raises:
-        pytest.UsageError: device and scale contradict each other, or the injection means nothing.
+        pytest.UsageError: options contradict each other, or the injection means nothing.
     """
     device = settings.device
     if device == "auto":
         device = "cuda" if settings.scale == "full" else "cpu"
     if device == "cpu" and settings.scale == "full":
-        raise pytest.UsageError("llmbench: --llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke")
-    try:
+        raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke")
+    with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
-    except ValueError as error:
-        raise pytest.UsageError(f"--llmbench-inject: {error}") from None
+    if injection is not None and injection.kind == "device" and device == "cpu":
+        raise pytest.UsageError("--llmbench-inject: device=... needs a GPU; on the CPU plant host=...")
     return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
 
 
-def _new_result_file(root: Path) -> Path:
+def _open_log(settings: Settings, root: Path, written: Iterable[Result]) -> ResultLog:
+    """
+    Raises:
+        pytest.UsageError: results cannot be written there.
+    """
+    path = settings.results or settings.resume
+    with _blamed_on("--llmbench-results"):
+        return ResultLog(path or _new_file(root), written if path == settings.resume else ())
+
+
+def _new_file(root: Path) -> Path:
+    """
+    Raises:
+        ResultError: there can be no folder of results.
+    """
     folder = root / "llmbench-results"
+    ignore = folder / ".gitignore"
     try:
         folder.mkdir(exist_ok=True)
-        (folder / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
+        if not ignore.exists():
+            ignore.write_text(_GITIGNORE, encoding="utf-8")
     except OSError as error:
         raise ResultError(f"{folder}: results cannot be written there: {error.strerror}") from error
-    return folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}.jsonl"
+    return folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl"
 
 
 def _relative(path: Path) -> str:

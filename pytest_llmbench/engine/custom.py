@@ -1,5 +1,20 @@
 """
 The user's own training step, wrapped as a `Training`.
+
+`Case.custom("module:build", name=...)` names a function of the user's that gets the `torch.device`
+to train on and returns the step: something to call without arguments that trains on one micro-batch,
+its backward pass and, when it is due, its optimizer step included. Each call returns how many
+samples it trained on, or a `StepResult` with tokens and loss as well. A detached loss on the device
+is read after the clock has stopped; a step that returns none is not guarded against computing
+something else.
+
+The module is imported and the step built in the measuring process only, before the clock starts. So
+many calls as the workload has samples are timed, after a few for warming up and before a few that
+are counted. Seed whatever is random in `build`, or losses will not compare.
+
+A step may have an attribute `model`, an `nn.Module` whose parameters and classes are recorded, and an
+`optimizer`, whose class is. What it raises makes the case fail: `torch.OutOfMemoryError` as `oom`, an
+import that fails as `unavailable`, everything else as `crashed`.
 """
 
 from __future__ import annotations
@@ -52,15 +67,16 @@ def build_custom(case: Case, workload: Workload, device: torch.device) -> Custom
     assert case.step is not None
     module_name, _, function_name = case.step.partition(":")
     try:
-        build = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the user's module imports is missing
         raise CaseError(
             f"step={case.step!r}: there is no module {error.name!r} on the path of the measuring process"
         ) from None
-    except AttributeError:
-        raise CaseError(f"step={case.step!r}: module {module_name!r} has no {function_name!r}") from None
+    build = getattr(module, function_name, None)
+    if build is None:
+        raise CaseError(f"step={case.step!r}: module {module_name!r} has no {function_name!r}")
     step = build(device)
     if not callable(step):
         raise CaseError(f"step={case.step!r} built a {type(step).__name__}; it must build something to call")

@@ -8,11 +8,23 @@ from typing import Protocol
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Phase, Request
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "NotMeasurable", "SetupError"]
+
+
+class NotMeasurable(Exception):
+    """There is no device here for the case; the message says why and what would do."""
+
+
+class SetupError(ValueError):
+    """No case can be run as the run was set up; the message says what to change."""
 
 
 class Executor(Protocol):
-    """Measures requests, each in a fresh process, one at a time."""
+    """
+    Measures requests, each in a fresh process, one at a time.
+
+    Its `str()` stands in pytest's header, as "NVIDIA H200 (140.40 GiB) x 2".
+    """
 
     def run(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
         """
@@ -23,6 +35,10 @@ class Executor(Protocol):
         Args:
             request: the case and how to measure it.
             on_phase: called in this thread as the process enters each phase.
+
+        Raises:
+            NotMeasurable: the test of this case is skipped.
+            SetupError: the whole run ends.
         """
         ...
 

@@ -54,7 +54,8 @@ class Progress:
         for result in results:
             if result.seconds:
                 self._measured.append(result.seconds)
-            told = f"{result.measurement.outcome}, {result.verdict.status}, {seconds(result.seconds)}"
+            spent = f", {seconds(result.seconds)}" if result.seconds else ""
+            told = f"{result.measurement.outcome}, {result.told}{spent}"
             self._write_line(f"{self._place(self._done)} {result.table}[{result.row}]: {told}{self._left()}")
 
     def _place(self, number: int) -> str:

@@ -22,9 +22,21 @@ HEADLINES = ("samples_per_second", "device_busy_seconds_per_sample", "peak_reser
 
 LABELS = {
     "samples_per_second": "samples/s",
+    "tokens_per_second": "tokens/s",
     "device_busy_seconds_per_sample": "GPU ms/sample",
+    "kernels_per_sample": "kernels/sample",
+    "operators_per_sample": "operators/sample",
+    "synchronisations_per_sample": "waits/sample",
+    "trainable_parameters": "trainable",
+    "peak_allocated_bytes": "allocated GiB",
+    "peak_allocated_steady_bytes": "steady GiB",
     "peak_reserved_bytes": "GPU GiB",
+    "peak_footprint_bytes": "footprint GiB",
+    "energy_joules_per_sample": "J/sample",
+    "load_seconds": "load ms",
+    "first_step_seconds": "first step ms",
 }
+"""What a column has room for, with the unit in which it is shown; other metrics keep their name."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +64,10 @@ class ReportTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report_tables(results: Iterable[Result]) -> list[ReportTable]:
-    """Results by table, the published tables first and in the page's order, rows in the order of the results."""
+    """
+    Results by table: the published tables and their rows in the page's order, then the user's own in the order
+    of the results.
+    """
     grouped: dict[str, list[Result]] = {}
     for result in results:
         grouped.setdefault(result.table, []).append(result)
@@ -62,7 +77,12 @@ def report_tables(results: Iterable[Result]) -> list[ReportTable]:
 
 def _table(name: str, results: list[Result]) -> ReportTable:
     known = TABLES.get(name)
-    columns = known.columns if known is not None and _all_known(name, results) else ()
+    page = [row.id for row in known.rows] if known is not None else []
+    if known is None or any(result.row not in page for result in results):
+        columns: tuple[tuple[str, str], ...] = ()
+    else:
+        columns = known.columns
+        results = sorted(results, key=lambda result: page.index(result.row))
     cases = [result.measurement.case for result in results]
     varying = [column for column in columns if len({getattr(case, column[1]) for case in cases}) > 1]
     # A model that is the same in every row stands once, in the title.
@@ -76,22 +96,17 @@ def _table(name: str, results: list[Result]) -> ReportTable:
     )
 
 
-def _all_known(name: str, results: list[Result]) -> bool:
-    rows = {row.id for row in TABLES[name].rows}
-    return all(result.row in rows for result in results)
-
-
 def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
     """The row's verdict first, then the metrics worth showing."""
     row = tuple(_input(result.measurement.case, field) for field in fields) or (result.row,)
     judged = [metric for metric in result.verdict.metrics if metric.gates]
     outcome = result.measurement.outcome
-    told = f"{len(judged)} metrics" if outcome == "ok" else outcome
+    told = f"{len(judged)} metric{'s' if len(judged) > 1 else ''}" if outcome == "ok" else outcome
     below = ("",) * len(row)
     if outcome == "ok" and not judged:
         yield from _unjudged(result, row)
         return
-    yield Line(row=row, metric=told, verdict=_row_word(result), status=result.verdict.status)
+    yield Line(row=row, metric=told, verdict=result.told, status=result.verdict.status)
     for metric in result.verdict.metrics:
         if metric.metric in HEADLINES or (metric.gates and metric.status != "unchanged"):
             yield _line(below, metric)
@@ -99,12 +114,12 @@ def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
 
 def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """A row that was held against nothing: what it measured."""
-    verdict, status = _row_word(result), result.verdict.status
+    verdict, status = result.told, result.verdict.status
     metrics = result.measurement.processes[-1].metrics
-    for name in HEADLINES:
-        if name in metrics:
-            yield Line(row=row, metric=LABELS[name], now=_number(name, metrics[name]), verdict=verdict, status=status)
-            row, verdict = ("",) * len(row), ""
+    for name in [name for name in HEADLINES if name in metrics] or [""]:
+        now = _number(name, metrics.get(name))
+        yield Line(row=row, metric=LABELS.get(name, ""), now=now, verdict=verdict, status=status)
+        row, verdict = ("",) * len(row), ""
 
 
 def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
@@ -120,11 +135,6 @@ def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
     )
 
 
-def _row_word(result: Result) -> str:
-    """A case that is unavailable here, and has no baseline that says otherwise, is skipped."""
-    return "skipped" if result.decision == "skip" else result.verdict.status
-
-
 def _limit(limit: float) -> str:
     return "exact" if limit == 0 else percent(limit).replace("+", "±")
 
@@ -134,9 +144,10 @@ def _number(metric: str, value: Value | None) -> str:
     if value is None:
         return ""
     parts = value if isinstance(value, tuple) else (value,)
-    if METRICS[metric].unit == "B":
+    unit = METRICS[metric].unit if metric in METRICS else ""  # a result file may know more metrics
+    if unit == "B":
         return "+".join(gib(part) for part in parts)
-    if METRICS[metric].unit == "s":
+    if unit == "s":
         return "+".join(f"{part * 1e3:.2f}" for part in parts)
     return "+".join(f"{part:.4g}" if abs(part) < 1e4 else f"{part:.0f}" for part in parts)
 

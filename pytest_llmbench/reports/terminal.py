@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_llmbench.judge.verdict import Status
-from pytest_llmbench.reports.table import ReportTable
+from pytest_llmbench.reports.table import Line, ReportTable
 
 __all__ = ["render"]
 
@@ -25,11 +25,15 @@ _STYLES: dict[Status, str] = {
     "unchanged": "green",
     "no baseline": "cyan",
 }
+_VERDICT_WIDTH = len("inconclusive")
+_ENDLESS = 10_000
 
 
 def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
     """
     All tables as text that is at most *width* columns wide, with ANSI colours or without.
+
+    Where a table's columns do not fit side by side, each row's inputs stand above its metrics.
     """
     stream = io.StringIO()
     console = Console(
@@ -44,27 +48,40 @@ def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
         legacy_windows=False,
     )
     for table in tables:
-        console.print(_rendered(table))
-    return stream.getvalue().rstrip("\n")
+        wide = _wide(table)
+        fits = console.measure(wide, options=console.options.update_width(_ENDLESS)).maximum <= width
+        console.print(Text(table.title, style="bold"), wide if fits else _narrow(table), "", sep="\n")
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
 
 
-def _rendered(table: ReportTable) -> Table:
-    rendered = Table(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-        collapse_padding=True,
-    )
-    for header in table.columns:
-        rendered.add_column(Text(header), overflow="fold", min_width=min(max(map(len, header.split())), 13))
-    rendered.add_column(Text("metric"), overflow="fold", min_width=13)
+def _wide(table: ReportTable) -> Table:
+    """The inputs of a row and the metric in columns of their own, as on the published page."""
+    rendered = _empty(*(header.replace(" ", "\n") for header in table.columns), "metric")
+    for line in table.lines:
+        _add(rendered, (*line.row, line.metric), line)
+    return rendered
+
+
+def _narrow(table: ReportTable) -> Table:
+    """The inputs of a row in one cell, its metrics below them in the same column."""
+    rendered = _empty(", ".join(table.columns))
+    for line in table.lines:
+        if any(line.row):
+            rendered.add_row(Text(", ".join(line.row)))
+        _add(rendered, (f"  {line.metric}",), line)
+    return rendered
+
+
+def _empty(*left: str) -> Table:
+    rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for header in left:
+        rendered.add_column(Text(header), overflow="fold")
     for header in ("baseline", "now", "change", "limit"):
         rendered.add_column(Text(header), justify="right", no_wrap=True)
-    rendered.add_column(Text("verdict"), overflow="fold", min_width=12)
-    for line in table.lines:
-        verdict = Text(line.verdict, style=_STYLES[line.status])
-        cells = (*line.row, line.metric, line.baseline, line.now, line.change, line.limit)
-        rendered.add_row(*(Text(cell) for cell in cells), verdict)
+    rendered.add_column(Text("verdict"), min_width=_VERDICT_WIDTH)
     return rendered
+
+
+def _add(rendered: Table, left: tuple[str, ...], line: Line) -> None:
+    cells = (*left, line.baseline, line.now, line.change, line.limit)
+    rendered.add_row(*map(Text, cells), Text(line.verdict, style=_STYLES[line.status]))

@@ -142,6 +142,9 @@ def test_thirteen_rows_need_two_gpus() -> None:
         ("quantization", "qwen-72b-chat-int8-gptq", Case(model="qwen-72b-chat", quantization="gptq-int8")),
         ("quantization", "qwen-7b-chat-int4-bnb", Case(model="qwen-7b-chat", quantization="bnb-nf4")),
         ("lora_max_length", "yi-34b-chat-8192", Case(model="yi-34b-chat", max_length=8192, num_gpus=2)),
+        ("lora_max_length", "chatglm3-6b-512", Case(model="chatglm3-6b", max_length=512, attention="sdpa")),
+        ("lora_max_length", "baichuan2-7b-chat-2048", Case(model="baichuan2-7b-chat", attention="xformers")),
+        ("lora_max_length", "baichuan2-13b-chat-2048", Case(model="baichuan2-13b-chat", attention="sdpa")),
         ("full_max_length", "qwen-1_8b-chat-512", Case(model="qwen-1_8b-chat", tuner="full", max_length=512)),
         ("batch_size", "qwen-7b-chat-batch-4", Case(model="qwen-7b-chat", batch_size=4, accumulation_steps=4)),
         (
@@ -155,6 +158,12 @@ def test_thirteen_rows_need_two_gpus() -> None:
 )
 def test_row_asks_for_what_the_page_describes(table: str, row_id: str, expected: Case) -> None:
     assert case_of(table, row_id) == expected
+
+
+def test_fifteen_rows_ran_the_attention_of_their_model() -> None:
+    counts = Counter(row.case.attention for row in TABLES["lora_max_length"].rows)
+
+    assert counts == {"flash": 35, "sdpa": 10, "xformers": 5}
 
 
 def test_every_batch_size_takes_sixteen_samples_per_optimizer_step() -> None:

@@ -1,0 +1,7 @@
+"""`python -m pytest_llmbench.cli` is `llmbench`."""
+
+from __future__ import annotations
+
+from pytest_llmbench.cli import main
+
+main()

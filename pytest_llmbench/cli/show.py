@@ -1,0 +1,41 @@
+"""`llmbench show`: the tables of a result file, as the run that wrote it printed them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pytest_llmbench.reports.summary import totals
+from pytest_llmbench.reports.table import report_tables
+from pytest_llmbench.reports.terminal import render
+from pytest_llmbench.results import ResultError, latest, read_results
+
+__all__ = ["show"]
+
+
+def show(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS.jsonl", help="A file that a run with --llmbench wrote.")],
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with status 1 if any row failed.")] = False,
+) -> None:
+    """Print the tables of a result file; of results for the same row the last counts."""
+    try:
+        found = latest(read_results(results))
+    except ResultError as error:
+        typer.echo(f"llmbench: {error}", err=True)
+        raise typer.Exit(2) from None
+    if not found:
+        typer.echo(f"llmbench: {results}: there is no result in it", err=True)
+        raise typer.Exit(2)
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    typer.echo(render(report_tables(found), width=shutil.get_terminal_size().columns, color=color))
+    failed = [result for result in found if result.decision == "fail"]
+    for result in failed:
+        typer.echo(f"failed: {result.message}")
+    typer.echo(f"llmbench: {totals(found)}")
+    if fail and failed:
+        raise typer.Exit(1)

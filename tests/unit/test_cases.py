@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llmbench.cases import Case, CaseError
+
+
+def test_the_defaults_are_those_of_the_published_page() -> None:
+    case = Case(model="qwen-7b-chat")
+
+    assert (case.tuner, case.quantization, case.attention) == ("lora", "bf16", "flash")
+    assert (case.max_length, case.batch_size, case.accumulation_steps, case.num_gpus) == (2048, 1, 16, 1)
+    assert (case.lora_rank, case.lora_targets, case.gradient_checkpointing) == (8, "default", True)
+    assert (case.weights, case.step) == ("random", None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "qwen-7b-chta"}, "unknown model 'qwen-7b-chta'; did you mean 'qwen-7b-chat'?"),
+        ({"model": "gpt"}, "unknown model 'gpt'; known: qwen-1_8b-chat, "),
+        ({"tuner": "qlora"}, r"not a case: Invalid enum value 'qlora' - at `\$.tuner`"),
+        ({"quantization": "int4"}, r"not a case: Invalid enum value 'int4' - at `\$.quantization`"),
+        ({"attention": "sparse"}, r"not a case: .* - at `\$.attention`"),
+        ({"batch_size": 0}, r"not a case: Expected `int` >= 1 - at `\$.batch_size`"),
+        ({"max_length": 512.5}, r"not a case: Expected `int`, got `float` - at `\$.max_length`"),
+        ({"gradient_checkpointing": "yes"}, r"not a case: Expected `bool`, got `str` - at `\$.gradient_checkpointing`"),
+        ({"tuner": "full", "quantization": "bnb-nf4"}, "quantized weights have no gradient; use tuner='lora'"),
+    ],
+)
+def test_a_case_that_means_nothing_is_refused_by_name(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(CaseError, match=message):
+        Case(**{"model": "qwen-7b-chat"} | fields)
+
+
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+def test_every_tuner_trains_unquantized_weights(tuner: Any) -> None:
+    assert Case(model="qwen-7b-chat", tuner=tuner).quantization == "bf16"
+
+
+@pytest.mark.parametrize("step", ["", "mypkg.bench", ":build", "mypkg:", "mypkg.:build", "my pkg:build", "a:b:c"])
+def test_a_step_is_a_module_and_a_function(step: str) -> None:
+    with pytest.raises(CaseError, match=r"is not of the form 'package.module:function'"):
+        Case.custom(step, name="mine")
+
+
+def test_a_custom_case_may_be_called_anything() -> None:
+    case = Case.custom("mypkg.bench:build", name="my trainer", num_gpus=2)
+
+    assert (case.model, case.step, case.num_gpus) == ("my trainer", "mypkg.bench:build", 2)
+
+
+def test_a_case_survives_json() -> None:
+    case = Case(model="qwen-7b-chat", lora_rank=64, quantization="bnb-nf4")
+
+    assert msgspec.json.decode(msgspec.json.encode(case), type=Case) == case
+
+
+def test_a_misspelt_field_is_refused_in_json() -> None:
+    with pytest.raises(msgspec.ValidationError, match="lora_rnak"):
+        msgspec.json.decode(b'{"model": "qwen-7b-chat", "lora_rnak": 8}', type=Case)
+
+
+def test_a_case_cannot_be_changed() -> None:
+    case = Case(model="qwen-7b-chat")
+
+    with pytest.raises(AttributeError):
+        case.lora_rank = 64  # type: ignore[misc]

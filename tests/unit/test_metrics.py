@@ -1,0 +1,56 @@
+"""The table of metrics keeps its own rules."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+import pytest
+
+from pytest_llmbench.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.reports.table import HEADLINES, LABELS
+
+all_metrics = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
+
+
+@all_metrics
+def test_a_name_is_lower_case_words(metric: Metric) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", metric.name)
+
+
+@all_metrics
+def test_a_name_ends_in_the_unit_or_its_denominator(metric: Metric) -> None:
+    endings = {
+        "B": ("_bytes",),
+        "s": ("_seconds", "_seconds_per_sample"),
+        "1/s": ("_per_second",),
+        "J": ("_joules_per_sample",),
+    }
+    assert metric.name.endswith(endings.get(metric.unit, ("",)))
+
+
+@all_metrics
+def test_a_metric_is_explained_in_one_sentence(metric: Metric) -> None:
+    assert metric.describe.endswith(".")
+    assert len(metric.describe) < 120
+
+
+@all_metrics
+def test_a_tolerance_of_nothing_is_for_what_can_be_equal(metric: Metric) -> None:
+    assert metric.gate == "exact" or metric.tolerance != Tolerance()
+
+
+@all_metrics
+def test_host_bound_rows_are_never_judged_more_strictly(metric: Metric) -> None:
+    if metric.host_bound_tolerance is not None:
+        assert metric.host_bound_tolerance.relative >= metric.tolerance.relative
+
+
+def test_reports_name_only_metrics_that_exist() -> None:
+    assert {*HEADLINES, *LABELS} <= set(METRICS)
+
+
+@pytest.mark.parametrize("field", ["relative", "absolute"])
+def test_a_stored_tolerance_is_not_negative(field: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=f">= 0.0 - at `\\$.{field}`"):
+        msgspec.json.decode(f'{{"{field}": -0.1}}'.encode(), type=Tolerance)

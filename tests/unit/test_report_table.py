@@ -1,0 +1,246 @@
+"""The table that every report renders: which lines and columns a row has, and what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.metrics import METRICS, Metric, Value
+from pytest_llmbench.reports.table import LABELS, Line, ReportTable, report_tables
+from pytest_llmbench.results import Result
+from pytest_llmbench.tables import TABLES
+from pytest_llmbench.workload import Workload
+
+GIB = 2**30
+ENVIRONMENT = Environment(
+    device="NVIDIA H200",
+    num_devices=1,
+    device_memory_bytes=None,
+    driver=None,
+    cuda=None,
+    power_limit_watts=None,
+    allocator={},
+    python="3.12.3",
+    cpu="a CPU",
+    num_cpus=16,
+    system="Linux 6.8",
+    packages={},
+)
+SAME: dict[str, Value] = {
+    "samples_per_second": 2.0,
+    "device_busy_seconds_per_sample": 0.25,
+    "peak_reserved_bytes": (4 * GIB,),
+    "kernels_per_sample": 100.0,
+}
+
+
+def measured(metrics: dict[str, Value], case: Case, outcome: Outcome = "ok") -> Measurement:
+    reason = None if outcome == "ok" else "a reason"
+    return Measurement(
+        case=case,
+        workload=Workload(),
+        environment=ENVIRONMENT,
+        processes=(Process(outcome=outcome, reason=reason, metrics=metrics),),
+        measured_at="now",
+    )
+
+
+def result(
+    table: str = "speed",
+    row: str = "a",
+    *,
+    case: Case | None = None,
+    before: dict[str, Value] | None = SAME,
+    now: dict[str, Value] | None = None,
+    outcome: Outcome = "ok",
+    **changes: Any,
+) -> Result:
+    """A row that is SAME unless *now* says otherwise; *before* is None for a row without a baseline."""
+    case = case or Case.custom("m:f", name=row)
+    measurement = measured({**SAME, **(now or {})} if outcome == "ok" else {}, case, outcome)
+    verdict = judge(measurement, Reference(measurement=measured(before, case)) if before is not None else None)
+    default = Result(
+        nodeid=f"t.py::test_{table}[{row}]",
+        table=table,
+        row=row,
+        measurement=measurement,
+        verdict=verdict,
+        decision="fail" if verdict.failed else "pass",
+        message="",
+        seconds=1.0,
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def the_table(*results: Result) -> ReportTable:
+    (table,) = report_tables(results)
+    return table
+
+
+def published(table: str, rows: Iterable[int]) -> list[Result]:
+    chosen = [TABLES[table].rows[index] for index in rows]
+    return [result(table, row.id, case=row.case) for row in chosen]
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    return (*line.row, line.metric, line.baseline, line.now, line.change, line.limit, line.verdict)
+
+
+def test_a_row_begins_with_its_verdict_and_shows_the_headlines() -> None:
+    assert [cells(line) for line in the_table(result()).lines] == [
+        ("a", "4 metrics", "", "", "", "", "unchanged"),
+        ("", "samples/s", "2", "2", "+0.0 %", "±5.0 %", "unchanged"),
+        ("", "GPU ms/sample", "250.00", "250.00", "+0.0 %", "±2.0 %", "unchanged"),
+        ("", "GPU GiB", "4.00", "4.00", "+0.0 %", "±2.0 %", "unchanged"),
+    ]
+
+
+def test_metrics_that_moved_are_shown_beside_the_headlines() -> None:
+    lines = the_table(result(now={"kernels_per_sample": 110.0})).lines
+
+    assert cells(lines[3]) == ("", "kernels/sample", "100", "110", "+10.0 %", "exact", "regressed")
+    assert lines[0].status == "regressed"
+
+
+def test_memory_of_several_gpus_is_a_sum_of_each() -> None:
+    both: dict[str, Value] = {**SAME, "peak_reserved_bytes": (4 * GIB, 3 * GIB)}
+
+    lines = the_table(result(before=both, now={"peak_reserved_bytes": (4 * GIB, 6 * GIB)})).lines
+
+    assert cells(lines[3])[2:] == ("4.00+3.00", "4.00+6.00", "+100.0 %", "±2.1 %", "regressed")
+
+
+def test_a_row_without_a_baseline_shows_what_it_measured() -> None:
+    assert [cells(line) for line in the_table(result(before=None)).lines] == [
+        ("a", "samples/s", "", "2", "", "", "no baseline"),
+        ("", "GPU ms/sample", "", "250.00", "", "", ""),
+        ("", "GPU GiB", "", "4.00", "", "", ""),
+    ]
+
+
+def test_a_row_that_measured_no_headline_is_still_a_row() -> None:
+    without = result(before=None)
+    bare = msgspec.structs.replace(without, measurement=measured({}, without.measurement.case))
+
+    assert [cells(line) for line in the_table(bare).lines] == [("a", "", "", "", "", "", "no baseline")]
+
+
+@pytest.mark.parametrize("outcome", ["oom", "crashed", "timeout", "diverged", "invalid", "unavailable"])
+def test_a_row_that_did_not_end_well_is_one_line_with_its_outcome(outcome: Outcome) -> None:
+    verdict = "inconclusive" if outcome in ("invalid", "unavailable") else "regressed"
+
+    assert [cells(line) for line in the_table(result(outcome=outcome)).lines] == [
+        ("a", outcome, "", "", "", "", verdict),
+    ]
+
+
+@pytest.mark.parametrize(("changes", "word"), [({"decision": "skip"}, "skipped"), ({"recorded": True}, "recorded")])
+def test_what_became_of_the_row_stands_for_its_verdict(changes: dict[str, Any], word: str) -> None:
+    assert the_table(result(before=None, **changes)).lines[0].verdict == word
+
+
+def test_a_metric_that_cannot_fail_is_advisory() -> None:
+    cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
+    of_cpu = msgspec.structs.replace(
+        measured({"samples_per_second": 2.0, "loss_first": 1.0}, Case.custom("m:f", name="a")), environment=cpu
+    )
+    verdict = judge(of_cpu, Reference(measurement=of_cpu))
+
+    line = the_table(result(measurement=of_cpu, verdict=verdict)).lines[1]
+
+    assert (line.metric, line.limit, line.verdict) == ("samples/s", "", "advisory")
+
+
+def test_columns_are_those_of_the_page_that_differ_between_the_rows() -> None:
+    table = the_table(*published("batch_size", range(4)))
+
+    assert table.title == "Batch Size, qwen-7b-chat"
+    assert table.columns == ("Batch Size", "Accumulation Steps")
+    assert [line.row for line in table.lines if any(line.row)] == [("1", "16"), ("2", "8"), ("4", "4"), ("8", "2")]
+
+
+def test_the_model_is_a_column_where_it_differs() -> None:
+    table = the_table(*published("quantization", range(12)))
+
+    assert table.title == "Quantization"
+    assert table.columns == ("Model", "Quantization", "GPUs")
+    assert table.lines[0].row == ("qwen-7b-chat", "bf16", "1")
+
+
+def test_a_switch_is_yes_or_no() -> None:
+    table = the_table(*published("flash_attention", range(4)))
+
+    assert [line.row for line in table.lines if any(line.row)][:2] == [("flash", "yes"), ("flash", "no")]
+
+
+def test_a_row_alone_is_named() -> None:
+    table = the_table(*published("batch_size", [2]))
+
+    assert table.columns == ("Row",)
+    assert table.lines[0].row == ("qwen-7b-chat-batch-4",)
+
+
+def test_a_table_with_rows_of_the_users_own_names_its_rows() -> None:
+    table = the_table(*published("batch_size", [0, 1]), result("batch_size", "mine"))
+
+    assert table.columns == ("Row",)
+    assert [line.row for line in table.lines if any(line.row)][-1] == ("mine",)
+
+
+def test_published_tables_come_first_and_in_the_order_of_the_page() -> None:
+    results = [result("own"), *published("lora_rank", [0]), *published("quantization", [0]), result("another")]
+
+    assert [table.name for table in report_tables(results)] == ["quantization", "lora_rank", "own", "another"]
+
+
+def test_published_rows_stand_in_the_order_of_the_page() -> None:
+    """With pytest-xdist they are run in any order."""
+    table = the_table(*published("lora_rank", [3, 0, 2, 1]))
+
+    assert [line.row for line in table.lines if any(line.row)] == [
+        ("2", "default"),
+        ("8", "default"),
+        ("64", "default"),
+        ("8", "all"),
+    ]
+
+
+def test_rows_of_the_users_own_stand_in_the_order_in_which_they_were_run() -> None:
+    table = the_table(result(row="b"), result(row="a"))
+
+    assert [line.row for line in table.lines if any(line.row)] == [("b",), ("a",)]
+
+
+def test_every_published_row_has_its_lines() -> None:
+    for name, known in TABLES.items():
+        table = the_table(*published(name, range(len(known.rows))))
+
+        assert sum(any(line.row) for line in table.lines) == len(known.rows)
+        assert all(len(line.row) == len(table.columns) for line in table.lines)
+
+
+def test_nothing_is_no_table() -> None:
+    assert report_tables([]) == []
+
+
+def test_a_verdict_of_a_later_version_can_be_shown() -> None:
+    row = result()
+    novel = msgspec.structs.replace(row.verdict.metrics[0], metric="novelty_per_sample", status="regressed")
+    shown = the_table(
+        msgspec.structs.replace(row, verdict=RowVerdict(status="regressed", metrics=(novel,), reason="r"))
+    )
+
+    assert cells(shown.lines[1])[1:3] == ("novelty_per_sample", "2")
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS.values() if metric.unit in ("s", "B")])
+def test_a_metric_that_is_shown_in_another_unit_says_so(metric: Metric) -> None:
+    assert {"s": "ms", "B": "GiB"}[metric.unit] in LABELS[metric.name]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.workload import Workload
 
@@ -23,6 +24,7 @@ __all__ = [
     "Ready",
     "Request",
     "Started",
+    "Surroundings",
     "decode_message",
     "decode_request",
     "encode",
@@ -73,13 +75,19 @@ class Phase(msgspec.Struct, frozen=True, tag="phase"):
     """Speed so far, where the phase has one."""
 
 
+class Surroundings(msgspec.Struct, frozen=True, tag="surroundings"):
+    """Where the process measures, said before anything can go wrong: also a crash has its package diff."""
+
+    environment: Environment
+
+
 class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The one measurement that a measuring process gives."""
 
     measurement: Measurement
 
 
-Message = Ready | Started | Ended | Phase | Answer
+Message = Ready | Started | Ended | Phase | Surroundings | Answer
 
 _encoder = msgspec.json.Encoder()
 _messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

@@ -11,8 +11,9 @@ from typing import Self
 import msgspec
 
 from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, decode_message
+from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
 
 __all__ = ["Channel", "RubbishError"]
 
@@ -35,6 +36,7 @@ class Channel:
         writer: file descriptor to hand to the process; closed by `start`.
         answer: the measurement, once it is there. Whatever comes after it is ignored.
         answered_at: `time.monotonic()` of its arrival, in seconds.
+        environment: where the process measures, once it has said so.
         phase: name of the phase that the process entered last.
         phase_at: `time.monotonic()` of that, in seconds.
     """
@@ -50,6 +52,7 @@ class Channel:
         self._ignored_bytes = 0
         self.answer: Measurement | None = None
         self.answered_at = 0.0
+        self.environment: Environment | None = None
         self.phase: str | None = None
         self.phase_at = 0.0
 
@@ -112,6 +115,8 @@ class Channel:
             case Phase():
                 self.phase, self.phase_at = message.name, time.monotonic()
                 self._on_phase(message)
+            case Surroundings(environment):
+                self.environment = environment
             case Answer(measurement) if measurement.case == self._case and measurement.processes:
                 self.answer, self.answered_at = measurement, time.monotonic()
             case Answer():

@@ -150,23 +150,23 @@ class LocalExecutor:
             since = time.monotonic() - channel.phase_at
             self._take_back(server, channel)
             reason = reasons.overdue(self._timeout_seconds, channel.phase, since, log)
-            return channel.answer or _failed(request, "timeout", reason)
+            return channel.answer or _failed(request, "timeout", reason, channel)
         except RubbishError as error:
             self._take_back(server, channel)
-            return _failed(request, "crashed", f"its process wrote rubbish to the channel: {error}")
+            return _failed(request, "crashed", f"its process wrote rubbish to the channel: {error}", channel)
         except ServerError as error:
             with suppress(RubbishError):
                 _read_rest(channel)
             started = server.child is not None
             self._lose_server(str(error))
             return channel.answer or (
-                _failed(request, "crashed", f"ended with its server: {error}") if started else None
+                _failed(request, "crashed", f"ended with its server: {error}", channel) if started else None
             )
         except BaseException:
             self._take_back(server, channel)
             raise
         self._deaths = 0
-        return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log))
+        return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log), channel)
 
     def _take_back(self, server: Server, channel: Channel) -> None:
         """End the case: its server kills all of it when nobody listens any more."""
@@ -233,6 +233,7 @@ def _read_rest(channel: Channel) -> None:
         pass
 
 
-def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
+def _failed(request: Request, outcome: Outcome, reason: str, channel: Channel | None = None) -> Measurement:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return failed(request.case, request.workload, outcome, reason, measured_at=now)
+    environment = channel.environment if channel is not None else None
+    return failed(request.case, request.workload, outcome, reason, measured_at=now, environment=environment)

@@ -20,12 +20,22 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement, Outcome, failed
-from pytest_llmbench.protocol import PROTOCOL_VERSION, Answer, Phase, Request, decode_message, decode_request, encode
+from pytest_llmbench.protocol import (
+    PROTOCOL_VERSION,
+    Answer,
+    Phase,
+    Request,
+    Surroundings,
+    decode_message,
+    decode_request,
+    encode,
+)
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main"]
 
-Measure = Callable[[Request, Callable[[Phase], None]], Measurement]
+Measure = Callable[[Request, Callable[[Phase | Surroundings], None]], Measurement]
 
 STACK_SIGNAL = signal.SIGUSR1
 """Makes a measuring process write its Python stack to its log, also while it is stuck in C code."""
@@ -77,12 +87,19 @@ def main(line: bytes, channel: int, measure: str) -> None:
     request = _decode(line)
     if request.visible_devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = request.visible_devices
+    environment: Environment | None = None
+
+    def report(message: Phase | Surroundings) -> None:
+        nonlocal environment
+        if isinstance(message, Surroundings):
+            environment = message.environment
+        _write(channel, encode(message))
+
     try:
-        measurement = _load(measure)(request, lambda phase: _write(channel, encode(phase)))
-        answer = _checked(request, measurement)
+        answer = _checked(request, _load(measure)(request, report))
     except BaseException as error:  # noqa: BLE001 - the top of this process: everything ends in an answer
         traceback.print_exc()
-        answer = encode(Answer(_failure(request, error)))
+        answer = encode(Answer(msgspec.structs.replace(_failure(request, error), environment=environment)))
     _write(channel, answer)
 
 

@@ -119,7 +119,7 @@ class Devices:
         ), missing
 
     def environment(self) -> Environment:
-        """The fingerprint of this machine and interpreter; asked for last, as it may start CUDA."""
+        """The fingerprint of this machine and interpreter; without NVML, asking for it starts CUDA."""
         first = self._gpus[0] if self._gpus else None
         limits = self._after or self._readings()
         name = "cpu"

@@ -24,20 +24,21 @@ from pytest_llmbench.engine.training import Training, build_fine_tuning
 from pytest_llmbench.measurement import Measurement, Outcome, Round
 from pytest_llmbench.probes.activity import count_operators, record_device_activity
 from pytest_llmbench.probes.allocator import allocation_failure
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.protocol import Phase, Request, Surroundings
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
 
 __all__ = ["measure"]
 
 
-def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
+def measure(request: Request, report: Callable[[Phase | Surroundings], None]) -> Measurement:
     """
     Run the case once and say what it gave; every expected failure becomes an outcome.
 
     Args:
         request: the case and how to measure it; CUDA_VISIBLE_DEVICES is already set.
-        report: called when a phase begins, and after each round with the speed so far.
+        report: called with the environment once it is known, when a phase begins, and after each
+            round with the speed so far.
 
     Raises:
         CaseError: the case cannot be run as written, on any machine.
@@ -48,12 +49,14 @@ def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
         devices = Devices(request.workload.device, request.case.num_gpus)
+        environment = devices.environment()
+        report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
     notes.evidence(*devices.evidence())
     return Measurement(
         case=request.case,
         workload=request.workload,
-        environment=devices.environment(),
+        environment=environment,
         processes=(notes.process(outcome, reason),),
         measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     )

@@ -68,7 +68,7 @@ def test_children_of_a_server_with_torch_compute_and_import_nothing(
     assert announced == []
 
 
-@pytest.mark.gpu
+@pytest.mark.hardware
 @needs_gpu
 def test_children_of_a_server_with_torch_use_the_gpu(
     warm: Callable[[Sequence[str]], Run], announced: list[str]
@@ -79,7 +79,7 @@ def test_children_of_a_server_with_torch_use_the_gpu(
     assert announced == []
 
 
-@pytest.mark.gpu
+@pytest.mark.hardware
 @needs_gpu
 @pytest.mark.parametrize("module", ["initialises_cuda", "asks_for_cuda"])
 def test_a_module_that_initialises_cuda_is_left_out(
@@ -96,7 +96,7 @@ def test_a_module_that_initialises_cuda_is_left_out(
     assert "the server keeps torch" in announced[0]
 
 
-@pytest.mark.gpu
+@pytest.mark.hardware
 @needs_gpu
 def test_a_killed_case_gives_its_gpu_memory_back(warm: Callable[[Sequence[str]], Run]) -> None:
     run = warm(["torch"])

@@ -13,10 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement, Process, failed
-from pytest_llmbench.protocol import Answer, Phase, Request, encode
+from pytest_llmbench.protocol import Answer, Phase, Request, Surroundings, encode
 
-Report = Callable[[Phase], None]
+Report = Callable[[Phase | Surroundings], None]
+
+HERE = Environment(
+    device="a device of tests",
+    num_devices=1,
+    device_memory_bytes=None,
+    driver=None,
+    cuda=None,
+    power_limit_watts=None,
+    allocator={},
+    python="3",
+    cpu="a CPU",
+    num_cpus=1,
+    system="Linux",
+    packages={},
+)
 
 
 def measure(request: Request, report: Report) -> Measurement:
@@ -53,6 +69,16 @@ def clean(request: Request, report: Report) -> Process:
 def killed(request: Request, report: Report) -> Process:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def killed_somewhere_known(request: Request, report: Report) -> Process:
+    report(Surroundings(HERE))
+    return killed(request, report)
+
+
+def error_somewhere_known(request: Request, report: Report) -> Process:
+    report(Surroundings(HERE))
+    raise ValueError
 
 
 def segmentation_fault(request: Request, report: Report) -> Process:

@@ -53,6 +53,14 @@ def test_each_fault_becomes_its_outcome(bench: Bench, step: str, outcome: str, r
     assert bench.announced == []
 
 
+@pytest.mark.parametrize("step", ["killed_somewhere_known", "error_somewhere_known"])
+def test_a_crash_still_tells_where_it_was(bench: Bench, step: str) -> None:
+    measurement = bench.run(step)
+
+    assert measurement.environment is not None
+    assert measurement.environment.device == "a device of tests"
+
+
 def test_the_suite_goes_on_after_a_fault(bench: Bench) -> None:
     before = bench.servers()
     bench.run("segmentation_fault")

@@ -115,7 +115,7 @@ FORMS = (
 )
 
 
-@pytest.mark.gpu
+@pytest.mark.hardware
 @pytest.mark.parametrize("asked", [*INDICES, *FORMS])
 def test_cuda_agrees(asked: str | None) -> None:
     try:

@@ -361,7 +361,7 @@ def test_hidden_processes_are_not_zero_processes(machine: Machine) -> None:
     assert "lists no process although this one uses the GPU" in story["missing"]["foreign_processes"]
 
 
-@pytest.mark.gpu
+@pytest.mark.hardware
 def test_a_real_gpu_gives_every_figure(real_nvml: Nvml) -> None:
     gpu = real_nvml.gpu(0)
 

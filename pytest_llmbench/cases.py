@@ -8,6 +8,7 @@ a frozen value, travels as JSON, and is stored whole in every baseline.
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import msgspec
@@ -30,8 +31,20 @@ MODELS = (
 
 Tuner = Literal["lora", "full"]
 Quantization = Literal["bf16", "bnb-nf4", "bnb-int8", "gptq-int4", "gptq-int8"]
-Attention = Literal["flash", "sdpa", "eager", "xformers"]
+Attention = Literal[
+    "flash",
+    "flash3",
+    "flash4",
+    "sdpa",
+    "sdpa-flash",
+    "sdpa-cudnn",
+    "sdpa-efficient",
+    "sdpa-math",
+    "eager",
+    "xformers",
+]
 LoraTargets = Literal["default", "all"]
+Weights = Literal["random", "pretrained"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -48,7 +61,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     model: str
-    """A name of `MODELS`; for a custom step, whatever the user calls it."""
+    """
+    A name of `MODELS`, an id of the Hugging Face hub, or a directory with a `config.json`; for a
+    custom step, whatever the user calls it. A directory of the current one gets `./` in front, so
+    that the case reads the same everywhere.
+    """
     tuner: Tuner = "lora"
     """`lora` trains adapters on a frozen model, `full` trains every parameter."""
     quantization: Quantization = "bf16"
@@ -68,6 +85,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Micro-batches per optimizer step."""
     num_gpus: Count = 1
     """GPUs of one process over which the layers are split, one busy at a time."""
+    weights: Weights = "random"
+    """Drawn from a normal distribution, or those of the model's checkpoint, which `MODELS` go without."""
     step: str | None = None
     """`module:function` that builds the user's own training step; None for the built-in one."""
 
@@ -81,9 +100,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.step is not None:
             _check_reference(self.step)
         elif self.model not in MODELS:
-            close = difflib.get_close_matches(self.model, MODELS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}"
-            raise CaseError(f"unknown model {self.model!r}; {hint}")
+            msgspec.structs.force_setattr(self, "model", _located(self.model))
+        elif self.weights == "pretrained":
+            raise CaseError(
+                f"model={self.model!r} with weights='pretrained': the published models are measured with random "
+                "weights; give a hub id or a directory as the model, or weights='random'"
+            )
         if self.tuner == "full" and self.quantization != "bf16":
             raise CaseError(
                 f"tuner='full' with quantization={self.quantization!r}: quantized weights have no "
@@ -105,6 +127,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 _Fields = msgspec.defstruct("_Fields", [(field.name, field.type) for field in msgspec.structs.fields(Case)])
 """The field types of `Case`, without its checks across fields."""
+
+
+def _located(model: str) -> str:
+    if "/" in model:
+        return model
+    if Path(model, "config.json").is_file():
+        return f"./{model}"
+    close = difflib.get_close_matches(model, MODELS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}; others by hub id or directory"
+    raise CaseError(f"unknown model {model!r}; {hint}")
 
 
 def _check_reference(step: str) -> None:

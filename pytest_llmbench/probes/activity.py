@@ -6,6 +6,7 @@ Taken with torch's profiler in passes of their own, never while wall time is mea
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 __all__ = ["DeviceActivity", "Kernel", "Split", "count_operators", "record_device_activity", "union_seconds"]
 
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize", "cudaMemcpy")
+
+
+_OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
 
 
 class Kernel(msgspec.Struct, frozen=True):
@@ -85,14 +89,18 @@ def record_device_activity(
 def count_operators(
     micro_batches: Callable[[], object], optimizer_step: Callable[[], object]
 ) -> tuple[Counter[str], Counter[str]]:
-    """ATen operators by name, nested ones included, of the micro-batches and of the optimizer step."""
+    """
+    Operators by name, nested ones included, of the micro-batches and of the optimizer step.
+
+    Those that libraries register are among them (`flash_attn::...`), autograd's nodes are not.
+    """
     return _operators(micro_batches), _operators(optimizer_step)
 
 
 def _operators(run: Callable[[], object]) -> Counter[str]:
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         run()
-    return Counter(event.name() for event in _events(profiler) if event.name().startswith("aten::"))
+    return Counter(event.name() for event in _events(profiler) if _OPERATOR.fullmatch(event.name()))
 
 
 def union_seconds(intervals: Iterable[tuple[int, int]]) -> float:

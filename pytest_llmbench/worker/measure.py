@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
@@ -183,15 +184,19 @@ def _note_activity(training: Training, devices: Devices, notes: Notes) -> list[s
 
 
 def _note_operators(training: Training, notes: Notes) -> list[str]:
-    """ATen operators per sample, from one micro-batch and one optimizer step; their names."""
+    """ATen operators per sample, from one micro-batch and one optimizer step; the names of all operators."""
     samples: list[int] = []
     micro, step = count_operators(
         lambda: samples.append(_run_micro_batches(training, counted_micro_batches(training, 1))),
         training.optimizer_step,
     )
-    per_sample = micro.total() / sum(samples) + step.total() / _samples_per_step(training)
+    per_sample = _num_aten(micro) / sum(samples) + _num_aten(step) / _samples_per_step(training)
     notes.metric("operators_per_sample", per_sample)
     return list(micro)
+
+
+def _num_aten(operators: Counter[str]) -> int:
+    return sum(count for name, count in operators.items() if name.startswith("aten::"))
 
 
 def _seconds_per_micro_batch(training: Training, devices: Devices, *, of_device: bool) -> float:

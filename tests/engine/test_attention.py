@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
 
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
@@ -21,9 +22,10 @@ from pytest_llmbench.engine.attention import (  # noqa: E402
     implementation,
     is_fallback,
     observed_attention,
+    pin_kernel,
 )
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.models import build_model  # noqa: E402
+from pytest_llmbench.engine.models import build_model, enable_checkpointing  # noqa: E402
 from pytest_llmbench.workload import Workload  # noqa: E402
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -33,7 +35,13 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
     ("asked", "scale", "device", "expected"),
     [
         ("flash", "smoke", "cpu", "sdpa"),
+        ("flash3", "smoke", "cpu", "sdpa"),
+        ("flash4", "smoke", "cpu", "sdpa"),
         ("xformers", "smoke", "cpu", "sdpa"),
+        ("sdpa-cudnn", "smoke", "cpu", "sdpa"),
+        ("sdpa-efficient", "smoke", "cpu", "sdpa"),
+        ("sdpa-flash", "smoke", "cpu", "sdpa-flash"),
+        ("sdpa-math", "smoke", "cpu", "sdpa-math"),
         ("sdpa", "smoke", "cpu", "sdpa"),
         ("eager", "smoke", "cpu", "eager"),
         ("flash", "smoke", "cuda", "flash"),
@@ -47,19 +55,38 @@ def test_only_miniatures_on_the_cpu_run_another_attention(asked: Any, scale: Any
     assert effective_attention(case, Workload(scale=scale, device=device)) == expected
 
 
-@pytest.mark.parametrize(("asked", "expected"), [("flash", "flash_attention_2"), ("sdpa", "sdpa"), ("eager", "eager")])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("flash", "flash_attention_2"),
+        ("flash3", "flash_attention_3"),
+        ("flash4", "flash_attention_4"),
+        ("sdpa", "sdpa"),
+        ("sdpa-math", "sdpa"),
+        ("eager", "eager"),
+        ("xformers", "xformers"),
+    ],
+)
 def test_transformers_has_its_own_names(asked: Any, expected: str) -> None:
     assert implementation(asked) == expected
 
 
-def test_xformers_is_not_there_yet() -> None:
-    with pytest.raises(AttentionUnavailable, match=r"^attention xformers is not built in yet$"):
-        check_available("xformers", CUDA)
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("flash", "flash-attn"),
+        ("flash3", "flash-attn-3"),
+        ("flash4", "flash-attn-4"),
+        ("sdpa-cudnn", "attention sdpa-cudnn"),
+        ("sdpa-efficient", "attention sdpa-efficient"),
+        ("xformers", "attention xformers"),
+    ],
+)
+def test_what_has_no_cpu_kernels_needs_a_cuda_device(asked: Any, name: str) -> None:
+    with pytest.raises(AttentionUnavailable) as caught:
+        check_available(asked, CPU)
 
-
-def test_flash_needs_a_cuda_device() -> None:
-    with pytest.raises(AttentionUnavailable, match="flash-attn needs a CUDA device and this is 'cpu'"):
-        check_available("flash", CPU)
+    assert str(caught.value) == f"{name} needs a CUDA device and this is 'cpu'; use attention='sdpa'"
 
 
 def test_a_missing_flash_attn_is_named_with_its_cure() -> None:
@@ -79,7 +106,39 @@ def test_a_broken_flash_attn_is_named_with_its_error(tmp_path: Path, monkeypatch
         check_available("flash", CUDA)
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def _known_to_transformers(asked: Any) -> bool:
+    return implementation(asked) in transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS
+
+
+@pytest.mark.parametrize(
+    ("asked", "module", "message"),
+    [
+        ("flash3", "flash_attn_interface", "flash-attn-3 is not installed: build it from flash-attn's folder `hopper`"),
+        ("flash4", "flash_attn", "flash-attn-4 is not installed: pip install flash-attn-4"),
+    ],
+)
+def test_a_missing_newer_flash_attn_is_named_with_its_cure(asked: Any, module: str, message: str) -> None:
+    if find_spec(module) is not None:
+        pytest.skip(f"{module} is installed")
+    if not _known_to_transformers(asked):
+        pytest.skip("this transformers does not know it")
+
+    with pytest.raises(AttentionUnavailable) as caught:
+        check_available(asked, CUDA)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("asked", ["flash3", "flash4"])
+def test_a_transformers_without_a_newer_flash_attn_is_named(asked: Any) -> None:
+    if _known_to_transformers(asked):
+        pytest.skip("this transformers knows it")
+
+    with pytest.raises(AttentionUnavailable, match=rf"^transformers {transformers.__version__} does not know flash-at"):
+        check_available(asked, CUDA)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "sdpa-flash", "sdpa-math"])
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_sdpa_and_eager_run_everywhere(attention: Any, device: Any) -> None:
     check_available(attention, device)
@@ -91,6 +150,9 @@ def test_sdpa_and_eager_run_everywhere(attention: Any, device: Any) -> None:
         (["void flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64, 4> >"], "flash-attn"),
         (["void flash::flash_bwd_dq_dk_dv_loop_seqk_parallel_kernel<...>"], "flash-attn"),
         (["flash_attn::_flash_attn_forward"], "flash-attn"),
+        (["void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<...>>>"], "flash-attn-3"),
+        (["flash_attn_3::fwd"], "flash-attn-3"),
+        (["kernel_cutlass_kernel_flash_attncuteflash_fwd_sm90FlashAttentionForwardSm90_object_at_"], "flash-attn-4"),
         (["void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<128>>"], "sdpa-flash"),
         (["aten::_scaled_dot_product_flash_attention_for_cpu"], "sdpa-flash"),
         (["cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7"], "sdpa-cudnn"),
@@ -99,6 +161,8 @@ def test_sdpa_and_eager_run_everywhere(attention: Any, device: Any) -> None:
         (["aten::_scaled_dot_product_efficient_attention"], "sdpa-efficient"),
         (["aten::_scaled_dot_product_attention_math", "aten::_softmax"], "sdpa-math"),
         (["xformers::efficient_attention_forward_cutlass", "fmha_cutlassF_bf16_aligned"], "xformers"),
+        (["xformers_flash::flash_fwd", "void pytorch_flash::flash_fwd_kernel<...>"], "xformers"),
+        (["xformers_flash::flash_fwd", "void flash::flash_fwd_kernel<...>"], "xformers"),
         (["aten::matmul", "aten::_softmax", "aten::_log_softmax"], "eager"),
         (["aten::mm", "aten::_log_softmax", "void (anonymous namespace)::softmax_warp_forward<...>"], None),
         ([], None),
@@ -126,7 +190,15 @@ def test_a_fallback_in_a_part_of_the_layers_is_not_hidden() -> None:
         ("sdpa", "eager", True),
         ("eager", "eager", False),
         ("eager", "sdpa-math", True),
+        ("xformers", "xformers", False),
         ("xformers", "sdpa-efficient", True),
+        ("flash", "flash-attn-3", True),
+        ("flash3", "flash-attn-3", False),
+        ("flash3", "flash-attn", True),
+        ("flash4", "flash-attn-4", False),
+        ("sdpa-flash", "sdpa-flash", False),
+        ("sdpa-flash", "sdpa-efficient", True),
+        ("sdpa-math", "sdpa-math", False),
         ("flash", None, False),
     ],
 )
@@ -134,9 +206,12 @@ def test_a_fallback_is_anything_else_than_what_was_asked_for(requested: Any, obs
     assert is_fallback(requested, observed) is expected
 
 
-def _profiled(attention: Any, lengths: list[int]) -> set[str]:
-    case = Case(model="qwen-7b-chat", attention=attention)
-    model = build_model(case, Workload(scale="smoke", device="cpu"), "cpu").train()
+def _built(attention: Any, model: str = "qwen-7b-chat") -> Any:
+    case = Case(model=model, attention=attention)
+    return build_model(case, Workload(scale="smoke", device="cpu"), "cpu").train()
+
+
+def _profiled(model: Any, lengths: list[int]) -> set[str]:
     (batch,) = make_batches(lengths, len(lengths), 512, "cpu", seed=1)
     with torch.profiler.profile() as profile:
         model(**batch.inputs()).loss.backward()
@@ -144,14 +219,48 @@ def _profiled(attention: Any, lengths: list[int]) -> set[str]:
 
 
 @pytest.mark.parametrize("lengths", [[32], [32, 20]], ids=["unpadded", "padded"])
-@pytest.mark.parametrize(("asked", "expected"), [("sdpa", "sdpa-flash"), ("eager", "eager")])
-def test_a_real_step_runs_the_attention_asked_for(asked: Any, expected: str, lengths: list[int]) -> None:
-    assert observed_attention(_profiled(asked, lengths)) == expected
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [("sdpa", "sdpa-flash"), ("sdpa-flash", "sdpa-flash"), ("sdpa-math", "sdpa-math"), ("eager", "eager")],
+)
+@pytest.mark.parametrize("model", ["qwen-7b-chat", "yi-6b-chat", "openbuddy-zephyr-7b-chat"])
+def test_a_real_step_runs_the_attention_asked_for(model: str, asked: Any, expected: str, lengths: list[int]) -> None:
+    assert observed_attention(_profiled(_built(asked, model), lengths)) == expected
+
+
+@pytest.mark.parametrize("model", ["qwen-7b-chat", "yi-6b-chat"])
+def test_a_recomputed_layer_finds_the_same_kernel(model: str) -> None:
+    built = _built("sdpa-math", model)
+    enable_checkpointing(built)
+
+    names = _profiled(built, [32])
+
+    assert observed_attention(names) == "sdpa-math"
+    assert not [name for name in names if "flash_attention" in name]
+
+
+def test_outside_a_pinned_model_torch_chooses_again() -> None:
+    _profiled(_built("sdpa-math"), [32])
+
+    assert observed_attention(_profiled(_built("sdpa"), [32])) == "sdpa-flash"
+
+
+def test_a_kernel_that_cannot_take_the_attention_is_unavailable() -> None:
+    model = _built("sdpa")
+    pin_kernel(model, "sdpa-efficient")  # which the CPU does not have
+
+    with pytest.raises(AttentionUnavailable, match=r"^torch has no efficient kernel for this attention here"):
+        model(torch.arange(1, 9).unsqueeze(0))
+
+
+def test_other_errors_of_a_pinned_model_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="must match"):
+        _built("sdpa-math")(inputs_embeds=torch.zeros(1, 8, 63, dtype=torch.bfloat16))
 
 
 def test_a_real_fallback_to_the_math_kernel_is_seen() -> None:
     with sdpa_kernel(SDPBackend.MATH):
-        observed = observed_attention(_profiled("sdpa", [32]))
+        observed = observed_attention(_profiled(_built("sdpa"), [32]))
 
     assert observed == "sdpa-math"
     assert is_fallback("sdpa", observed)

@@ -1,5 +1,5 @@
 """
-The models of the published page with random weights: constructed without memory, then drawn on the device.
+Models constructed without memory, then given weights on the device: those of the published page, and the user's own.
 """
 
 from __future__ import annotations
@@ -9,14 +9,24 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pytest_llmbench.cases import Case
-from pytest_llmbench.engine.attention import check_available, effective_attention, implementation
+from pytest_llmbench.engine.attention import (
+    check_available,
+    check_takes_bias,
+    effective_attention,
+    implementation,
+    pin_kernel,
+)
+from pytest_llmbench.engine.models import hub
 from pytest_llmbench.engine.models.architecture import ARCHITECTURES, Architecture, miniature
+from pytest_llmbench.engine.models.baichuan import baichuan
+from pytest_llmbench.engine.models.chatglm import chatglm
+from pytest_llmbench.engine.models.hub import ModelUnavailable
+from pytest_llmbench.engine.models.llama import llama, mistral
 from pytest_llmbench.engine.models.qwen import qwen
-from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.quantization import Quantizer, quantizer
 from pytest_llmbench.workload import Scale, Workload
 
@@ -25,24 +35,25 @@ __all__ = ["ModelUnavailable", "architecture_of", "build_model", "enable_checkpo
 WEIGHT_STD = 0.02
 WEIGHT_SEED = 0
 
-_BUILDERS: dict[str, Callable[[Architecture, str], PreTrainedModel]] = {"qwen": qwen}
+_BUILDERS: dict[str, Callable[[Architecture, str], PreTrainedModel]] = {
+    "qwen": qwen,
+    "chatglm": chatglm,
+    "llama": llama,
+    "mistral": mistral,
+    "baichuan": baichuan,
+    "hub": hub.hub,
+}
 """By `Architecture.family`."""
-
-
-class ModelUnavailable(Unavailable):
-    """A published model that cannot be built."""
 
 
 def architecture_of(model: str, scale: Scale) -> Architecture:
     """
-    The sizes of a model of `cases.MODELS`; at smoke scale those of its miniature.
+    The sizes of the model of a case; at smoke scale those of its miniature.
 
     Raises:
-        ModelUnavailable: the model is not built in yet.
+        ModelUnavailable: a model of the user's own cannot be found or built.
     """
-    architecture = ARCHITECTURES.get(model)
-    if architecture is None:
-        raise ModelUnavailable(f"model {model} is not built in yet")
+    architecture = ARCHITECTURES.get(model) or hub.read_architecture(model)
     return architecture if scale == "full" else miniature(architecture)
 
 
@@ -50,30 +61,38 @@ def build_model(
     case: Case, workload: Workload, device: torch.device | str, dtype: torch.dtype = torch.bfloat16
 ) -> PreTrainedModel:
     """
-    The case's model with random weights on *device*, quantized as the case says.
+    The case's model with its weights on *device*, quantized as the case says.
 
-    Weights are drawn on the device itself, the same ones every time; on the `meta` device they
-    have shapes and no memory. Attention is `effective_attention(case, workload)`.
+    Random weights are drawn on the device itself, the same ones every time, and miniatures have
+    no others. On the `meta` device weights have shapes and no memory. Attention is
+    `effective_attention(case, workload)`.
 
     Raises:
-        ModelUnavailable: the model is not built in yet.
+        ModelUnavailable: a model of the user's own cannot be found or built.
         AttentionUnavailable: the attention cannot run here.
         QuantizationUnavailable: the quantization cannot run here.
     """
     device = torch.device(device)
     architecture = architecture_of(case.model, workload.scale)
+    _check_fits(case, workload, architecture)
     attention = effective_attention(case, workload)
     check_available(attention, device)
+    if architecture.alibi:
+        check_takes_bias(attention, architecture.name)
     backend = quantizer(case.quantization)
     # Buffers (the rotary frequencies) are small and computed, so they are real from the start.
     with init_empty_weights(include_buffers=False):
         model: Any = _BUILDERS[architecture.family](architecture, implementation(attention))
+    pin_kernel(model, attention)
     backend.prepare(model)
     if device.type == "meta":
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        return model
-    _materialise(model, backend, device, dtype)
+    else:
+        pretrained = case.weights == "pretrained" and workload.scale == "full"
+        weights = hub.checkpoint(case.model, dtype) if pretrained else None
+        _materialise(model, weights, backend, device, dtype)
+    model.tie_weights()  # a head may be the embedding, and is apart from it until here
     return model
 
 
@@ -89,17 +108,38 @@ def enable_checkpointing(model: nn.Module) -> None:
     model.enable_input_require_grads()
 
 
-def _materialise(model: nn.Module, backend: Quantizer, device: torch.device, dtype: torch.dtype) -> None:
+def _check_fits(case: Case, workload: Workload, architecture: Architecture) -> None:
+    """What the published models know to be right, and one of the user's own may not be."""
+    if architecture.family != "hub":
+        return
+    positions = architecture.max_positions
+    if workload.scale == "full" and positions is not None and case.max_length > positions:
+        raise ModelUnavailable(
+            f"model {case.model!r} has {positions} positions, and max_length={case.max_length} lets longer samples "
+            f"through; use max_length={positions}, or raise max_position_embeddings in its configuration"
+        )
+    if case.tuner == "lora" and case.lora_targets == "default" and not architecture.default_targets:
+        raise ModelUnavailable(
+            f"model {case.model!r}: none of its linear layers ({', '.join(architecture.all_targets)}) is known as a "
+            "query, key or value projection; use lora_targets='all'"
+        )
+
+
+def _materialise(
+    model: nn.Module, weights: dict[str, Tensor] | None, backend: Quantizer, device: torch.device, dtype: torch.dtype
+) -> None:
     """Give every parameter memory and values, and move the buffers, one module at a time."""
     generator = torch.Generator(device).manual_seed(WEIGHT_SEED)
-    for module in model.modules():
+    for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            drawn = torch.empty(parameter.shape, dtype=dtype, device=device)
-            if drawn.ndim > 1:
-                drawn.normal_(std=WEIGHT_STD, generator=generator)
+            values = torch.empty(parameter.shape, dtype=dtype, device=device)
+            if weights is not None:
+                values.copy_(weights[f"{prefix}.{name}".lstrip(".")])
+            elif values.ndim > 1:
+                values.normal_(std=WEIGHT_STD, generator=generator)
             else:  # a bias, or the weight of a norm
-                drawn.fill_(0.0 if name == "bias" else 1.0)
-            setattr(module, name, nn.Parameter(drawn))
+                values.fill_(0.0 if name == "bias" else 1.0)
+            setattr(module, name, nn.Parameter(values))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device))
         backend.store(module)

@@ -1,0 +1,83 @@
+"""Faults that only a real GPU has: each becomes its outcome, and the GPU is as free afterwards as before."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pytest_llmbench.cases import Case  # noqa: E402
+from pytest_llmbench.executors.local import LocalExecutor  # noqa: E402
+from pytest_llmbench.probes.gpus import visible_gpus  # noqa: E402
+from pytest_llmbench.probes.nvml import NvmlUnavailable, open_nvml  # noqa: E402
+from pytest_llmbench.protocol import Phase, Request  # noqa: E402
+from pytest_llmbench.workload import Workload  # noqa: E402
+
+pytestmark = [pytest.mark.hardware]
+
+MIB = 2**20
+
+
+def used_bytes() -> int:
+    try:
+        with open_nvml() as nvml:
+            used = nvml.occupancy(visible_gpus(nvml, os.environ)[0]).used_bytes
+    except NvmlUnavailable as error:
+        pytest.skip(str(error))
+    assert used is not None
+    return used
+
+
+@pytest.fixture(scope="module", name="executor")
+def _executor() -> Iterator[LocalExecutor]:
+    used_bytes()  # skips before a server is started for nothing
+    announced: list[str] = []
+    environ = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    with LocalExecutor(timeout_seconds=300, announce=announced.append, environ=environ) as executor:
+        yield executor
+    assert announced == []
+
+
+def test_a_case_that_does_not_fit_ends_oom_with_the_peak_it_reached(executor: LocalExecutor) -> None:
+    idle = used_bytes()
+    # Weights alone take 135 GiB, and gradients as much again.
+    case = Case(model="qwen-72b-chat", tuner="full", attention="sdpa", max_length=512)
+
+    measurement = executor.run(Request(case=case, workload=Workload(samples=1)), lambda _: None)
+
+    assert measurement.outcome == "oom"
+    assert "Tried to allocate" in (measurement.reason or "")
+    assert measurement.processes[0].metrics["peak_reserved_bytes"] > (2**30,)  # type: ignore[operator]
+    assert used_bytes() <= idle + 64 * MIB
+
+
+def test_a_case_killed_while_it_holds_the_gpu_gives_it_back(executor: LocalExecutor) -> None:
+    idle = used_bytes()
+    held: list[int] = []
+
+    def kill(phase: Phase) -> None:
+        if phase.name == "warm-up":
+            held.append(used_bytes())
+            threading.Timer(0.5, _kill_measuring_process).start()
+
+    case = Case(model="qwen-1_8b-chat", attention="sdpa")
+    measurement = executor.run(Request(case=case, workload=Workload(samples=64)), kill)
+
+    assert measurement.outcome == "crashed"
+    assert "SIGKILL" in (measurement.reason or "")
+    assert measurement.environment is not None
+    assert held[0] > idle + 1024 * MIB
+    assert used_bytes() <= idle + 64 * MIB
+
+
+def _kill_measuring_process() -> None:
+    """The one process on the GPU, by NVML's own list."""
+    with open_nvml() as nvml:
+        occupancy = nvml.occupancy(visible_gpus(nvml, os.environ)[0])
+    for pid in occupancy.process_bytes or ():
+        os.kill(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from torch import nn
 
 from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.models.architecture import Architecture
+from pytest_llmbench.engine.quantization import kept_environment, logical_elements
 
 __all__ = ["attach", "count_parameters"]
 
@@ -42,8 +43,9 @@ def attach(model: Any, case: Case, architecture: Architecture) -> Any:
         bias="none",
         target_modules=list(targets),
     )
-    # Without the device peft draws the adapters on the CPU and moves them.
-    with torch.device(model.device), warnings.catch_warnings():
+    # Without the device peft draws the adapters on the CPU and moves them. Whatever the weights are, it
+    # imports gptqmodel where that is installed.
+    with torch.device(model.device), kept_environment(), warnings.catch_warnings():
         # peft 0.21 asks transformers 5 for it by the old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -54,6 +56,6 @@ def attach(model: Any, case: Case, architecture: Architecture) -> Any:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Trainable parameters and all of them, adapters included."""
-    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(count for count, trained in counts if trained), sum(count for count, _ in counts)
+    """Trainable parameters and all of them, adapters included, quantized weights counted as they were before."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return trained, logical_elements(model)

@@ -34,6 +34,6 @@ def report(
     measured = {name: file for name, file in loaded.items() if file is not None}
     if set(published) < set(TABLES) or not measured:
         missing = "published numbers" if set(published) < set(TABLES) else f"baselines of {device}"
-        typer.echo(f"llmbench: {baselines}: there are no {missing} here", err=True)
+        typer.echo(f"llmbench: {baselines}: no {missing} here", err=True)
         raise typer.Exit(2)
     typer.echo(reproduction(published, measured), nl=False)

@@ -25,8 +25,8 @@ _HEADERS = (
     "difference",
     "allocated GiB",
     "footprint GiB",
-    "attention",
-    "linear",
+    "attention that ran",
+    "linear class",
 )
 
 

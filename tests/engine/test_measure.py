@@ -1,0 +1,141 @@
+"""The life of one case on the CPU, and what becomes of a case that goes wrong on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from pytest_llmbench.cases import Case  # noqa: E402
+from pytest_llmbench.measurement import Measurement  # noqa: E402
+from pytest_llmbench.metrics import METRICS  # noqa: E402
+from pytest_llmbench.protocol import Phase, Request, Surroundings  # noqa: E402
+from pytest_llmbench.step import StepResult  # noqa: E402
+from pytest_llmbench.worker.measure import measure  # noqa: E402
+from pytest_llmbench.workload import Injection, Workload  # noqa: E402
+
+SMOKE = Workload(scale="smoke", device="cpu", samples=4)
+
+
+def measured(case: Case, workload: Workload = SMOKE) -> Measurement:
+    return measure(Request(case=case, workload=workload), lambda _: None)
+
+
+def build_nan(device: Any) -> Any:
+    return lambda: StepResult(1, loss=torch.tensor(float("nan")))
+
+
+def build_too_large(device: Any) -> Any:
+    def step() -> int:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. See documentation for Memory Management")
+
+    return step
+
+
+def build_silent(device: Any) -> Any:
+    return lambda: 2
+
+
+@pytest.fixture(scope="module", name="row")
+def _row() -> Measurement:
+    return measured(Case(model="qwen-7b-chat", accumulation_steps=2))
+
+
+def test_a_row_on_the_cpu_ends_ok(row: Measurement) -> None:
+    assert (row.outcome, row.reason) == ("ok", None)
+
+
+def test_every_metric_is_there_or_has_a_reason_why_not(row: Measurement) -> None:
+    [process] = row.processes
+
+    assert set(METRICS) == set(process.metrics) | (set(process.missing) & set(METRICS))
+    assert not set(process.metrics) & set(process.missing)
+
+
+def test_what_only_a_gpu_has_is_missing_with_that_reason(row: Measurement) -> None:
+    assert row.processes[0].missing["peak_reserved_bytes"] == "measured on the CPU"
+
+
+def test_what_really_ran_is_recorded(row: Measurement) -> None:
+    ran = row.processes[0].ran
+
+    assert ran["attention"].startswith("sdpa")
+    assert (ran["linear"], ran["optimizer"], ran["trained_dtype"]) == ("torch.Linear", "AdamW", "bfloat16")
+
+
+def test_the_same_row_counts_the_same_operators_again(row: Measurement) -> None:
+    again = measured(Case(model="qwen-7b-chat", accumulation_steps=2))
+
+    assert again.processes[0].metrics["operators_per_sample"] == row.processes[0].metrics["operators_per_sample"]
+
+
+def test_the_environment_is_told_before_the_model_is_built() -> None:
+    told: list[str] = []
+
+    def listen(message: Phase | Surroundings) -> None:
+        told.append(message.name if isinstance(message, Phase) else message.environment.device)
+
+    measure(Request(case=Case(model="qwen-7b-chat"), workload=SMOKE), listen)
+
+    assert told[:3] == ["devices", "cpu", "build"]
+
+
+def test_another_attention_than_asked_for_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", eager_attention_forward)
+
+    row = measured(Case(model="qwen-7b-chat", attention="sdpa"))
+
+    assert (row.outcome, row.reason) == ("invalid", "asked for sdpa attention, but eager ran")
+
+
+def test_a_backend_that_cannot_run_here_makes_the_row_unavailable() -> None:
+    row = measured(Case(model="baichuan2-13b-chat", attention="sdpa-flash"))
+
+    assert row.outcome == "unavailable"
+    assert row.environment is not None
+
+
+@pytest.mark.parametrize(
+    ("build", "outcome", "reason"),
+    [
+        ("build_nan", "diverged", "the loss of measured micro-batch 0 is nan"),
+        ("build_too_large", "oom", "CUDA out of memory. Tried to allocate 20.00 GiB."),
+    ],
+)
+def test_a_step_that_goes_wrong_is_an_outcome(build: str, outcome: str, reason: str, step_module: str) -> None:
+    row = measured(Case.custom(f"{step_module}:{build}", name=build))
+
+    assert (row.outcome, row.reason) == (outcome, reason)
+
+
+def test_a_step_that_tells_little_leaves_the_rest_unknown(step_module: str) -> None:
+    [process] = measured(Case.custom(f"{step_module}:build_silent", name="silent")).processes
+
+    assert process.missing["loss_first"] == "the step returns no loss"
+    assert process.missing["tokens_per_second"] == "the step does not count tokens"
+    assert "parameters" in process.missing
+
+
+def test_a_slow_down_planted_on_the_host_is_seen_in_wall_time() -> None:
+    case = Case(model="qwen-7b-chat", accumulation_steps=4)
+    planted = Workload(scale="smoke", device="cpu", samples=4, injection=Injection("host", 20.0))
+
+    slow, fast = (one.processes[0].metrics["samples_per_second"] for one in (measured(case, planted), measured(case)))
+
+    assert slow < fast / 4  # type: ignore[operator]
+
+
+@pytest.fixture(name="step_module")
+def _step_module(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This file under a name that a custom step can be imported by."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "measured_steps", sys.modules[__name__])
+    return "measured_steps"

@@ -38,6 +38,15 @@ def row_name(item: pytest.Item) -> RowName:
     return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
 
 
+class _Taken(NamedTuple):
+    """A measurement of this test's."""
+
+    measurement: Measurement
+    seconds: float
+    row_suffix: str
+    """Of the row's name: a row whose loop the run's options changed stands beside the row as it is written."""
+
+
 class Llmbench:
     """
     Measures a case in a fresh process and asserts it against the stored baseline.
@@ -62,7 +71,7 @@ class Llmbench:
         self._progress = progress
         self._on_result = on_result
         self._stop = stop
-        self._measured: list[tuple[Measurement, float]] = []
+        self._measured: list[_Taken] = []
 
     def __call__(self, case: Case) -> Measurement:
         """
@@ -88,7 +97,8 @@ class Llmbench:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
             self._progress.end()
-        self._measured.append((measurement, seconds))
+        changed = measurement.case.loop != case.loop
+        self._measured.append(_Taken(measurement, seconds, f"-{measurement.case.loop}" if changed else ""))
         return measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:
@@ -97,9 +107,9 @@ class Llmbench:
 
         Fails the test on a regression, skips it where the case is unavailable.
         """
-        seconds = next((spent for known, spent in self._measured if known is measurement), 0.0)
-        name = self._name._replace(row=row or self._name.row)
-        result = self._gate.check(*name, measurement, seconds)
+        taken = next((one for one in self._measured if one.measurement is measurement), _Taken(measurement, 0.0, ""))
+        name = self._name._replace(row=(row or self._name.row) + taken.row_suffix)
+        result = self._gate.check(*name, measurement, taken.seconds)
         self._on_result(result)
         if result.decision == "fail":
             pytest.fail(result.message, pytrace=False)

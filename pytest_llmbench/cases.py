@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 import msgspec
 
-__all__ = ["MODELS", "Case", "CaseError"]
+__all__ = ["MODELS", "Case", "CaseError", "Loop"]
 
 MODELS = (
     "qwen-1_8b-chat",
@@ -45,6 +45,7 @@ Attention = Literal[
 ]
 LoraTargets = Literal["default", "all"]
 Weights = Literal["random", "pretrained"]
+Loop = Literal["step", "trainer"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -87,6 +88,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """GPUs of one process over which the layers are split, one busy at a time."""
     weights: Weights = "random"
     """Drawn from a normal distribution, or those of the model's checkpoint, which `MODELS` go without."""
+    loop: Loop = "step"
+    """Our bare training step, least between the libraries and the clock, or `transformers.Trainer`."""
     step: str | None = None
     """`module:function` that builds the user's own training step; None for the built-in one."""
 
@@ -99,6 +102,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise CaseError(f"not a case: {error}") from None
         if self.step is not None:
             _check_reference(self.step)
+            if self.loop == "trainer":
+                raise CaseError(
+                    f"loop='trainer' with step={self.step!r}: a step of your own is its own loop; leave out one of them"
+                )
         elif self.model not in MODELS:
             msgspec.structs.force_setattr(self, "model", _located(self.model))
         elif self.weights == "pretrained":

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.baselines.update import RefusedUpdate, UpdateMode, should_record
@@ -70,10 +72,14 @@ class Gate:
         """
         The case's measurement, and the seconds it took; that of the resumed run, and 0, if it has one.
 
+        It is measured in the loop that the run's options name, if they do.
+
         Raises:
             NotMeasurable: there is no device here for the case.
             SetupError: no case can be run as the run was set up.
         """
+        if self._settings.loop is not None and case.step is None:
+            case = msgspec.structs.replace(case, loop=self._settings.loop)
         resumed = self._resumed.get((nodeid, case))
         if resumed is not None and _is_reusable(resumed, self.workload):
             return resumed, 0.0

@@ -52,6 +52,13 @@ OPTIONS = (
         default="auto",
         choices=("auto", "cuda", "cpu"),
     ),
+    Option(
+        "loop",
+        "run every case but custom steps through this loop, instead of the one it says: our bare step, or "
+        "transformers' Trainer. Rows whose loop this changes are stored under a name that ends with it",
+        kind="choice",
+        choices=("step", "trainer"),
+    ),
     Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
     Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
     Option("baselines", "folder of the baselines", default="baselines", metavar="DIR"),
@@ -96,6 +103,7 @@ class Settings:
 
     scale: Literal["full", "smoke"]
     device: Literal["auto", "cuda", "cpu"]
+    loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
     timeout_seconds: float
     baselines: Path
@@ -146,6 +154,7 @@ def resolve(config: pytest.Config) -> Settings:
     return Settings(
         scale=given["scale"].value,
         device=given["device"].value,
+        loop=given["loop"].value or None,
         samples=_samples(given["samples"]),
         timeout_seconds=_seconds(given["timeout"]),
         baselines=_path(config, given["baselines"]),

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "make_batches"]
+__all__ = ["Batch", "collate", "make_batches"]
 
 RESPONSE_TOKENS = 8
 """Tokens at a sample's end that carry a loss: the published task answers with a short category."""
@@ -28,6 +28,13 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     samples: int
     tokens: int
     """Padding left out."""
+
+    def sequences(self) -> list[Tensor]:
+        """The samples without padding, each [length] on the CPU."""
+        rows = self.input_ids.cpu()
+        if self.attention_mask is None:
+            return list(rows)
+        return [row[: int(mask.sum())] for row, mask in zip(rows, self.attention_mask.cpu(), strict=True)]
 
     def inputs(self) -> dict[str, Tensor | None]:
         """Keyword arguments of a model's forward."""
@@ -47,17 +54,22 @@ def make_batches(
     Samples of *lengths* tokens in their order, *batch_size* at a time, padded right to the longest.
 
     The last batch may be smaller. Tokens are drawn from 1 to *vocab_size* - 1: zeros would save
-    power, and speed with it. The loss is on the last 8 tokens, or on half of a shorter sample.
+    power, and speed with it.
     """
     generator = torch.Generator().manual_seed(seed)
     samples = [torch.randint(1, vocab_size, (length,), generator=generator) for length in lengths]
     return [
-        _batch(samples[start : start + batch_size], device, pad_token_id)
+        collate(samples[start : start + batch_size], device, pad_token_id)
         for start in range(0, len(samples), batch_size)
     ]
 
 
-def _batch(samples: list[Tensor], device: torch.device | str, pad_token_id: int) -> Batch:
+def collate(samples: list[Tensor], device: torch.device | str = "cpu", pad_token_id: int = 0) -> Batch:
+    """
+    One micro-batch of samples [length], padded right to the longest.
+
+    The loss is on the last 8 tokens, or on half of a shorter sample.
+    """
     lengths = [len(sample) for sample in samples]
     shape = (len(samples), max(lengths))
     input_ids = torch.full(shape, pad_token_id)

@@ -5,13 +5,13 @@ Planted slow-downs and allocations: a training made worse by a known amount, to 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from pytest_llmbench.cases import CaseError
-from pytest_llmbench.engine.training import Training
+from pytest_llmbench.engine.loop import AnyTraining, Ran, SelfDriven, Watch, run_steps
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Injection
 
@@ -20,7 +20,7 @@ __all__ = ["Injected"]
 _CALIBRATION_CYCLES = 100_000_000
 
 
-class Injected:
+class Injected(SelfDriven):
     """
     A training in which every micro-batch costs more, by a fraction of what it costs without.
 
@@ -36,7 +36,7 @@ class Injected:
     """
 
     def __init__(
-        self, training: Training, injection: Injection, device: torch.device, seconds_per_micro_batch: float
+        self, training: AnyTraining, injection: Injection, device: torch.device, seconds_per_micro_batch: float
     ) -> None:
         self.batch_size = training.batch_size
         self.accumulation_steps = training.accumulation_steps
@@ -46,14 +46,34 @@ class Injected:
         self._training = training
         self._plant = _planter(injection, device, injection.amount * seconds_per_micro_batch)
 
-    def micro_step(self, index: int) -> StepResult:
-        held = self._plant()
-        result = self._training.micro_step(index)
-        del held
-        return result
+    def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
+        return run_steps(self._training, steps, _Planting(watch, self._plant))
 
-    def optimizer_step(self) -> Tensor | None:
-        return self._training.optimizer_step()
+
+class _Planting(Watch):
+    """Plants before each micro-batch, and tells all else to another watch."""
+
+    def __init__(self, watch: Watch, plant: Callable[[], Tensor | None]) -> None:
+        self._plant = plant
+        self._held: Tensor | None = None
+        self._watch = watch
+
+    def step_begins(self) -> None:
+        self._watch.step_begins()
+
+    def micro_batch_begins(self) -> None:
+        self._watch.micro_batch_begins()
+        self._held = self._plant()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self._held = None
+        self._watch.micro_batch_ended(result)
+
+    def gradients_ready(self) -> None:
+        self._watch.gradients_ready()
+
+    def step_ended(self) -> None:
+        self._watch.step_ended()
 
 
 def _planter(injection: Injection, device: torch.device, seconds: float) -> Callable[[], Tensor | None]:

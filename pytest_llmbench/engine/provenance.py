@@ -11,12 +11,12 @@ from torch import nn
 
 from pytest_llmbench.cases import Attention
 from pytest_llmbench.engine.attention import is_fallback, observed_attention
-from pytest_llmbench.engine.training import Training
+from pytest_llmbench.engine.loop import AnyTraining
 
 __all__ = ["attention_fallback", "describe_parts"]
 
 
-def describe_parts(training: Training) -> dict[str, str]:
+def describe_parts(training: AnyTraining) -> dict[str, str]:
     """The linear class under the adapters, the optimizer class, and the dtypes of the parameters."""
     parts: dict[str, str] = {}
     if training.optimizer is not None:

@@ -1,7 +1,7 @@
 """
 Driving a training: warm up, run timed rounds of whole optimizer steps, run the passes that count.
 
-Pure control flow over a `Training`, a clock and a way to wait for the device.
+Pure control flow over a training, a clock and a way to wait for the device.
 """
 
 from __future__ import annotations
@@ -9,16 +9,25 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from torch import Tensor
 
-from pytest_llmbench.engine.training import Training
+from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
 from pytest_llmbench.measurement import Round
+from pytest_llmbench.step import StepResult
 
-__all__ = ["MAX_ROUNDS", "WARM_UP_MICRO_BATCHES", "Trail", "counted_micro_batches", "run_rounds", "warm_up"]
+__all__ = [
+    "COUNTED_MICRO_BATCHES",
+    "MAX_ROUNDS",
+    "WARM_UP_MICRO_BATCHES",
+    "Trail",
+    "counted_micro_batches",
+    "run_rounds",
+    "warm_up",
+]
 
 WARM_UP_MICRO_BATCHES = 4
 COUNTED_MICRO_BATCHES = 4
@@ -35,25 +44,20 @@ class Trail(NamedTuple):
     """Of the last optimizer step."""
 
 
-def warm_up(training: Training, synchronise: Callable[[], None]) -> float:
+def warm_up(training: AnyTraining, synchronise: Callable[[], None]) -> float:
     """
     Run the first micro-batches and one optimizer step; the seconds of the very first micro-batch.
 
     Kernels load, libraries tune, the allocator grows and the optimizer state appears here.
     """
-    started = time.perf_counter()
-    training.micro_step(0)
+    watch = _FirstMicroBatch(synchronise)
+    run_steps(training, [range(min(WARM_UP_MICRO_BATCHES, len(training.micro_batch_tokens)))], watch)
     synchronise()
-    first_step_seconds = time.perf_counter() - started
-    for index in range(1, min(WARM_UP_MICRO_BATCHES, len(training.micro_batch_tokens))):
-        training.micro_step(index)
-    training.optimizer_step()
-    synchronise()
-    return first_step_seconds
+    return watch.seconds
 
 
 def run_rounds(
-    training: Training, synchronise: Callable[[], None], on_round: Callable[[Round], None] = lambda _: None
+    training: AnyTraining, synchronise: Callable[[], None], on_round: Callable[[Round], None] = lambda _: None
 ) -> Trail:
     """
     Run every micro-batch once, in at most `MAX_ROUNDS` rounds of whole optimizer steps.
@@ -61,42 +65,76 @@ def run_rounds(
     A round is timed by the host clock from one synchronisation to the next; nothing waits for the
     device inside it, and the garbage collector is off.
     """
-    rounds: list[Round] = []
-    losses: list[Tensor] = []
-    grad_norm: Tensor | None = None
+    rounds = _rounds(training)
+    watch = _Timed([len(steps) for steps in rounds], synchronise, on_round)
     with _collector_off():
-        for steps in _rounds(training):
-            samples = tokens = 0
-            synchronise()
-            started = time.perf_counter()
-            for step in steps:
-                for index in step:
-                    result = training.micro_step(index)
-                    samples += result.samples
-                    tokens += result.tokens or 0
-                    if result.loss is not None:
-                        losses.append(result.loss)
-                grad_norm = training.optimizer_step()
-            synchronise()
-            rounds.append(Round(time.perf_counter() - started, samples, tokens))
-            on_round(rounds[-1])
-    return Trail(tuple(rounds), tuple(losses), grad_norm)
+        ran = run_steps(training, [step for steps in rounds for step in steps], watch)
+    return Trail(tuple(watch.rounds), ran.losses, ran.grad_norm)
 
 
-def counted_micro_batches(training: Training, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:
+def counted_micro_batches(training: AnyTraining, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:
     """Micro-batches at equally spaced quantiles of cost, for the passes that count: they stand for all."""
     by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
     count = min(count, len(by_cost))
     return tuple(by_cost[(2 * position + 1) * len(by_cost) // (2 * count)] for position in range(count))
 
 
-def _rounds(training: Training) -> list[list[range]]:
+def _rounds(training: AnyTraining) -> list[list[range]]:
     """Micro-batch indices by optimizer step, by round."""
     size = training.accumulation_steps
     steps = [range(start, start + size) for start in range(0, len(training.micro_batch_tokens), size)]
     num_rounds = min(MAX_ROUNDS, len(steps))
     bounds = [len(steps) * position // num_rounds for position in range(num_rounds + 1)]
     return [steps[low:high] for low, high in itertools.pairwise(bounds)]
+
+
+class _FirstMicroBatch(Watch):
+    """Times the first micro-batch of a run."""
+
+    def __init__(self, synchronise: Callable[[], None]) -> None:
+        self.seconds = 0.0
+        self._synchronise = synchronise
+        self._started = 0.0
+
+    def step_begins(self) -> None:
+        self._started = time.perf_counter()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        if not self.seconds:
+            self._synchronise()
+            self.seconds = time.perf_counter() - self._started
+
+
+class _Timed(Watch):
+    """Times rounds of so many optimizer steps each."""
+
+    def __init__(
+        self, sizes: Sequence[int], synchronise: Callable[[], None], on_round: Callable[[Round], None]
+    ) -> None:
+        self.rounds: list[Round] = []
+        self._sizes = sizes
+        self._synchronise = synchronise
+        self._on_round = on_round
+        self._steps = self._samples = self._tokens = 0
+        self._started = 0.0
+
+    def step_begins(self) -> None:
+        if not self._steps:
+            self._synchronise()
+            self._started = time.perf_counter()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self._samples += result.samples
+        self._tokens += result.tokens or 0
+
+    def step_ended(self) -> None:
+        self._steps += 1
+        if self._steps < self._sizes[len(self.rounds)]:
+            return
+        self._synchronise()
+        self.rounds.append(Round(time.perf_counter() - self._started, self._samples, self._tokens))
+        self._steps = self._samples = self._tokens = 0
+        self._on_round(self.rounds[-1])
 
 
 @contextmanager

@@ -20,7 +20,16 @@ from pytest_llmbench.engine.models import architecture_of, build_model, enable_c
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Workload
 
-__all__ = ["FineTuning", "Training", "build_fine_tuning"]
+__all__ = [
+    "LEARNING_RATE",
+    "MAX_GRAD_NORM",
+    "SEED",
+    "WEIGHT_DECAY",
+    "FineTuning",
+    "Training",
+    "build_fine_tuning",
+    "num_warmup_steps",
+]
 
 SEED = 42
 MIN_MICRO_BATCHES = 4
@@ -63,14 +72,15 @@ class FineTuning:
         self.batch_size = case.batch_size
         self.accumulation_steps = case.accumulation_steps
         self.micro_batch_tokens: Sequence[int] = [batch.input_ids.numel() for batch in batches]
-        self._batches = batches
+        self.batches = batches
+        self.total_optimizer_steps = total_optimizer_steps
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = AdamW(self._trained, lr=LEARNING_RATE[case.tuner], weight_decay=WEIGHT_DECAY)
-        warm_up_steps = math.ceil(WARMUP_RATIO * total_optimizer_steps)
+        warm_up_steps = num_warmup_steps(total_optimizer_steps)
         self._schedule = get_linear_schedule_with_warmup(self.optimizer, warm_up_steps, total_optimizer_steps)
 
     def micro_step(self, index: int) -> StepResult:
-        batch = self._batches[index]
+        batch = self.batches[index]
         # Only the loss is kept, so that the logits are freed before the backward pass, as under a Trainer.
         loss: Tensor = self.model(**batch.inputs()).loss
         (loss / self.accumulation_steps).backward()
@@ -96,6 +106,11 @@ def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> F
     lengths = choose(PUBLISHED, case.max_length, workload.scale, count=count, batch_size=case.batch_size, seed=SEED)
     batches = make_batches(lengths, case.batch_size, architecture.vocab_size, device, seed=SEED)
     return FineTuning(model, batches, case, kept // (case.batch_size * case.accumulation_steps))
+
+
+def num_warmup_steps(total_optimizer_steps: int) -> int:
+    """Optimizer steps in which the learning rate rises."""
+    return math.ceil(WARMUP_RATIO * total_optimizer_steps)
 
 
 def _num_samples(case: Case, workload: Workload, kept: int) -> int:

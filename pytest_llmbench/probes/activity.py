@@ -10,16 +10,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["DeviceActivity", "Kernel", "Split", "count_operators", "record_device_activity", "union_seconds"]
+__all__ = ["DeviceActivity", "DeviceRecorder", "Kernel", "OperatorRecorder", "Recorder", "Split", "union_seconds"]
 
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize", "cudaMemcpy")
-
 
 _OPERATOR = re.compile(r"\w+::\w+(\.\w+)?")
 
@@ -51,56 +50,120 @@ class Split(msgspec.Struct, frozen=True):
     optimizer_step: DeviceActivity
 
 
-def record_device_activity(
-    micro_batches: Callable[[], object], optimizer_step: Callable[[], object], synchronise: Callable[[], None]
-) -> Split:
+class Recorder:
     """
-    Run both parts under the profiler's CUDA activity and split what it saw between them.
+    A profiler that is started, told of the boundary between the two parts of a pass, and stopped.
 
-    Raises:
-        RuntimeError: the profiler recorded no GPU work (no CUPTI, or not allowed to use it).
+    Leaving the context stops what still runs, so that an error in the pass is the only one.
     """
-    synchronise()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        micro_batches()
-        micro_host_end = time.time_ns()
-        synchronise()
-        boundary = time.time_ns()
-        optimizer_step()
-        step_host_end = time.time_ns()
-        synchronise()
-    events = list(_events(profiler))
-    device_events = [event for event in events if _on_device(event)]
-    if not device_events:
-        raise RuntimeError("the profiler recorded no GPU work; is CUPTI there and may this user profile?")
-    waits = [event.start_ns() for event in events if not _on_device(event) and event.name() in _WAITS]
-    return Split(
-        micro_batches=_summarise(
-            [event for event in device_events if event.start_ns() < boundary],
-            sum(start < micro_host_end for start in waits),
-        ),
-        optimizer_step=_summarise(
-            [event for event in device_events if event.start_ns() >= boundary],
-            sum(boundary <= start < step_host_end for start in waits),
-        ),
-    )
+
+    def __init__(self) -> None:
+        self._running: profile | None = None
+
+    def begin(self) -> None:
+        """Before the micro-batches."""
+        raise NotImplementedError
+
+    def boundary(self) -> None:
+        """After the micro-batches, before the optimizer step."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """After the optimizer step."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running is not None:
+            self._stop()
+
+    def _start(self, activity: ProfilerActivity) -> None:
+        profiler = profile(activities=[activity])
+        profiler.start()
+        self._running = profiler
+
+    def _stop(self) -> list[Any]:
+        assert self._running is not None
+        profiler, self._running = self._running, None
+        profiler.stop()
+        # The public event list builds a tree of Python objects, which takes many seconds for the
+        # hundred thousand events of one training step; the raw ones carry all that is read here.
+        return list(profiler.profiler.kineto_results.events())
 
 
-def count_operators(
-    micro_batches: Callable[[], object], optimizer_step: Callable[[], object]
-) -> tuple[Counter[str], Counter[str]]:
+class DeviceRecorder(Recorder):
+    """Records the profiler's CUDA activity."""
+
+    def __init__(self, synchronise: Callable[[], None]) -> None:
+        super().__init__()
+        self._synchronise = synchronise
+        self._micro_host_end = self._boundary = self._step_host_end = 0
+        self._events: list[Any] = []
+
+    def begin(self) -> None:
+        self._synchronise()
+        self._start(ProfilerActivity.CUDA)
+
+    def boundary(self) -> None:
+        self._micro_host_end = time.time_ns()
+        self._synchronise()
+        self._boundary = time.time_ns()
+
+    def end(self) -> None:
+        self._step_host_end = time.time_ns()
+        self._synchronise()
+        self._events = self._stop()
+
+    def split(self) -> Split:
+        """
+        What was seen, divided at the boundary.
+
+        Raises:
+            RuntimeError: the profiler recorded no GPU work (no CUPTI, or not allowed to use it).
+        """
+        device_events = [event for event in self._events if _on_device(event)]
+        if not device_events:
+            raise RuntimeError("the profiler recorded no GPU work; is CUPTI there and may this user profile?")
+        waits = [event.start_ns() for event in self._events if not _on_device(event) and event.name() in _WAITS]
+        return Split(
+            micro_batches=_summarise(
+                [event for event in device_events if event.start_ns() < self._boundary],
+                sum(start < self._micro_host_end for start in waits),
+            ),
+            optimizer_step=_summarise(
+                [event for event in device_events if event.start_ns() >= self._boundary],
+                sum(self._boundary <= start < self._step_host_end for start in waits),
+            ),
+        )
+
+
+class OperatorRecorder(Recorder):
     """
-    Operators by name, nested ones included, of the micro-batches and of the optimizer step.
+    Counts operators by name, nested ones included, of the micro-batches and of the optimizer step.
 
     Those that libraries register are among them (`flash_attn::...`), autograd's nodes are not.
     """
-    return _operators(micro_batches), _operators(optimizer_step)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.micro_batches: Counter[str] = Counter()
+        self.optimizer_step: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        self._start(ProfilerActivity.CPU)
+
+    def boundary(self) -> None:
+        self.micro_batches = _operators(self._stop())
+        self._start(ProfilerActivity.CPU)
+
+    def end(self) -> None:
+        self.optimizer_step = _operators(self._stop())
 
 
-def _operators(run: Callable[[], object]) -> Counter[str]:
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        run()
-    return Counter(event.name() for event in _events(profiler) if _OPERATOR.fullmatch(event.name()))
+def _operators(events: Iterable[Any]) -> Counter[str]:
+    return Counter(event.name() for event in events if _OPERATOR.fullmatch(event.name()))
 
 
 def union_seconds(intervals: Iterable[tuple[int, int]]) -> float:
@@ -128,12 +191,6 @@ def _summarise(events: list[Any], synchronisations: int) -> DeviceActivity:
         synchronisations=synchronisations,
         by_kernel=tuple(Kernel(name, launches[name], total / 1e9) for name, total in nanoseconds.most_common()),
     )
-
-
-def _events(profiler: profile) -> Iterable[Any]:
-    # The public event list builds a tree of Python objects, which takes many seconds for the
-    # hundred thousand events of one training step; the raw ones carry all that is read here.
-    return profiler.profiler.kineto_results.events()
 
 
 def _on_device(event: Any) -> bool:

@@ -10,24 +10,28 @@ import datetime as dt
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 
+from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.adapters import count_parameters
 from pytest_llmbench.engine.attention import effective_attention
 from pytest_llmbench.engine.custom import build_custom
 from pytest_llmbench.engine.injection import Injected
+from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
 from pytest_llmbench.engine.outcomes import Diverged, FellBack, Unavailable
 from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
-from pytest_llmbench.engine.rounds import Trail, counted_micro_batches, run_rounds, warm_up
-from pytest_llmbench.engine.training import Training, build_fine_tuning
+from pytest_llmbench.engine.rounds import COUNTED_MICRO_BATCHES, Trail, counted_micro_batches, run_rounds, warm_up
+from pytest_llmbench.engine.training import build_fine_tuning
 from pytest_llmbench.measurement import Measurement, Outcome, Round
-from pytest_llmbench.probes.activity import count_operators, record_device_activity
+from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder, Recorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.protocol import Phase, Request, Surroundings
+from pytest_llmbench.step import StepResult
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
+from pytest_llmbench.workload import Workload
 
 __all__ = ["measure"]
 
@@ -80,9 +84,8 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
 
 def _run(request: Request, devices: Devices, notes: Notes) -> None:
     case, workload = request.case, request.workload
-    build = build_custom if case.step else build_fine_tuning
     with notes.phase("build"):
-        training: Training = build(case, workload, devices.first)
+        training = _build(case, workload, devices.first)
         devices.synchronise()
     notes.metric("load_seconds", notes.phase_seconds["build"])
     _note_parts(training, notes)
@@ -109,14 +112,24 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
             raise FellBack(fallback)
 
 
-def _note_parts(training: Training, notes: Notes) -> None:
+def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
+    if case.step is not None:
+        return build_custom(case, workload, device)
+    if case.loop == "trainer":
+        from pytest_llmbench.engine.trainer_loop import build_trainer  # imports what no other case needs
+
+        return build_trainer(case, workload, device)
+    return build_fine_tuning(case, workload, device)
+
+
+def _note_parts(training: AnyTraining, notes: Notes) -> None:
     notes.ran.update(describe_parts(training))
     trainable, total = count_parameters(training.model) if training.model is not None else (None, None)
     notes.metric("trainable_parameters", trainable, "the step has no attribute `model` to count")
     notes.metric("parameters", total, "the step has no attribute `model` to count")
 
 
-def _run_rounds(training: Training, devices: Devices, notes: Notes) -> Trail:
+def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
     def told(done: Round) -> None:
         notes.speed("rounds", done.samples / done.seconds)
 
@@ -153,27 +166,24 @@ def _note_memory(devices: Devices, notes: Notes) -> None:
         notes.metric(name, value, reason)
 
 
-def _note_activity(training: Training, devices: Devices, notes: Notes) -> list[str]:
+def _note_activity(training: AnyTraining, devices: Devices, notes: Notes) -> list[str]:
     """Device-busy time, kernels and waits per sample; the kernel names seen."""
     names = ("device_busy_seconds_per_sample", "kernels_per_sample", "synchronisations_per_sample", "host_bound")
     if not devices.num_gpus:
         for name in names:
             notes.metric(name, None, "measured on the CPU")
         return []
-    samples: list[int] = []
+    recorder = DeviceRecorder(devices.synchronise)
+    samples = _record(training, recorder)
     try:
-        split = record_device_activity(
-            lambda: samples.append(_run_micro_batches(training, counted_micro_batches(training))),
-            training.optimizer_step,
-            devices.synchronise,
-        )
+        split = recorder.split()
     except RuntimeError as error:
         for name in names:
             notes.metric(name, None, str(error))
         return []
     micro, step = split.micro_batches, split.optimizer_step
     speed = sum(done.samples for done in notes.rounds) / sum(done.seconds for done in notes.rounds)
-    per_sample, per_step_sample = 1 / sum(samples), 1 / _samples_per_step(training)
+    per_sample, per_step_sample = 1 / samples, 1 / _samples_per_step(training)
     busy = micro.busy_seconds * per_sample + step.busy_seconds * per_step_sample
     notes.metric("device_busy_seconds_per_sample", busy)
     notes.metric("kernels_per_sample", micro.kernels * per_sample + step.kernels * per_step_sample)
@@ -183,14 +193,12 @@ def _note_activity(training: Training, devices: Devices, notes: Notes) -> list[s
     return [kernel.name for kernel in micro.by_kernel]
 
 
-def _note_operators(training: Training, notes: Notes) -> list[str]:
+def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
     """ATen operators per sample, from one micro-batch and one optimizer step; the names of all operators."""
-    samples: list[int] = []
-    micro, step = count_operators(
-        lambda: samples.append(_run_micro_batches(training, counted_micro_batches(training, 1))),
-        training.optimizer_step,
-    )
-    per_sample = _num_aten(micro) / sum(samples) + _num_aten(step) / _samples_per_step(training)
+    recorder = OperatorRecorder()
+    samples = _record(training, recorder, 1)
+    micro, step = recorder.micro_batches, recorder.optimizer_step
+    per_sample = _num_aten(micro) / samples + _num_aten(step) / _samples_per_step(training)
     notes.metric("operators_per_sample", per_sample)
     return list(micro)
 
@@ -199,27 +207,62 @@ def _num_aten(operators: Counter[str]) -> int:
     return sum(count for name, count in operators.items() if name.startswith("aten::"))
 
 
-def _seconds_per_micro_batch(training: Training, devices: Devices, *, of_device: bool) -> float:
+def _seconds_per_micro_batch(training: AnyTraining, devices: Devices, *, of_device: bool) -> float:
     """What a micro-batch costs before anything is planted: device-busy or wall seconds."""
     chosen = counted_micro_batches(training)
     if of_device and devices.num_gpus:
-        split = record_device_activity(
-            lambda: _run_micro_batches(training, chosen), training.optimizer_step, devices.synchronise
-        )
-        return split.micro_batches.busy_seconds / len(chosen)
-    devices.synchronise()
-    started = time.perf_counter()
-    _run_micro_batches(training, chosen)
-    devices.synchronise()
-    seconds = time.perf_counter() - started
-    training.optimizer_step()
-    return seconds / len(chosen)
+        recorder = DeviceRecorder(devices.synchronise)
+        _record(training, recorder)
+        return recorder.split().micro_batches.busy_seconds / len(chosen)
+    clock = _MicroBatchClock(devices)
+    run_steps(training, [chosen], clock)
+    return clock.seconds / len(chosen)
 
 
-def _run_micro_batches(training: Training, indices: Iterable[int]) -> int:
-    """The number of samples they held."""
-    return sum(training.micro_step(index).samples for index in indices)
+def _record(training: AnyTraining, recorder: Recorder, count: int = COUNTED_MICRO_BATCHES) -> int:
+    """Run one optimizer step over so many micro-batches under the recorder; the number of samples they held."""
+    watch = _Recorded(recorder)
+    with recorder:
+        run_steps(training, [counted_micro_batches(training, count)], watch)
+    return watch.samples
 
 
-def _samples_per_step(training: Training) -> int:
+class _Recorded(Watch):
+    """Tells a recorder of one optimizer step, and counts its samples."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.samples = 0
+        self._recorder = recorder
+
+    def step_begins(self) -> None:
+        self._recorder.begin()
+
+    def gradients_ready(self) -> None:
+        self._recorder.boundary()
+
+    def step_ended(self) -> None:
+        self._recorder.end()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self.samples += result.samples
+
+
+class _MicroBatchClock(Watch):
+    """Wall time of the micro-batches of one optimizer step."""
+
+    def __init__(self, devices: Devices) -> None:
+        self.seconds = 0.0
+        self._devices = devices
+        self._started = 0.0
+
+    def step_begins(self) -> None:
+        self._devices.synchronise()
+        self._started = time.perf_counter()
+
+    def gradients_ready(self) -> None:
+        self._devices.synchronise()
+        self.seconds = time.perf_counter() - self._started
+
+
+def _samples_per_step(training: AnyTraining) -> int:
     return training.batch_size * training.accumulation_steps

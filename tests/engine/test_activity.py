@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytest_llmbench.probes.activity import count_operators, union_seconds  # noqa: E402
+from pytest_llmbench.probes.activity import OperatorRecorder, union_seconds  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -28,16 +28,38 @@ def test_time_in_which_several_kernels_run_counts_once(intervals: list[tuple[int
 def test_operators_are_counted_with_those_nested_in_them() -> None:
     one = torch.ones(2, 2)
 
-    micro, step = count_operators(lambda: one @ one, lambda: one + one)
+    with OperatorRecorder() as recorder:
+        recorder.begin()
+        one @ one
+        recorder.boundary()
+        one + one
+        recorder.end()
 
-    assert (micro["aten::matmul"], micro["aten::mm"]) == (1, 1)
-    assert step["aten::add"] == 1
+    assert (recorder.micro_batches["aten::matmul"], recorder.micro_batches["aten::mm"]) == (1, 1)
+    assert recorder.optimizer_step["aten::add"] == 1
 
 
 def test_nodes_of_autograd_are_no_operators() -> None:
     weight = torch.ones(2, 2, requires_grad=True)
 
-    micro, _ = count_operators(lambda: (weight @ weight).sum().backward(), lambda: None)
+    with OperatorRecorder() as recorder:
+        recorder.begin()
+        (weight @ weight).sum().backward()
+        recorder.boundary()
+        recorder.end()
 
-    assert micro["aten::mm"] > 1
-    assert not [name for name in micro if "Backward" in name or "autograd" in name]
+    assert recorder.micro_batches["aten::mm"] > 1
+    assert not [name for name in recorder.micro_batches if "Backward" in name or "autograd" in name]
+
+
+def test_an_error_in_a_pass_leaves_no_profiler_running() -> None:
+    with pytest.raises(ZeroDivisionError), OperatorRecorder() as recorder:  # noqa: PT012 - the error is the body's
+        recorder.begin()
+        _ = 1 / 0
+
+    with OperatorRecorder() as recorder:
+        recorder.begin()
+        torch.ones(1)
+        recorder.boundary()
+        recorder.end()
+    assert recorder.micro_batches["aten::ones"] == 1

@@ -31,7 +31,9 @@ def build_nan(device: Any) -> Any:
 
 def build_too_large(device: Any) -> Any:
     def step() -> int:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. See documentation for Memory Management")
+        raise torch.cuda.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 GiB. See documentation for Memory Management"
+        )
 
     return step
 

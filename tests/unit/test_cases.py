@@ -14,7 +14,7 @@ def test_the_defaults_are_those_of_the_published_page() -> None:
     assert (case.tuner, case.quantization, case.attention) == ("lora", "bf16", "flash")
     assert (case.max_length, case.batch_size, case.accumulation_steps, case.num_gpus) == (2048, 1, 16, 1)
     assert (case.lora_rank, case.lora_targets, case.gradient_checkpointing) == (8, "default", True)
-    assert (case.weights, case.step) == ("random", None)
+    assert (case.weights, case.loop, case.step) == ("random", "step", None)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,11 @@ def test_the_defaults_are_those_of_the_published_page() -> None:
 def test_a_case_that_means_nothing_is_refused_by_name(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(CaseError, match=message):
         Case(**{"model": "qwen-7b-chat"} | fields)
+
+
+def test_a_custom_step_has_no_other_loop() -> None:
+    with pytest.raises(CaseError, match="loop='trainer' with step='mypkg:build': a step of your own is its own loop"):
+        Case(model="mine", step="mypkg:build", loop="trainer")
 
 
 @pytest.mark.parametrize("tuner", ["lora", "full"])

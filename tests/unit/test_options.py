@@ -25,6 +25,7 @@ class Example(NamedTuple):
 EXAMPLES = {
     "scale": Example("scale", "smoke", "full", "smoke", "full"),
     "device": Example("device", "cpu", "cuda", "cpu", "cuda"),
+    "loop": Example("loop", "trainer", "step", "trainer", "step"),
     "samples": Example("samples", "8", "full", 8, "full"),
     "timeout": Example("timeout_seconds", "7.5", "60", 7.5, 60.0),
     "baselines": Example("baselines", "here", "there", Path("here"), Path("there")),
@@ -115,6 +116,7 @@ def test_the_defaults(configure: Configure) -> None:
     assert resolve(config) == Settings(
         scale="full",
         device="auto",
+        loop=None,
         samples=16,
         timeout_seconds=600.0,
         baselines=config.rootpath / "baselines",

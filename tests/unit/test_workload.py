@@ -33,6 +33,7 @@ def test_a_hash_never_changes() -> None:
         {"lora_rank": 64},
         {"accumulation_steps": 1},
         {"num_gpus": 2},
+        {"loop": "trainer"},
     ],
 )
 def test_every_input_of_the_case_is_in_the_hash(changed: dict[str, Any]) -> None:

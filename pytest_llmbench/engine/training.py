@@ -17,6 +17,7 @@ from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible, choose
 from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Workload
 
@@ -95,7 +96,14 @@ class FineTuning:
 
 
 def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> FineTuning:
-    """Model with random weights, adapters, batches and optimizer on *device*."""
+    """
+    Model with random weights, adapters, batches and optimizer on *device*.
+
+    Raises:
+        Unavailable: a part of the case cannot be built here.
+    """
+    if case.num_gpus > 1 and device.type == "cuda":
+        raise Unavailable(f"splitting the layers over {case.num_gpus} GPUs is not built in yet")
     torch.manual_seed(SEED)
     architecture = architecture_of(case.model, workload.scale)
     model = attach(build_model(case, workload, device), case, architecture)

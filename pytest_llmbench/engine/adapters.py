@@ -25,7 +25,8 @@ def attach(model: Any, case: Case, architecture: Architecture) -> Any:
     The model in training mode, with exactly what the case trains requiring a gradient.
 
     Adapters have the model's own dtype, also where the weights under them are quantized: nothing
-    is trained in fp32. Their first values come from torch's global generator of the device.
+    is trained in fp32. Their first values come from torch's global generator of the first device,
+    and peft moves each adapter to the device of the layer under it.
 
     Returns:
         The model itself for `full`, peft's model around it for `lora`.

@@ -12,12 +12,16 @@ from torch import nn
 from pytest_llmbench.cases import Attention
 from pytest_llmbench.engine.attention import is_fallback, observed_attention
 from pytest_llmbench.engine.loop import AnyTraining
+from pytest_llmbench.engine.placement import describe
 
 __all__ = ["attention_fallback", "describe_parts"]
 
 
 def describe_parts(training: AnyTraining) -> dict[str, str]:
-    """The linear class under the adapters, the optimizer class, and the dtypes of the parameters."""
+    """
+    The linear class under the adapters, the optimizer class, the dtypes of the parameters, and which layers
+    are on which GPU if they are split.
+    """
     parts: dict[str, str] = {}
     if training.optimizer is not None:
         parts["optimizer"] = type(training.optimizer).__name__
@@ -31,6 +35,8 @@ def describe_parts(training: AnyTraining) -> dict[str, str]:
     parts["trained_dtype"] = _names(trained)
     if frozen:
         parts["frozen_dtype"] = _names(frozen)
+    if (placement := describe(training.model)) is not None:
+        parts["placement"] = placement
     return parts
 
 

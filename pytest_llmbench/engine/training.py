@@ -17,7 +17,6 @@ from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible, choose
 from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
-from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.workload import Workload
 
@@ -99,11 +98,12 @@ def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> F
     """
     Model with random weights, adapters, batches and optimizer on *device*.
 
+    With several GPUs, *device* is the first: the batches are there, and the layers on all of them.
+
     Raises:
         Unavailable: a part of the case cannot be built here.
+        DoesNotFit: the weights exceed the memory of the GPUs together.
     """
-    if case.num_gpus > 1 and device.type == "cuda":
-        raise Unavailable(f"splitting the layers over {case.num_gpus} GPUs is not built in yet")
     torch.manual_seed(SEED)
     architecture = architecture_of(case.model, workload.scale)
     model = attach(build_model(case, workload, device), case, architecture)

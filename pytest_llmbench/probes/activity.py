@@ -35,7 +35,11 @@ class DeviceActivity(msgspec.Struct, frozen=True):
     """What the GPUs did in one stretch."""
 
     busy_seconds: float
-    """Time in which at least one kernel, copy or set ran, summed over the GPUs."""
+    """
+    Time in which at least one kernel, copy or set ran, summed over the GPUs.
+
+    Of layers split over GPUs one works at a time, so that the sum, too, compares with the wall time.
+    """
     kernels: int
     synchronisations: int
     """Calls in which the host waits for the GPU; the ones of the measurement itself are left out."""

@@ -11,8 +11,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from pytest_llmbench.cases import Case  # noqa: E402
-from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
-from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
 from pytest_llmbench.measurement import Measurement  # noqa: E402
 from pytest_llmbench.metrics import METRICS  # noqa: E402
 from pytest_llmbench.protocol import Phase, Request, Surroundings  # noqa: E402
@@ -143,10 +141,3 @@ def _step_module(monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setitem(sys.modules, "measured_steps", sys.modules[__name__])
     return "measured_steps"
-
-
-def test_a_row_for_two_gpus_is_not_measured_on_one() -> None:
-    case = Case(model="qwen-72b-chat", num_gpus=2)
-
-    with pytest.raises(Unavailable, match="over 2 GPUs is not built in yet"):
-        build_fine_tuning(case, Workload(), torch.device("cuda"))

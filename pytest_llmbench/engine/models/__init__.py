@@ -27,6 +27,7 @@ from pytest_llmbench.engine.models.chatglm import chatglm
 from pytest_llmbench.engine.models.hub import ModelUnavailable
 from pytest_llmbench.engine.models.llama import llama, mistral
 from pytest_llmbench.engine.models.qwen import qwen
+from pytest_llmbench.engine.placement import Placement, balanced, device_of, free_bytes, place
 from pytest_llmbench.engine.quantization import Quantizer, quantizer
 from pytest_llmbench.workload import Scale, Workload
 
@@ -63,14 +64,19 @@ def build_model(
     """
     The case's model with its weights on *device*, quantized as the case says.
 
+    With several GPUs the layers are split over the first `case.num_gpus` that this process sees, and
+    *device* has to be the first. On the CPU there is one device, whatever the case says.
+
     Random weights are drawn on the device itself, the same ones every time, and miniatures have
-    no others. On the `meta` device weights have shapes and no memory. Attention is
-    `effective_attention(case, workload)`.
+    no others. Each GPU draws its own, so that another split gives a layer other values. On the
+    `meta` device weights have shapes and no memory. Attention is `effective_attention(case, workload)`.
 
     Raises:
         ModelUnavailable: a model of the user's own cannot be found or built.
         AttentionUnavailable: the attention cannot run here.
         QuantizationUnavailable: the quantization cannot run here.
+        Unavailable: the layers of the model cannot be told, to split them.
+        DoesNotFit: the weights exceed the memory of the GPUs together.
     """
     device = torch.device(device)
     architecture = architecture_of(case.model, workload.scale)
@@ -85,14 +91,19 @@ def build_model(
         model: Any = _BUILDERS[architecture.family](architecture, implementation(attention))
     pin_kernel(model, attention)
     backend.prepare(model)
+    placement: Placement = {"": device}
     if device.type == "meta":
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
     else:
         pretrained = case.weights == "pretrained" and workload.scale == "full"
         weights = hub.checkpoint(case.model, dtype) if pretrained else None
-        _materialise(model, weights, backend, device, dtype)
+        if case.num_gpus > 1 and device.type == "cuda":
+            placement = _over_gpus(model, case, dtype)
+        _materialise(model, weights, backend, placement, dtype)
     model.tie_weights()  # a head may be the embedding, and is apart from it until here
+    if len(placement) > 1:
+        place(model, placement)
     return model
 
 
@@ -125,21 +136,32 @@ def _check_fits(case: Case, workload: Workload, architecture: Architecture) -> N
         )
 
 
+def _over_gpus(model: Any, case: Case, dtype: torch.dtype) -> Placement:
+    model.tie_weights()  # what is tied has to stay together
+    devices = [torch.device("cuda", index) for index in range(case.num_gpus)]
+    return balanced(model, devices, free_bytes(devices), dtype, case.quantization)
+
+
 def _materialise(
-    model: nn.Module, weights: dict[str, Tensor] | None, backend: Quantizer, device: torch.device, dtype: torch.dtype
+    model: nn.Module, weights: dict[str, Tensor] | None, backend: Quantizer, placement: Placement, dtype: torch.dtype
 ) -> None:
     """Give every parameter memory and values, and move the buffers, one module at a time."""
-    generator = torch.Generator(device).manual_seed(WEIGHT_SEED)
+    devices = dict.fromkeys(placement.values())
+    generators = {
+        device: torch.Generator(device).manual_seed(WEIGHT_SEED + index) for index, device in enumerate(devices)
+    }
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
+            full_name = f"{prefix}.{name}".lstrip(".")
+            device = device_of(full_name, placement)
             values = torch.empty(parameter.shape, dtype=dtype, device=device)
             if weights is not None:
-                values.copy_(weights[f"{prefix}.{name}".lstrip(".")])
+                values.copy_(weights[full_name])
             elif values.ndim > 1:
-                values.normal_(std=WEIGHT_STD, generator=generator)
+                values.normal_(std=WEIGHT_STD, generator=generators[device])
             else:  # a bias, or the weight of a norm
                 values.fill_(0.0 if name == "bias" else 1.0)
             setattr(module, name, nn.Parameter(values))
         for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, buffer.to(device))
+            setattr(module, name, buffer.to(device_of(f"{prefix}.{name}".lstrip("."), placement)))
         backend.store(module)

@@ -15,7 +15,7 @@ from pytest_llmbench.environment import Environment
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.workload import Workload, workload_hash
 
-__all__ = ["OUTCOMES", "Evidence", "Measurement", "Outcome", "Process", "Round", "failed"]
+__all__ = ["OUTCOMES", "Evidence", "KernelShare", "Measurement", "Outcome", "Process", "Round", "failed"]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
@@ -56,6 +56,16 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     freed_segments: int | None = None
 
 
+class KernelShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the kernels of one family cost, written as `[name, launches, seconds]`."""
+
+    name: str
+    """See `probes.kernels.family`; `other` stands for all that are not listed."""
+    launches_per_sample: float
+    seconds_per_sample: float
+    """Added up over the GPUs; kernels that overlap count twice, unlike in the device-busy time."""
+
+
 class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One fresh process that measured the case once: the unit of statistics."""
 
@@ -70,6 +80,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ran: dict[str, str] = {}
     """What really ran: `attention`, `linear`, `optimizer`, `dtype`, `adapter_dtype`."""
     evidence: Evidence = Evidence()
+    kernels: tuple[KernelShare, ...] = ()
+    """Families that took most of the GPU's time, longest first."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
 

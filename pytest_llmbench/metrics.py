@@ -97,6 +97,14 @@ _ALL = (
         describe="ATen operators per sample, nested ones included.",
     ),
     Metric(
+        name="python_calls_per_sample",
+        unit="1",
+        better="lower",
+        gate="tolerance",
+        tolerance=Tolerance(0.01),
+        describe="Calls from Python code per sample, of Python and of C functions.",
+    ),
+    Metric(
         name="synchronisations_per_sample",
         unit="1",
         better="lower",

@@ -10,13 +10,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["DeviceActivity", "DeviceRecorder", "Kernel", "OperatorRecorder", "Recorder", "Split", "union_seconds"]
+from pytest_llmbench.probes.recorder import Recorder
+
+__all__ = ["DeviceActivity", "DeviceRecorder", "Kernel", "OperatorRecorder", "Split", "union_seconds"]
 
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cuStreamSynchronize", "cudaMemcpy")
 
@@ -54,30 +56,11 @@ class Split(msgspec.Struct, frozen=True):
     optimizer_step: DeviceActivity
 
 
-class Recorder:
-    """
-    A profiler that is started, told of the boundary between the two parts of a pass, and stopped.
-
-    Leaving the context stops what still runs, so that an error in the pass is the only one.
-    """
+class _Profiled(Recorder):
+    """Runs torch's profiler."""
 
     def __init__(self) -> None:
         self._running: profile | None = None
-
-    def begin(self) -> None:
-        """Before the micro-batches."""
-        raise NotImplementedError
-
-    def boundary(self) -> None:
-        """After the micro-batches, before the optimizer step."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """After the optimizer step."""
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._running is not None:
@@ -97,7 +80,7 @@ class Recorder:
         return list(profiler.profiler.kineto_results.events())
 
 
-class DeviceRecorder(Recorder):
+class DeviceRecorder(_Profiled):
     """Records the profiler's CUDA activity."""
 
     def __init__(self, synchronise: Callable[[], None]) -> None:
@@ -143,7 +126,7 @@ class DeviceRecorder(Recorder):
         )
 
 
-class OperatorRecorder(Recorder):
+class OperatorRecorder(_Profiled):
     """
     Counts operators by name, nested ones included, of the micro-batches and of the optimizer step.
 

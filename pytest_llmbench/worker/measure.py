@@ -25,8 +25,11 @@ from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
 from pytest_llmbench.engine.rounds import COUNTED_MICRO_BATCHES, Trail, counted_micro_batches, run_rounds, warm_up
 from pytest_llmbench.engine.training import build_fine_tuning
 from pytest_llmbench.measurement import Measurement, Outcome, Round
-from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder, Recorder
+from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
+from pytest_llmbench.probes.calls import CallRecorder, NotCounted
+from pytest_llmbench.probes.kernels import kernel_shares
+from pytest_llmbench.probes.recorder import Recorder
 from pytest_llmbench.protocol import Phase, Request, Surroundings
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.worker.devices import Devices
@@ -104,6 +107,8 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         kernels = _note_activity(training, devices, notes)
     with notes.phase("operators"):
         operators = _note_operators(training, notes)
+    with notes.phase("calls"):
+        _note_calls(training, devices, notes)
     if case.step is None:
         requested = effective_attention(case, workload)
         observed, fallback = attention_fallback(requested, [*kernels, *operators])
@@ -190,6 +195,7 @@ def _note_activity(training: AnyTraining, devices: Devices, notes: Notes) -> lis
     waits = micro.synchronisations * per_sample + step.synchronisations * per_step_sample
     notes.metric("synchronisations_per_sample", waits)
     notes.metric("host_bound", busy * speed)
+    notes.kernels = kernel_shares(micro, step, per_sample=per_sample, per_step_sample=per_step_sample)
     return [kernel.name for kernel in micro.by_kernel]
 
 
@@ -201,6 +207,18 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
     per_sample = _num_aten(micro) / samples + _num_aten(step) / _samples_per_step(training)
     notes.metric("operators_per_sample", per_sample)
     return list(micro)
+
+
+def _note_calls(training: AnyTraining, devices: Devices, notes: Notes) -> None:
+    """Calls from Python code per sample, from one micro-batch and one optimizer step."""
+    try:
+        recorder = CallRecorder(all_threads=devices.num_gpus > 0)
+        samples = _record(training, recorder, 1)
+    except NotCounted as error:
+        notes.metric("python_calls_per_sample", None, str(error))
+        return
+    calls = recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training)
+    notes.metric("python_calls_per_sample", calls)
 
 
 def _num_aten(operators: Counter[str]) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pytest_llmbench.measurement import Evidence, Outcome, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, Outcome, Process, Round
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.protocol import Phase
 
@@ -21,6 +21,7 @@ class Notes:
     def __init__(self, report: Callable[[Phase], None]) -> None:
         self.ran: dict[str, str] = {}
         self.rounds: tuple[Round, ...] = ()
+        self.kernels: tuple[KernelShare, ...] = ()
         self._report = report
         self.metrics: dict[str, Value] = {}
         self._missing: dict[str, str] = {}
@@ -68,5 +69,6 @@ class Notes:
             rounds=self.rounds,
             ran=dict(self.ran),
             evidence=self._evidence,
+            kernels=self.kernels,
             phase_seconds=dict(self.phase_seconds),
         )

@@ -1,0 +1,120 @@
+"""
+How many calls Python code makes in a stretch of training: the host's work, counted without noise.
+
+Wall time cannot show that a library got a few percent slower in Python; the number of calls can.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from pytest_llmbench.probes.recorder import Recorder
+
+__all__ = ["CallRecorder", "NotCounted"]
+
+
+class NotCounted(RuntimeError):
+    """Calls cannot be counted in this process; the message says why."""
+
+
+class CallRecorder(Recorder):
+    """
+    Counts calls from Python code, of Python and of C functions, in the micro-batches and in the optimizer step.
+
+    Since Python 3.12 in all threads (`sys.monitoring`); before, in the calling thread only
+    (`sys.setprofile`), which misses what autograd calls back from its thread for a GPU.
+
+    Args:
+        all_threads: whether the other threads' calls must be among them.
+
+    Raises:
+        NotCounted: they must and cannot, or another tool counts or traces already.
+    """
+
+    def __init__(self, *, all_threads: bool) -> None:
+        if all_threads and sys.version_info < (3, 12):
+            raise NotCounted("calls of autograd's threads can be counted since Python 3.12 only")
+        if sys.getprofile() is not None:
+            raise NotCounted("another profiler runs in this process")
+        self.micro_batches = 0
+        self.optimizer_step = 0
+        self._collected = gc.isenabled()
+        self._stop: Callable[[], int] | None = None
+
+    def begin(self) -> None:
+        self._collected = gc.isenabled()
+        gc.collect()
+        gc.disable()  # a collection would add the calls of finalizers, now and then
+        self._stop = _counting()
+
+    def boundary(self) -> None:
+        self.micro_batches = self._end()
+        self._stop = _counting()
+
+    def end(self) -> None:
+        self.optimizer_step = self._end()
+
+    def __exit__(self, *_: object) -> None:
+        if self._stop is not None:
+            self._end()
+        if self._collected:
+            gc.enable()
+
+    def _end(self) -> int:
+        assert self._stop is not None
+        stop, self._stop = self._stop, None
+        return stop()
+
+
+if sys.version_info >= (3, 12):
+
+    def _counting() -> Callable[[], int]:
+        """
+        Start to count; what is returned stops it and gives the number.
+
+        Raises:
+            NotCounted: a profiler is registered already.
+        """
+        monitoring = sys.monitoring
+        calls = 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        try:
+            monitoring.use_tool_id(monitoring.PROFILER_ID, "llmbench")
+        except ValueError:
+            raise NotCounted("another profiler runs in this process") from None
+        monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.CALL, count)
+        monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.CALL)
+
+        def stop() -> int:
+            monitoring.set_events(monitoring.PROFILER_ID, monitoring.events.NO_EVENTS)
+            monitoring.register_callback(monitoring.PROFILER_ID, monitoring.events.CALL, None)
+            monitoring.free_tool_id(monitoring.PROFILER_ID)
+            return calls
+
+        return stop
+
+else:
+
+    def _counting() -> Callable[[], int]:
+        """Start to count; what is returned stops it and gives the number."""
+        calls = 0
+
+        def count(frame: FrameType, event: str, arg: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count)
+
+        def stop() -> int:
+            sys.setprofile(None)
+            return calls
+
+        return stop

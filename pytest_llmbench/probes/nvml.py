@@ -205,6 +205,16 @@ class Nvml:
         energy: int = self._ask(gpu.uuid, "nvmlDeviceGetTotalEnergyConsumption")
         return energy
 
+    def compute_capability(self, gpu: Gpu) -> tuple[int, int]:
+        """
+        Major and minor, as CUDA has it.
+
+        Raises:
+            NvmlUnavailable: it does not say.
+        """
+        major, minor = self._ask(gpu.uuid, "nvmlDeviceGetCudaComputeCapability")
+        return major, minor
+
     def _call(self, name: str, *arguments: object) -> Any:
         function = getattr(self._binding, name, None)
         if function is None:
@@ -213,6 +223,8 @@ class Nvml:
             return function(*arguments)
         except self._binding.NVMLError as error:
             raise NvmlUnavailable(f"{name}: {error}", error.value) from None
+        except UnicodeDecodeError:
+            raise NvmlUnavailable(f"{name}: its answer is not UTF-8") from None
 
     def _ask(self, uuid: str, name: str, *arguments: object) -> Any:
         handle = self._handles.get(uuid)
@@ -278,6 +290,8 @@ class Nvml:
             raise NvmlUnavailable(
                 f"NVML field {field}: {self._binding.NVMLError(answer.nvmlReturn)}", answer.nvmlReturn
             )
+        if answer.valueType >= len(_VALUE_BY_TYPE):
+            raise NvmlUnavailable(f"NVML field {field}: its value is of type {answer.valueType}, which is not known")
         return int(getattr(answer.value, _VALUE_BY_TYPE[answer.valueType]))
 
 

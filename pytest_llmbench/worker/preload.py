@@ -13,8 +13,13 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from pytest_llmbench.probes.gpus import visible_gpus
+from pytest_llmbench.probes.nvml import NvmlUnavailable, open_nvml
 
 __all__ = ["preload"]
 
@@ -36,7 +41,8 @@ def preload(modules: Iterable[str]) -> str | None:
     steering = _steering()
     for name in modules:
         try:
-            importlib.import_module(name)
+            with _capability_by_nvml():
+                importlib.import_module(name)
         except Exception:  # noqa: BLE001 - whatever a broken library raises, it is the child's to report
             traceback.print_exc()
         if _cuda_initialised():
@@ -44,6 +50,43 @@ def preload(modules: Iterable[str]) -> str | None:
         if changed := sorted(variable for variable, _ in _steering() ^ steering):
             return f"importing {name} changed {', '.join(dict.fromkeys(changed))}"
     return None
+
+
+@contextmanager
+def _capability_by_nvml() -> Iterator[None]:
+    """
+    Let NVML say what GPUs can do while a library is imported.
+
+    bitsandbytes and others ask torch for it then, which initialises CUDA for an answer that NVML has too.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    by_cuda = torch.cuda.get_device_capability
+
+    def get_device_capability(device: Any = None) -> tuple[int, int]:
+        if not torch.cuda.is_initialized():
+            try:
+                with open_nvml() as nvml:
+                    return nvml.compute_capability(visible_gpus(nvml, os.environ)[_index(device)])
+            except (NvmlUnavailable, IndexError):
+                pass  # CUDA has the word then
+        capability: tuple[int, int] = by_cuda(device)
+        return capability
+
+    torch.cuda.get_device_capability = get_device_capability
+    try:
+        yield
+    finally:
+        torch.cuda.get_device_capability = by_cuda
+
+
+def _index(device: Any) -> int:
+    """Of an index, a `torch.device`, a `torch.cuda.device`, or None, for which a fresh process has 0."""
+    if isinstance(device, int):
+        return device
+    return getattr(device, "idx", None) or getattr(device, "index", None) or 0
 
 
 def _steering() -> set[tuple[str, str]]:

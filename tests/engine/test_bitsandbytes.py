@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -180,6 +181,7 @@ def test_checkpointing_changes_no_gradient(quantization: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("quantization", "bytes_per_weight"), [("bnb-nf4", 0.52), ("bnb-int8", 1.01)])
 def test_a_quantized_model_takes_the_room_of_its_codes(quantization: Any, bytes_per_weight: float) -> None:
+    gc.collect()  # models of earlier tests
     before = torch.cuda.memory_allocated()
     case = Case(model="qwen-1_8b-chat", quantization=quantization, attention="sdpa")
     model = build_model(case, Workload(), "cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -340,6 +341,7 @@ def test_the_allocator_is_that_of_a_process_without_the_library(tmp_path: Path, 
 @real
 @both
 def test_a_quantized_model_takes_the_room_of_its_codes(quantization: Any) -> None:
+    gc.collect()  # models of earlier tests
     before = torch.cuda.memory_allocated()
     case = Case(model="qwen-1_8b-chat", quantization=quantization, attention="sdpa")
     model = build_model(case, Workload(), "cuda")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import msgspec
@@ -323,6 +324,7 @@ def test_bf16_quantizes_nothing() -> None:
 
 @pytest.mark.hardware
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # said once of every profile
 @pytest.mark.parametrize("lengths", [UNPADDED, PADDED], ids=["unpadded", "padded"])
 def test_flash_attention_agrees_with_sdpa(lengths: list[int]) -> None:
     try:
@@ -344,7 +346,9 @@ def test_flash_attention_agrees_with_sdpa(lengths: list[int]) -> None:
 @pytest.mark.hardware
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_full_model_is_built_on_the_gpu_in_its_own_size() -> None:
+    gc.collect()
     torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     model = build_model(Case(model="qwen-1_8b-chat", attention="sdpa"), Workload(), "cuda")
 
-    assert torch.cuda.max_memory_allocated() == pytest.approx(2 * count_parameters(model)[1], rel=0.01)
+    assert torch.cuda.max_memory_allocated() - before == pytest.approx(2 * count_parameters(model)[1], rel=0.01)

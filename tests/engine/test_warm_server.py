@@ -98,6 +98,19 @@ def test_a_module_that_initialises_cuda_is_left_out(
 
 @pytest.mark.hardware
 @needs_gpu
+def test_a_module_that_asks_what_the_gpu_can_do_is_kept_warm(
+    warm: Callable[[Sequence[str]], Run], announced: list[str]
+) -> None:
+    run = warm(["torch", "asks_for_capability"])
+
+    process = run("gpu_capability")
+
+    assert process.ran["answer at import"] == process.ran["answer of CUDA"]
+    assert announced == []
+
+
+@pytest.mark.hardware
+@needs_gpu
 def test_a_killed_case_gives_its_gpu_memory_back(warm: Callable[[Sequence[str]], Run]) -> None:
     run = warm(["torch"])
     before = int(run("gpu_used_bytes").metrics["peak_footprint_bytes"])  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -36,6 +37,13 @@ def _sum(device: str) -> Process:
     ones = torch.ones(64, 64, device=device)
     ran = {"imported": str(IMPORTED), "pid": str(os.getpid())}
     return Process(outcome="ok", metrics={"loss_last": (ones @ ones).sum().item()}, ran=ran)
+
+
+def gpu_capability() -> Process:
+    at_import = importlib.import_module("asks_for_capability").FOUND
+    now = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    ran = {"answer at import": str(at_import), "answer of CUDA": str(now)}
+    return Process(outcome="ok", ran=ran)
 
 
 def gpu_used_bytes() -> Process:

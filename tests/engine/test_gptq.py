@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E4
 from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
 from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
 from pytest_llmbench.engine.quantization import QuantizationUnavailable, quantizer  # noqa: E402
+from pytest_llmbench.engine.quantization.gptq import Gptq  # noqa: E402
 from pytest_llmbench.engine.quantization.packing import pack, repeated  # noqa: E402
 from pytest_llmbench.engine.training import FineTuning, build_fine_tuning  # noqa: E402
 from pytest_llmbench.workload import Workload  # noqa: E402
@@ -334,6 +336,27 @@ def test_the_allocator_is_that_of_a_process_without_the_library(tmp_path: Path, 
 
     assert (built["changed"], plain["imported"]) == ([], [])
     assert built["allocator"] == plain["allocator"]
+
+
+@real
+@both
+def test_weights_are_given_up_as_soon_as_they_are_packed(monkeypatch: pytest.MonkeyPatch, quantization: Any) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def store(self: Gptq, module: nn.Module) -> None:
+        nonlocal most
+        if isinstance(module, nn.Linear):
+            alive.append(weakref.ref(module.weight))
+        real_store(self, module)
+        most = max(most, sum(reference() is not None for reference in alive))
+
+    real_store = Gptq.store
+    monkeypatch.setattr(Gptq, "store", store)
+    build_model(Case(model="qwen-7b-chat", quantization=quantization, attention="sdpa"), SMOKE, "cpu")
+
+    assert len(alive) > 8
+    assert most <= 2  # that of the layer at hand, and the head's
 
 
 @pytest.mark.hardware

@@ -63,6 +63,7 @@ class Gptq:
         place = self._places.pop(module, None)
         if place is not None:
             place.put(self._quantized(place.linear))
+            place.linear.to("meta")  # who walks over the model's modules still holds it, and must not hold its weights
 
     @torch.no_grad()
     def _quantized(self, linear: nn.Linear) -> nn.Module:

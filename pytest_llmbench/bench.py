@@ -11,20 +11,12 @@ import pytest
 
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.gate import Gate
+from pytest_llmbench.gate import Gate, RowName
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.results import Result
 
-__all__ = ["Llmbench", "RowName", "row_name"]
-
-
-class RowName(NamedTuple):
-    """Under which name a test's result is stored."""
-
-    nodeid: str
-    table: str
-    row: str
+__all__ = ["Llmbench", "row_name"]
 
 
 def row_name(item: pytest.Item) -> RowName:
@@ -109,9 +101,17 @@ class Llmbench:
         """
         taken = next((one for one in self._measured if one.measurement is measurement), _Taken(measurement, 0.0, ""))
         name = self._name._replace(row=(row or self._name.row) + taken.row_suffix)
-        result = self._gate.check(*name, measurement, taken.seconds)
+        more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
+        result = self._gate.check(name, measurement, taken.seconds, more)
         self._on_result(result)
         if result.decision == "fail":
             pytest.fail(result.message, pytrace=False)
         if result.decision == "skip":
             pytest.skip(result.message)
+
+    def _more(self, case: Case, count: int) -> Measurement:
+        self._progress.start(f"{self._name.table}[{self._name.row}], {count} more")
+        try:
+            return self._gate.fresh(case, count, self._progress.phase)
+        finally:
+            self._progress.end()

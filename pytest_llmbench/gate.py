@@ -19,17 +19,28 @@ from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.baselines.update import RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor
-from pytest_llmbench.judge.compare import judge
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.looks import Plan, next_step
 from pytest_llmbench.judge.sentence import failure_sentence
+from pytest_llmbench.judge.validity import why_invalid
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.measurement import Measurement, joined
 from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.options import Settings
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.results import Decision, Result
 from pytest_llmbench.workload import Workload
 
-__all__ = ["Gate"]
+__all__ = ["MOST_TRIES", "Gate", "More", "RowName"]
+
+MOST_TRIES = 3
+"""So often a process is measured that its evidence makes invalid, before the row is."""
+
+AUTO_PROCESSES, AUTO_LOOKS = 9, 2
+"""Of a row under `--llmbench-processes=auto`: one that screens, and two shares of four if it is suspect."""
+
+More = Callable[[int], Measurement]
+"""Measures so many fresh processes of a case."""
 
 
 class _Decided(NamedTuple):
@@ -38,6 +49,14 @@ class _Decided(NamedTuple):
     decision: Decision
     message: str = ""
     recorded: bool = False
+
+
+class RowName(NamedTuple):
+    """Under which name a test's result is stored."""
+
+    nodeid: str
+    table: str
+    row: str
 
 
 class Gate:
@@ -49,8 +68,12 @@ class Gate:
         workload: how every case is measured.
         executor: what runs the cases; closed with the gate.
         tolerances: those of the command line and the ini file, by metric.
+        announce: called with a sentence when a process has to be measured again.
         resumed: results of an earlier run that need no measuring; of two for one case the later counts.
     """
+
+    num_rows: int = 1
+    """Rows of this run that may raise a false alarm; set once they are known."""
 
     def __init__(
         self,
@@ -59,6 +82,7 @@ class Gate:
         executor: Executor,
         *,
         tolerances: Mapping[str, Tolerance],
+        announce: Callable[[str], None] = lambda _: None,
         resumed: Iterable[Result] = (),
     ) -> None:
         self.workload = workload
@@ -66,7 +90,16 @@ class Gate:
         self.executor = executor
         self._settings = settings
         self._tolerances = tolerances
+        self._announce = announce
+        self._budget = settings.budget_seconds
         self._resumed = {(result.nodeid, result.measurement.case): result.measurement for result in resumed}
+
+    @property
+    def plan(self) -> Plan:
+        """How many processes a row gets."""
+        if self._settings.processes == "auto":
+            return Plan(max_processes=AUTO_PROCESSES, looks=AUTO_LOOKS, cases=self.num_rows)
+        return Plan(max_processes=self._settings.processes, screen=self._settings.processes, cases=self.num_rows)
 
     def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> tuple[Measurement, float]:
         """
@@ -84,46 +117,101 @@ class Gate:
         if resumed is not None and _is_reusable(resumed, self.workload):
             return resumed, 0.0
         started = time.monotonic()
-        measurement = self.executor.run(Request(case=case, workload=self.workload), on_phase)
+        measurement = self.fresh(case, self.plan.screen, on_phase)
         return measurement, time.monotonic() - started
 
-    def check(self, nodeid: str, table: str, row: str, measurement: Measurement, seconds: float) -> Result:
+    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Measurement:
+        """
+        *count* fresh processes of the case, or up to the first that does not end well.
+
+        Raises:
+            NotMeasurable, SetupError: as `measure`.
+        """
+        measurement = self._valid(case, on_phase)
+        for _ in range(count - 1):
+            if measurement.outcome != "ok":
+                break
+            measurement = joined(measurement, self._valid(case, on_phase))
+        return measurement
+
+    def check(self, name: RowName, measurement: Measurement, seconds: float, more: More | None = None) -> Result:
         """
         Judge a measurement and, if the run is to do so, make it the baseline.
 
         A baseline that cannot be read or written fails the row, and its measurement is not lost.
+
+        Args:
+            more: measures fresh processes where the plan asks for them; without it the measurement is all there is.
         """
+        started = time.monotonic()
         try:
-            against = self.store.find(measurement, table, row)
+            against = self.store.find(measurement, name.table, name.row)
         except BaselineError as error:
             verdict = RowVerdict(status="inconclusive", reason=f"its baseline cannot be read: {error}")
             decided = _Decided("fail", str(error))
         else:
-            verdict = judge(measurement, against, self._tolerances)
-            decided = self._decide(row, verdict, measurement, has_baseline=against is not None)
+            measurement, verdict = self._settled(measurement, against, more)
+            decided = self._decide(name.row, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict):
-                decided = self._record((table, row), measurement, why, decided)
+                decided = self._record((name.table, name.row), measurement, why, decided)
         return Result(
-            nodeid=nodeid,
-            table=table,
-            row=row,
+            nodeid=name.nodeid,
+            table=name.table,
+            row=name.row,
             measurement=measurement,
             verdict=verdict,
             decision=decided.decision,
             message=decided.message,
             recorded=decided.recorded,
-            seconds=seconds,
+            seconds=seconds + (time.monotonic() - started if seconds else 0.0),
         )
 
     def close(self) -> None:
         """End every measuring process."""
         self.executor.close()
 
+    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Measurement:
+        """One process, measured again while its evidence speaks against it; after the last try it is invalid."""
+        tries = 0
+        while True:
+            measurement = self.executor.run(Request(case=case, workload=self.workload), on_phase)
+            process = measurement.processes[-1]
+            reason = why_invalid(process, shared=self._settings.shared_gpu)
+            if reason is None:
+                return measurement
+            tries += 1
+            self._announce(f"{case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
+            if tries == MOST_TRIES:
+                process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
+                return msgspec.structs.replace(measurement, processes=(process,))
+
+    def _settled(
+        self, measurement: Measurement, against: Reference | None, more: More | None
+    ) -> tuple[Measurement, RowVerdict]:
+        """The verdict on *measurement*, or on the fresh processes that the plan has it confirmed by."""
+        plan = self.plan
+        screening = judge(measurement, against, self._tolerances, alpha=plan.alpha)
+        looks: list[RowVerdict] = []
+        step = next_step(plan, screening)
+        while step.verdict is None and more is not None:
+            if self._budget is not None and self._budget <= 0:
+                return measurement, _unconfirmed((screening, *looks)[-1])
+            started = time.monotonic()
+            taken = more(step.processes)
+            if self._budget is not None:
+                self._budget -= time.monotonic() - started
+            measurement = joined(measurement, taken) if looks else taken
+            looks.append(judge(measurement, against, self._tolerances, alpha=plan.alpha))
+            step = next_step(plan, screening, looks)
+        return measurement, step.verdict or screening
+
     def _decide(self, row: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:
             return _Decided("skip", f"unavailable: {measurement.reason}")
         if verdict.failed:
             return _Decided("fail", failure_sentence(row, verdict))
+        if verdict.undecided:
+            return _Decided("pass", failure_sentence(row, verdict))
         if verdict.status != "no baseline":
             return _Decided("pass")
         hint = f"{row}: {verdict.reason}; record one with --llmbench-update=missing"
@@ -145,6 +233,11 @@ class Gate:
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         return _Decided("pass", f"recorded in {_short(path)}", recorded=True)
+
+
+def _unconfirmed(verdict: RowVerdict) -> RowVerdict:
+    reason = f"not confirmed, the time of --llmbench-budget is used up: {verdict.reason}"
+    return msgspec.structs.replace(verdict, status="inconclusive", undecided=True, reason=reason)
 
 
 def _is_reusable(measurement: Measurement, workload: Workload) -> bool:

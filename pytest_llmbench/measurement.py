@@ -15,7 +15,7 @@ from pytest_llmbench.environment import Environment
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.workload import Workload, workload_hash
 
-__all__ = ["OUTCOMES", "Evidence", "KernelShare", "Measurement", "Outcome", "Process", "Round", "failed"]
+__all__ = ["OUTCOMES", "Evidence", "KernelShare", "Measurement", "Outcome", "Process", "Round", "failed", "joined"]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
@@ -125,3 +125,13 @@ def failed(
     return Measurement(
         case=case, workload=workload, environment=environment, processes=(process,), measured_at=measured_at
     )
+
+
+def joined(first: Measurement, second: Measurement) -> Measurement:
+    """
+    The processes of two measurements of one case in one session, dated as the second.
+
+    Kernels are kept of the last process only: they differ by little, and take most of the room.
+    """
+    earlier = tuple(msgspec.structs.replace(process, kernels=()) for process in first.processes)
+    return msgspec.structs.replace(second, processes=(*earlier, *second.processes))

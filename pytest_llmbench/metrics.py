@@ -39,14 +39,20 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     better: Literal["higher", "lower", "same"]
     """Where an improvement lies; `same` where any move is a regression."""
-    gate: Literal["tolerance", "exact", "advisory"]
+    gate: Literal["statistical", "tolerance", "exact", "advisory"]
     """
-    `tolerance` fails beyond the tolerance; `exact` does so too across environments but demands
-    equality within one; `advisory` is shown and never fails.
+    `statistical` fails on what its noise cannot explain, see `judge.compare`; `tolerance` fails
+    beyond the tolerance; `exact` does so too across environments but demands equality within one;
+    `advisory` is shown and never fails.
     """
-    tolerance: Tolerance
-    host_bound_tolerance: Tolerance | None = None
-    """Used instead when the row is bound by Python and kernel launches, whose noise is wider."""
+    tolerance: Tolerance = Tolerance()
+    """None for a statistical metric: one that a user sets takes the place of the statistics."""
+    jitter: float = 0.0
+    """Of an exact metric: how far it may move within one environment all the same, in its own unit."""
+    smallest_effect: float = 0.0
+    """Of a statistical metric: the least relative change that matters, as a fraction."""
+    margin: float = 0.0
+    """Of a statistical metric: it is unchanged if it surely moved by less than this, as a fraction."""
     describe: str
     """One sentence for the documentation and `--help`."""
 
@@ -59,9 +65,9 @@ _ALL = (
         name="samples_per_second",
         unit="1/s",
         better="higher",
-        gate="tolerance",
-        tolerance=Tolerance(0.05),
-        host_bound_tolerance=Tolerance(0.5),
+        gate="statistical",
+        smallest_effect=0.01,
+        margin=0.025,
         describe="Samples of the measured rounds over their wall time.",
     ),
     Metric(
@@ -76,8 +82,9 @@ _ALL = (
         name="device_busy_seconds_per_sample",
         unit="s",
         better="lower",
-        gate="tolerance",
-        tolerance=Tolerance(0.02),
+        gate="statistical",
+        smallest_effect=0.003,
+        margin=0.015,
         describe="Union of kernel, copy and set intervals on the GPU, per sample.",
     ),
     Metric(
@@ -142,6 +149,7 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=Tolerance(0.005, 64 * MIB),
+        jitter=MIB,
         describe="Peak of live tensors from load to end, per GPU.",
     ),
     Metric(
@@ -150,6 +158,7 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=Tolerance(0.005, 64 * MIB),
+        jitter=MIB,
         describe="Peak of live tensors within the measured rounds, per GPU.",
     ),
     Metric(

@@ -60,6 +60,17 @@ OPTIONS = (
         choices=("step", "trainer"),
     ),
     Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
+    Option(
+        "processes",
+        "fresh processes that measure each case and are judged together. auto: one, and up to eight more for a row "
+        "that looks worse or is not known to be the same, which fails only if those confirm it",
+        default="1",
+        metavar="N|auto",
+    ),
+    Option(
+        "budget", "minutes that the confirming processes of --llmbench-processes=auto may take in all", metavar="MIN"
+    ),
+    Option("shared-gpu", "other programs may use the GPU: that does not make a measurement invalid", kind="flag"),
     Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
     Option("baselines", "folder of the baselines", default="baselines", metavar="DIR"),
     Option(
@@ -88,6 +99,7 @@ OPTIONS = (
         metavar="FILE",
     ),
     Option("resume", "continue the run that wrote FILE: its rows are judged again, not measured", metavar="FILE"),
+    Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
     Option("strict", "fail a run in which no case was measured", kind="flag"),
     Option(
         "inject",
@@ -105,6 +117,9 @@ class Settings:
     device: Literal["auto", "cuda", "cpu"]
     loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
+    processes: int | Literal["auto"]
+    budget_seconds: float | None
+    shared_gpu: bool
     timeout_seconds: float
     baselines: Path
     update: Literal["missing", "failing", "moved", "all"] | None
@@ -113,6 +128,7 @@ class Settings:
     tolerances: tuple[str, ...]
     results: Path | None
     resume: Path | None
+    html: Path | None
     strict: bool
     injection: str | None
 
@@ -155,8 +171,11 @@ def resolve(config: pytest.Config) -> Settings:
         scale=given["scale"].value,
         device=given["device"].value,
         loop=given["loop"].value or None,
-        samples=_samples(given["samples"]),
-        timeout_seconds=_seconds(given["timeout"]),
+        samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
+        processes="auto" if given["processes"].value == "auto" else _count(given["processes"], "processes", "auto"),
+        budget_seconds=60 * _duration(given["budget"], "minutes") if given["budget"].value else None,
+        shared_gpu=bool(given["shared-gpu"].value),
+        timeout_seconds=_duration(given["timeout"], "seconds"),
         baselines=_path(config, given["baselines"]),
         update=given["update"].value or None,
         reason=given["reason"].value or None,
@@ -164,6 +183,7 @@ def resolve(config: pytest.Config) -> Settings:
         tolerances=tuple(given["tolerance"].value),
         results=_path(config, given["results"]) if given["results"].value else None,
         resume=_path(config, given["resume"]) if given["resume"].value else None,
+        html=_path(config, given["html"]) if given["html"].value else None,
         strict=bool(given["strict"].value),
         injection=given["inject"].value or None,
     )
@@ -205,20 +225,18 @@ def _path(config: pytest.Config, given: _Given) -> Path:
     return Path(base / given.value)
 
 
-def _samples(given: _Given) -> int | Literal["full"]:
+def _count(given: _Given, what: str, otherwise: str) -> int:
     text: str = given.value
-    if text == "full":
-        return "full"
     if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
         return int(text)
-    raise pytest.UsageError(f"{given.told}: give a number of samples above 0, or 'full'")
+    raise pytest.UsageError(f"{given.told}: give a number of {what} above 0, or {otherwise!r}")
 
 
-def _seconds(given: _Given) -> float:
+def _duration(given: _Given, unit: str) -> float:
     try:
-        seconds = float(given.value)
+        duration = float(given.value)
     except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e9:
-        raise pytest.UsageError(f"{given.told}: give a number of seconds above 0")
-    return seconds
+        duration = -1.0
+    if not 0 < duration < 1e9:
+        raise pytest.UsageError(f"{given.told}: give a number of {unit} above 0")
+    return duration

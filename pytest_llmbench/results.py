@@ -4,8 +4,11 @@ The results of a run: one JSON line per judged case, appended as it comes, read 
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
@@ -53,7 +56,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def latest(results: Iterable[Result]) -> tuple[Result, ...]:
     """The last result of each row of each test, which is the one that counts, in the order of their first."""
-    return tuple({(result.nodeid, result.table, result.row): result for result in results}.values())
+    return tuple({_row_of(result): result for result in results}.values())
+
+
+def _row_of(result: Result) -> tuple[str, str, str]:
+    return result.nodeid, result.table, result.row
 
 
 class ResultLog:
@@ -70,7 +77,7 @@ class ResultLog:
 
     def __init__(self, path: Path, known: Iterable[Result] = ()) -> None:
         self.path = path
-        self._known = [msgspec.structs.replace(result, seconds=0.0) for result in latest(known)]
+        self._known = {_row_of(result): msgspec.structs.replace(result, seconds=0.0) for result in known}
         self._made = not path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +104,7 @@ class ResultLog:
         Raises:
             ResultError: the line could not be written.
         """
-        if not result.seconds and result in self._known:
+        if not result.seconds and self._known.get(_row_of(result)) == result:
             return
         line = msgspec.json.encode(result) + b"\n"
         try:
@@ -123,18 +130,34 @@ def read_results(path: Path) -> tuple[Result, ...]:
         ResultError: the file cannot be read, or a line is not a result of a known format.
     """
     try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR):  # /dev/zero never ends, and a pipe may never begin
+            raise ResultError(f"{path}: results cannot be read: it is not a file")
         *lines, rest = path.read_bytes().split(b"\n")
     except OSError as error:
         raise ResultError(f"{path}: results cannot be read: {error.strerror}") from error
     if not _is_torn(rest):
         lines.append(rest)
-    return tuple(_decoded(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+    with _collector_off():
+        return tuple(_decoded(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Looking for garbage among thousands of new values takes twice as long as decoding them, and finds none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _decoded(line: bytes, path: Path, number: int) -> Result:
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
 
 
@@ -142,7 +165,7 @@ def _is_torn(rest: bytes) -> bool:
     """Whether what follows the last newline is the beginning of a result, and not all of one."""
     try:
         _decoder.decode(rest)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return bool(rest) and rest.startswith(_START[: len(rest)])
     return False
 
@@ -154,7 +177,7 @@ class _Format(msgspec.Struct):
 def _newer(line: bytes) -> str | None:
     try:
         found = msgspec.json.decode(line, type=_Format).format
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     if found > FORMAT:
         return f"has format {found}, this pytest-llmbench reads up to {FORMAT}; upgrade pytest-llmbench"
@@ -163,4 +186,6 @@ def _newer(line: bytes) -> str | None:
 
 _START = b'{"format":'
 """The first bytes of every line that `ResultLog` writes."""
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: no such value, not UTF-8, nested without end."""
 _decoder = msgspec.json.Decoder(Result)

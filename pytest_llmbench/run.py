@@ -13,15 +13,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pytest_llmbench.baselines.file import BaselineError
+from pytest_llmbench.baselines.published import PublishedError, load_published
 from pytest_llmbench.bench import Llmbench, row_name
 from pytest_llmbench.executors import Executor
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.gate import Gate
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.options import Settings, resolve
+from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
+from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.reports.screen import Screen
-from pytest_llmbench.reports.summary import not_run, totals
+from pytest_llmbench.reports.summary import common_shifts, not_run, totals, undecided
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
@@ -64,10 +68,14 @@ class Run:
             tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):
             written = read_results(settings.resume) if settings.resume else ()
+        if settings.html and (missing := why_unavailable()):
+            raise pytest.UsageError(f"--llmbench-html: {missing}")
         workload = _workload(settings)
         executor = self._executor(workload)
         self._resumed = self._still_true(written, executor)
-        self.gate = Gate(settings, workload, executor, tolerances=tolerances, resumed=self._resumed)
+        self.gate = Gate(
+            settings, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
+        )
         self._log = None if self._is_worker else _open_log(settings, config.rootpath, written)
 
     def header(self) -> list[str]:
@@ -89,6 +97,7 @@ class Run:
     def expect(self, items: Iterable[pytest.Item]) -> None:
         """Count the tests that are going to measure."""
         self._progress.total = sum(_uses_llmbench(item) for item in items)
+        self.gate.num_rows = max(1, self._progress.total)
 
     def bench(self, item: pytest.Item) -> Llmbench:
         """The fixture's value for one test."""
@@ -146,12 +155,32 @@ class Run:
             text = render(report_tables(self.results), width=reporter._tw.fullwidth, color=reporter._tw.hasmarkup)
             for line in text.splitlines():
                 reporter._tw.line(line)
-        for line in (*self._announcements, *not_run(self.gate.store, self.results)):
+        said = (*common_shifts(self.results), *undecided(self.results), *not_run(self.gate.store, self.results))
+        for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
         where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""
         reporter.write_line(f"llmbench: {totals(self.results)}{where}")
         if nothing:
             reporter.write_line(f"llmbench: {nothing}", red=True)
+
+    def _write_reports(self) -> Iterator[str]:
+        """Write what was asked for beside the terminal's tables; where it went, or why it did not."""
+        if (told := write_step_summary(self.results, os.environ)) is not None:
+            yield told
+        if (path := self._settings.html) is None:
+            return
+        store = self.gate.store
+        try:
+            name = self._log.path.stem if self._log else "this run"
+            page = html_report(
+                [ResultFile(name, tuple(self.results))], store=store, published=load_published(store.root)
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page, encoding="utf-8")
+        except (OSError, BaselineError, PublishedError) as error:
+            yield f"{path}: no report: {error}"
+        else:
+            yield f"report {_relative(path)}"
 
     def announce(self, sentence: str) -> None:
         """Say at once what the user should know, and again at the end, once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -18,6 +18,7 @@ from pytest_llmbench.baselines.strict import Place, first_flaw, parse
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference
+from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import METRICS, Tolerance, Value
 from pytest_llmbench.workload import WORKLOAD_VERSION, Workload, workload_hash
@@ -83,10 +84,19 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     recorded_because: str
     tolerances: dict[str, Tolerance] = {}
     """By metric; written by hand, kept when the row is recorded again."""
+    noise: dict[str, Noise] = {}
+    """By statistical metric; written by `llmbench calibrate`, kept when the row is recorded again."""
     processes: Annotated[tuple[Process, ...], msgspec.Meta(min_length=1)]
 
     @classmethod
-    def of(cls, measurement: Measurement, *, because: str, tolerances: Mapping[str, Tolerance] | None = None) -> Self:
+    def of(
+        cls,
+        measurement: Measurement,
+        *,
+        because: str,
+        tolerances: Mapping[str, Tolerance] | None = None,
+        noise: Mapping[str, Noise] | None = None,
+    ) -> Self:
         """
         Raises:
             ValueError: what is no baseline: outcome other than `ok` and `oom`, or no environment.
@@ -106,6 +116,7 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             recorded_at=measurement.measured_at,
             recorded_because=because,
             tolerances=dict(tolerances or {}),
+            noise=dict(noise or {}),
             processes=measurement.processes,
         )
 
@@ -138,12 +149,13 @@ class BaselineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return Reference(
             measurement=row.measurement(self.environments[row.environment]),
             tolerances=row.tolerances,
+            noise=row.noise,
             workload_version=row.workload_version,
         )
 
     def with_row(self, name: str, row: BaselineRow, environment: Environment) -> Self:
         """A copy with *row* added or replaced, without the environments that no row needs any more."""
-        rows = {**self.rows, name: row}
+        rows = dict(sorted({**self.rows, name: row}.items()))
         environments = {**self.environments, row.environment: environment}
         needed = {stored.environment for stored in rows.values()}
         kept = {key: value for key, value in environments.items() if key in needed}
@@ -155,22 +167,31 @@ def environment_key(environment: Environment) -> str:
     return hashlib.sha256(msgspec.json.encode(environment, order="deterministic")).hexdigest()[:8]
 
 
-def encode(file: BaselineFile) -> bytes:
+def encode(file: BaselineFile, *, decoded: Set[str] = frozenset()) -> bytes:
     """
     Rows and environments by name, fields as declared, indented, floats in their shortest exact form.
+
+    Args:
+        decoded: rows that are as `decode` gave them, which need no second look: a long file takes a
+            tenth of the time so.
 
     Raises:
         BaselineError: a value that `decode` would refuse, so that nothing unreadable is ever stored.
     """
     path = Path(f"{file.table}.json")
-    if flaw := first_flaw(msgspec.to_builtins(file)):
+    new = {name: row for name, row in file.rows.items() if name not in decoded}
+    unproven = msgspec.structs.replace(file, rows=new)
+    if flaw := first_flaw(msgspec.to_builtins(unproven)):
         raise BaselineError(flaw.sentence, path, flaw.place)
+    decode(_text(unproven), path)
+    return _text(file)
+
+
+def _text(file: BaselineFile) -> bytes:
     ordered = msgspec.structs.replace(
         file, environments=dict(sorted(file.environments.items())), rows=dict(sorted(file.rows.items()))
     )
-    data = msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
-    decode(data, path)
-    return data
+    return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
 
 
 def decode(data: bytes, path: Path) -> BaselineFile:
@@ -216,11 +237,14 @@ class _Edited(msgspec.Struct):
 
     processes: list[_EditedProcess]
     tolerances: dict[str, Any] = {}
+    noise: dict[str, Any] = {}
 
     def by_metric(self) -> Iterator[tuple[Place, Any, Any]]:
         """Place within the row, value, and the type it must have."""
         for name, value in self.tolerances.items():
             yield ("tolerances", name), value, Tolerance
+        for name, value in self.noise.items():
+            yield ("noise", name), value, Noise
         for index, process in enumerate(self.processes):
             for name, value in process.metrics.items():
                 yield ("processes", index, "metrics", name), value, Value
@@ -230,6 +254,8 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
     for inner, value, kind in _convert(raw, _Edited, path, place).by_metric():
         _check_metric(str(inner[-1]), path, (*place, *inner))
         _convert(value, kind, path, (*place, *inner))
+        if kind is Noise and METRICS[str(inner[-1])].gate != "statistical":
+            raise BaselineError(f"is not judged by its noise; {_RECORD}", path, (*place, *inner))
     row = _convert(raw, BaselineRow, path, place)
     current = row.workload_version == WORKLOAD_VERSION
     if current and row.workload_hash != workload_hash(row.case, row.workload):

@@ -86,5 +86,5 @@ def _load(path: Path) -> PublishedTable:
 def _decode(content: bytes | msgspec.Raw, kind: type[_T], *, where: str) -> _T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PublishedError(f"{where}: {error}; correct it, or restore the file as it was released") from error

@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
+import msgspec
 
 from pytest_llmbench.baselines.file import BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.baselines.update import RefusedUpdate, why_refused
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference
+from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.workload import Scale
 
 __all__ = ["BaselineStore", "folder_name", "read_bytes"]
 
+MAX_BYTES = 64 * 2**20
+"""Ten thousand rows take less; what is larger is not read."""
 LOCK_SECONDS = 60.0
 """A writer holds the lock for milliseconds; one that waits this long never gets it."""
 
@@ -44,6 +49,12 @@ def read_bytes(path: Path) -> bytes | None:
         BaselineError: it is there and cannot be read.
     """
     try:
+        found = path.stat()
+        if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # /dev/zero never ends
+            raise BaselineError("cannot be read: it is not a file", path)
+        if found.st_size > MAX_BYTES:
+            size = f"{found.st_size / 2**20:.0f} MiB"
+            raise BaselineError(f"has {size}, and no baseline has more than {MAX_BYTES // 2**20} MiB", path)
         return path.read_bytes()
     except FileNotFoundError:
         return None
@@ -101,7 +112,7 @@ class BaselineStore:
 
     def record(self, table: str, row: str, measurement: Measurement, because: str) -> Path:
         """
-        Store *measurement* as the baseline of the row; the row's own tolerances and all other rows stay.
+        Store *measurement* as the baseline of the row; the row's own tolerances and noise, and all other rows, stay.
 
         Args:
             because: why, for those who read the file later.
@@ -122,10 +133,37 @@ class BaselineStore:
             raise BaselineError(f"row name {row!r} is not 1 to 200 printable characters", path)
         with self._locked(path):
             file = self.load(folder, table) or BaselineFile(table=table)
-            kept = file.rows[row].tolerances if row in file.rows else None
-            stored = BaselineRow.of(measurement, because=because, tolerances=kept)
-            _replace(path, encode(file.with_row(row, stored, measurement.environment)))
+            kept = file.rows.get(row)
+            stored = BaselineRow.of(
+                measurement,
+                because=because,
+                tolerances=kept.tolerances if kept else None,
+                noise=kept.noise if kept else None,
+            )
+            self._write(path, file, row, stored, measurement.environment)
         return path
+
+    def calibrate(self, folder: str, table: str, row: str, noise: Mapping[str, Noise]) -> Path:
+        """
+        Give a stored row its own noise, by metric; nothing else of it changes.
+
+        Raises:
+            BaselineError: there is no such row, or the file cannot be written.
+        """
+        path = self._path(folder, table)
+        with self._locked(path):
+            file = self.load(folder, table)
+            if file is None or row not in file.rows:
+                raise BaselineError(f"there is no row {row!r} to calibrate", path)
+            stored = msgspec.structs.replace(file.rows[row], noise=dict(noise))
+            self._write(path, file, row, stored, file.environments[stored.environment])
+        return path
+
+    def _write(self, path: Path, file: BaselineFile, row: str, stored: BaselineRow, environment: Environment) -> None:
+        changed = file.with_row(row, stored, environment)
+        data = encode(changed, decoded=file.rows.keys() - {row})
+        _replace(path, data)
+        self._decoded[path] = (data, changed)
 
     def _path(self, folder: str, table: str) -> Path:
         for kind, name in (("folder", folder), ("table", table)):
@@ -139,9 +177,12 @@ class BaselineStore:
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
         """One lock for the whole root, so that a repository has one such file to ignore."""
+        lock = self.root / ".lock"
+        if lock.is_symlink():  # releases of filelock before 3.20.1 empty the file it leads to
+            raise BaselineError("is a symbolic link, which a lock must not be; remove it", lock)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.root / ".lock", timeout=LOCK_SECONDS):
+            with filelock.FileLock(lock, timeout=LOCK_SECONDS):
                 yield
         except filelock.Timeout as error:
             raise BaselineError(f"another process has kept {error.lock_file} for {LOCK_SECONDS:.0f} s", path) from error
@@ -153,12 +194,13 @@ def _replace(path: Path, data: bytes) -> None:
     """All of *data* or nothing, whatever is killed when. The caller holds the lock."""
     new = path.with_name(f".{path.name}.new")
     try:
-        with new.open("wb") as stream:
+        new.unlink(missing_ok=True)  # left by a killed writer, or a link that leads elsewhere
+        with new.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         new.replace(path)
-    except OSError:
+    except BaseException:  # Ctrl-C too
         with suppress(OSError):
             new.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""Why a row failed, in the words of a test report."""
+"""Why a row failed, or is open, in the words of a test report."""
 
 from __future__ import annotations
 
@@ -16,29 +16,37 @@ _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same":
 
 def failure_sentence(row_id: str, verdict: RowVerdict) -> str:
     """
-    One line for each metric that failed, or one for the row, and which packages are new since the baseline.
+    One line for each metric that failed, or one for the row; where the difference sits; which packages are new.
+
+    Of a row that noise leaves open, the metrics that are, and what would settle them.
 
     >>> failure_sentence("qwen-7b-chat", verdict)  # doctest: +SKIP
-    'qwen-7b-chat: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (limit +2.0 %), lower
-    is better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft, driver unchanged.'
+    'qwen-7b-chat: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (95 % interval +8.9 % to
+    +11.2 %, limit +2.6 %), lower is better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft,
+    driver unchanged.'
     """
-    failed = [metric for metric in verdict.metrics if metric.gates and metric.status in ("regressed", "inconclusive")]
-    # What regressed first: it is what a reader acts on.
-    failed.sort(key=lambda metric: metric.status == "inconclusive")
-    told = [_metric_text(metric) for metric in failed] or [verdict.reason]
+    told = [_metric_text(metric) for metric in _to_tell(verdict)] or [verdict.reason]
     lines = [f"{row_id}: {text.rstrip('.')}." for text in told]
-    packages = _packages_text(verdict)
-    if packages and len(lines) == 1:
-        return f"{lines[0]} {packages}"
-    return "\n".join([*lines, packages] if packages else lines)
+    aside = [f"{verdict.explanation}."] if verdict.explanation else []
+    aside += filter(None, [_packages_text(verdict)])
+    return "\n".join([*lines, *aside]) if len(lines) > 1 else " ".join([*lines, *aside])
+
+
+def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:
+    """What regressed first: it is what a reader acts on. What is merely open is told of a row that is."""
+    gating = [metric for metric in verdict.metrics if metric.gates]
+    regressed = [metric for metric in gating if metric.status == "regressed"]
+    open_or_lost = [metric for metric in gating if metric.status == "inconclusive"]
+    return regressed + [metric for metric in open_or_lost if metric.undecided <= verdict.undecided]
 
 
 def _metric_text(verdict: MetricVerdict) -> str:
     where = verdict.metric if verdict.device is None else f"{verdict.metric} of GPU {verdict.device}"
-    if verdict.status == "inconclusive":
+    if verdict.status == "inconclusive" and not verdict.undecided:
         return f"{where} inconclusive, {verdict.reason}"
     metric = METRICS[verdict.metric]
-    return f"{where} {_move_text(metric, verdict)}, {_limit_text(verdict)}, {_DIRECTIONS[metric.better]}"
+    told = f"{where} {_move_text(metric, verdict)}, {_limit_text(verdict)}, {_DIRECTIONS[metric.better]}"
+    return f"{told}: {verdict.reason}" if verdict.undecided else told
 
 
 def _move_text(metric: Metric, verdict: MetricVerdict) -> str:
@@ -68,7 +76,11 @@ def _limit_text(verdict: MetricVerdict) -> str:
     if verdict.limit == 0:
         return f"{change} (limit 0, {verdict.reason})"
     # The limit on the side to which it moved.
-    return f"{change} (limit {percent(math.copysign(verdict.limit, verdict.change))})"
+    limit = f"limit {percent(math.copysign(verdict.limit, verdict.change))}"
+    if verdict.interval is None:
+        return f"{change} ({limit})"
+    low, high = map(percent, verdict.interval)
+    return f"{change} (95 % interval {low} to {high}, {limit})"
 
 
 def _packages_text(verdict: RowVerdict) -> str:

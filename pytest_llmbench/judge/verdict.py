@@ -25,7 +25,21 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
     change: float | None = None
     """Relative to the baseline, positive for a larger value; None without a baseline other than 0."""
     limit: float | None = None
-    """How far `change` may be from 0 on either side; 0 demands equality, None as for `change`."""
+    """
+    How far `change` may be from 0 on either side; 0 demands equality, None as for `change`.
+
+    Of a metric that is judged by its noise: the least change that these processes could prove.
+    """
+    interval: tuple[float, float] | None = None
+    """95 % confidence interval of `change`; None for a metric whose noise is not known."""
+    detectable: float | None = None
+    """The change for the worse that these processes notice in nine of ten cases; None as for `interval`."""
+    p_value: float | None = None
+    """Chance that noise alone looks this much worse, one-sided; None for a metric that is not judged by its noise."""
+    processes_needed: int | None = None
+    """Of an inconclusive one: how many would settle it, as `reason` says; None where no number would."""
+    undecided: bool = False
+    """Whether it is inconclusive for its noise alone: it was measured, and more processes may decide."""
     device: int | None = None
     """The worst device, where there are several."""
     gates: bool
@@ -45,9 +59,19 @@ class RowVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Names that are on both sides and the same on both."""
     differing: tuple[str, ...] = ()
     """What makes the two not comparable: `device`, `case.max_length`, `workload.samples`, ..."""
+    undecided: bool = False
+    """Whether it is inconclusive for noise alone: nothing is known to be bad, and more processes may decide."""
+    processes_needed: int | None = None
+    """The most that one of its undecided metrics needs; None where there is none, or no number would do."""
+    explanation: str = ""
+    """Where the difference sits, in words: GPU or host side, kernels, counts, memory; empty without one."""
     reason: str
 
     @property
     def failed(self) -> bool:
-        """Whether a test of this row fails; what `no baseline` does is the user's choice, made elsewhere."""
-        return self.status in ("regressed", "inconclusive", "not comparable")
+        """
+        Whether a test of this row fails: it is known to be worse, or it is not known what should be.
+
+        What noise leaves open does not fail. What `no baseline` does is the user's choice, made elsewhere.
+        """
+        return self.status in ("regressed", "not comparable") or (self.status == "inconclusive" and not self.undecided)

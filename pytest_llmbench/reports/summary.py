@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore, folder_name
+from pytest_llmbench.judge.suite import global_shift
+from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.results import Result
-from pytest_llmbench.units import seconds
+from pytest_llmbench.units import percent, seconds
 
-__all__ = ["not_run", "totals"]
+__all__ = ["common_shifts", "not_run", "totals", "undecided"]
 
 
 def totals(results: Sequence[Result]) -> str:
@@ -46,6 +48,26 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
     if untouched:
         sentences.append(f"tables with a baseline of which no row was run: {', '.join(untouched)}")
     return sentences
+
+
+def common_shifts(results: Iterable[Result]) -> list[str]:
+    """A sentence for each speed by which the rows as a whole have moved, as a slower GPU or a library moves them all."""
+    verdicts = [result.verdict for result in results]
+    found = (global_shift(verdicts, metric.name) for metric in METRICS.values() if metric.gate == "statistical")
+    return [
+        f"{shift.metric} of all {shift.rows} rows moved by {percent(shift.change)} in the median "
+        f"({percent(shift.interval[0])} to {percent(shift.interval[1])}): look for one cause"
+        for shift in found
+        if shift is not None and shift.matters
+    ]
+
+
+def undecided(results: Iterable[Result]) -> list[str]:
+    """One sentence that names the rows of which noise leaves open whether they are worse."""
+    rows = [f"{result.table}[{result.row}]" for result in results if result.verdict.undecided]
+    if not rows:
+        return []
+    return [f"noise leaves open whether they moved, which does not fail: {', '.join(rows)}"]
 
 
 def _stored(store: BaselineStore, folders: Iterable[str]) -> list[tuple[str, str, list[str]]]:

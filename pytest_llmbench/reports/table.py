@@ -15,7 +15,16 @@ from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.units import gib, percent
 
-__all__ = ["HEADLINES", "Line", "ReportTable", "report_tables"]
+__all__ = [
+    "HEADLINES",
+    "LABELS",
+    "Line",
+    "ReportTable",
+    "input_text",
+    "limit_text",
+    "number_text",
+    "report_tables",
+]
 
 HEADLINES = ("samples_per_second", "device_busy_seconds_per_sample", "peak_reserved_bytes")
 """Metrics that every row shows; others are shown where they moved."""
@@ -98,7 +107,7 @@ def _table(name: str, results: list[Result]) -> ReportTable:
 
 def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
     """The row's verdict first, then the metrics worth showing."""
-    row = tuple(_input(result.measurement.case, field) for field in fields) or (result.row,)
+    row = tuple(input_text(result.measurement.case, field) for field in fields) or (result.row,)
     judged = [metric for metric in result.verdict.metrics if metric.gates]
     outcome = result.measurement.outcome
     told = f"{len(judged)} metric{'s' if len(judged) > 1 else ''}" if outcome == "ok" else outcome
@@ -117,7 +126,7 @@ def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     verdict, status = result.told, result.verdict.status
     metrics = result.measurement.processes[-1].metrics
     for name in [name for name in HEADLINES if name in metrics] or [""]:
-        now = _number(name, metrics.get(name))
+        now = number_text(name, metrics.get(name))
         yield Line(row=row, metric=LABELS.get(name, ""), now=now, verdict=verdict, status=status)
         row, verdict = ("",) * len(row), ""
 
@@ -126,20 +135,21 @@ def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
     return Line(
         row=row,
         metric=LABELS.get(metric.metric, metric.metric),
-        baseline=_number(metric.metric, metric.baseline),
-        now=_number(metric.metric, metric.now),
+        baseline=number_text(metric.metric, metric.baseline),
+        now=number_text(metric.metric, metric.now),
         change="" if metric.change is None else percent(metric.change),
-        limit=_limit(metric.limit) if metric.gates and metric.limit is not None else "",
+        limit=limit_text(metric.limit) if metric.gates and metric.limit is not None else "",
         verdict=metric.status if metric.gates else "advisory",
         status=metric.status if metric.gates else "unchanged",
     )
 
 
-def _limit(limit: float) -> str:
+def limit_text(limit: float) -> str:
+    """How far a metric may move to either side, or that it may not."""
     return "exact" if limit == 0 else percent(limit).replace("+", "±")
 
 
-def _number(metric: str, value: Value | None) -> str:
+def number_text(metric: str, value: Value | None) -> str:
     """GiB per GPU, milliseconds, or four significant digits."""
     if value is None:
         return ""
@@ -152,7 +162,8 @@ def _number(metric: str, value: Value | None) -> str:
     return "+".join(f"{part:.4g}" if abs(part) < 1e4 else f"{part:.0f}" for part in parts)
 
 
-def _input(case: Case, field: str) -> str:
+def input_text(case: Case, field: str) -> str:
+    """An input of a case, as a cell of its table."""
     value = getattr(case, field)
     if isinstance(value, bool):
         return "yes" if value else "no"

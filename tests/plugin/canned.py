@@ -2,7 +2,8 @@
 A plugin whose executor measures nothing: it answers at once with what `answers.json` says of the case.
 
 `answers.json` lies in the folder where pytest is started and maps the case's model to the fields of
-`Answer`; a model that is not in it is answered by their defaults. The models that were asked for
+`Answer`, or to a list of them, one for each time it is asked for, of which the last stays; a model
+that is not in it is answered by their defaults. The models that were asked for
 are appended to `asked.txt`.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.measurement import Evidence, Measurement, Outcome, Process
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.protocol import Phase, Request
 
@@ -40,6 +42,7 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     packages: dict[str, str] = msgspec.field(default_factory=lambda: {"torch": "2.11.0", "peft": "0.21.0"})
     device: str | None = "Test GPU"
     """None for a measurement that does not know its environment."""
+    evidence: Evidence = Evidence()
     not_measurable: str | None = None
     setup_error: str | None = None
     prints: str = ""
@@ -63,8 +66,11 @@ class CannedExecutor:
             stream.write(f"{model}\n")
         on_phase(Phase("rounds", 2.0))
         answers = self._folder / "answers.json"
-        known = msgspec.json.decode(answers.read_bytes(), type=dict[str, Answer]) if answers.exists() else {}
-        answer = known.get(model, Answer())
+        known = msgspec.json.decode(answers.read_bytes(), type=dict[str, Any]) if answers.exists() else {}
+        asked = (self._folder / "asked.txt").read_text().splitlines().count(model)
+        chosen = known.get(model, {})
+        chosen = chosen[min(asked, len(chosen)) - 1] if isinstance(chosen, list) else chosen
+        answer = msgspec.convert(chosen, Answer)
         time.sleep(answer.seconds)
         if answer.not_measurable:
             raise NotMeasurable(answer.not_measurable)
@@ -84,7 +90,7 @@ class CannedExecutor:
 
 def _process(answer: Answer) -> Process:
     if answer.outcome == "ok":
-        return Process(outcome="ok", metrics={**METRICS, **answer.metrics})
+        return Process(outcome="ok", metrics={**METRICS, **answer.metrics}, evidence=answer.evidence)
     return Process(outcome=answer.outcome, reason=f"a canned {answer.outcome}", metrics=answer.metrics)
 
 

@@ -85,9 +85,9 @@ def test_the_table_has_the_columns_of_the_published_page_and_the_verdict(bench: 
 
     table = [line.split() for line in summary(run)]
     assert ["Row", "metric", "baseline", "now", "change", "limit", "verdict"] in table
-    assert ["samples/s", "2", "2", "+0.0", "%", "±5.0", "%", "unchanged"] in table
+    assert ["samples/s", "2", "2", "+0.0", "%", "±3.0", "%", "unchanged"] in table
     assert ["b", "5", "metrics", "regressed"] in table
-    assert ["samples/s", "2", "1", "-50.0", "%", "±5.0", "%", "regressed"] in table
+    assert ["samples/s", "2", "1", "-50.0", "%", "±2.9", "%", "regressed"] in table
 
 
 def test_quiet_prints_the_totals_only(bench: Bench) -> None:

@@ -5,8 +5,11 @@
  *   FAKE_NVML_GPUS       how many there are; 1 if unset
  *   FAKE_NVML_FAIL       "call=code" or "call@index=code", comma-separated: that call returns that error;
  *                        for a field, "field74=code"
+ *   FAKE_NVML_FAIL_ONCE  path of a file without which nothing fails yet
  *   FAKE_NVML_MIG        index of the GPU that is split
  *   FAKE_NVML_OTHER      index of the GPU that is another model
+ *   FAKE_NVML_NAME       name of every GPU, in whatever bytes
+ *   FAKE_NVML_TYPE       type that every field says its value has
  *   FAKE_NVML_PROCESSES  "list:index:pid:bytes", comma-separated; list is Compute, Graphics or MPSCompute,
  *                        pid can be "self", bytes "unknown"
  */
@@ -42,9 +45,11 @@ static int number(const char *variable, int otherwise) {
 
 /* What FAKE_NVML_FAIL says of this call on this GPU (-1: of no GPU). */
 static int failure(const char *call, int index) {
-    const char *rule = getenv("FAKE_NVML_FAIL");
+    const char *rule = getenv("FAKE_NVML_FAIL"), *once = getenv("FAKE_NVML_FAIL_ONCE");
     char name[80];
     int where, code;
+    if (once && access(once, F_OK))
+        return SUCCESS;
     for (; rule && *rule; rule = strchr(rule, ',') ? strchr(rule, ',') + 1 : "") {
         if (sscanf(rule, "%79[^=@,]@%d=%d", name, &where, &code) == 3 && !strcmp(name, call) && where == index)
             return code;
@@ -124,7 +129,9 @@ int nvmlDeviceGetUUID(Device device, char *uuid, unsigned size) {
 
 int nvmlDeviceGetName(Device device, char *name, unsigned size) {
     FAIL_IF_ASKED(device->index);
-    snprintf(name, size, device->index == number("FAKE_NVML_OTHER", -1) ? "NVIDIA T400" : "NVIDIA H200");
+    const char *given = getenv("FAKE_NVML_NAME");
+    const char *known = device->index == number("FAKE_NVML_OTHER", -1) ? "NVIDIA T400" : "NVIDIA H200";
+    snprintf(name, size, "%s", given ? given : known);
     return SUCCESS;
 }
 
@@ -168,7 +175,7 @@ int nvmlDeviceGetFieldValues(Device device, int count, Field *fields) {
         char name[32];
         snprintf(name, sizeof name, "field%u", field->field);
         field->code = failure(name, device->index);
-        field->type = 3;
+        field->type = number("FAKE_NVML_TYPE", 3);
         field->value.large = ++reads[device->index][field->field] * field->field * 1000000;
     }
     return SUCCESS;

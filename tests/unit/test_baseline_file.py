@@ -17,10 +17,12 @@ from pytest_llmbench.baselines import file as file_module
 from pytest_llmbench.baselines.file import BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.cases import MODELS, Case
 from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
 from pytest_llmbench.metrics import METRICS, Tolerance
 from pytest_llmbench.workload import WORKLOAD_VERSION, Workload
 
+NOISE = {"process_sd": 0.002, "process_df": 10, "session_sd": 0.003, "session_df": 10}
 unhurried = settings(deadline=None)
 """A machine shared with other work is no fault of the code."""
 
@@ -73,6 +75,14 @@ measurements = st.builds(
 tolerances = st.dictionaries(
     st.sampled_from(tuple(METRICS)),
     st.builds(Tolerance, st.floats(0, 1e6), st.floats(0, 1e12)),
+    max_size=2,
+)
+weights = st.floats(1, 1e3)
+noises = st.dictionaries(
+    st.sampled_from([name for name, metric in METRICS.items() if metric.gate == "statistical"]),
+    st.builds(
+        Noise, process_sd=st.floats(1e-9, 1e3), process_df=weights, session_sd=st.floats(0, 1), session_df=weights
+    ),
     max_size=2,
 )
 
@@ -134,12 +144,12 @@ def the_metrics(tree: dict[str, Any]) -> Any:
 
 
 @unhurried
-@given(measurements, names, names, tolerances)
+@given(measurements, names, names, tolerances, noises)
 def test_what_is_encoded_is_decoded_again(
-    measurement: Measurement, name: str, because: str, tolerance: dict[str, Tolerance]
+    measurement: Measurement, name: str, because: str, tolerance: dict[str, Tolerance], noise: dict[str, Noise]
 ) -> None:
     assert measurement.environment is not None
-    row = BaselineRow.of(measurement, because=because, tolerances=tolerance)
+    row = BaselineRow.of(measurement, because=because, tolerances=tolerance, noise=noise)
     file = BaselineFile(table="quantization").with_row(name, row, measurement.environment)
 
     assert decode(encode(file), PATH) == file
@@ -234,6 +244,26 @@ def test_a_file_cut_anywhere_is_refused() -> None:
             lambda tree: the_row(tree)["tolerances"].update(loss_first={"relative": -1}),
             "field tolerances.loss_first.relative: Expected `float` >= 0.0",
             id="negative-tolerance",
+        ),
+        pytest.param(
+            lambda tree: the_row(tree)["noise"].update(samples_per_second={**NOISE, "process_sd": 0}),
+            "row 'qwen-7b-chat', field noise.samples_per_second.process_sd: Expected `float` > 0.0",
+            id="no-noise-at-all",
+        ),
+        pytest.param(
+            lambda tree: the_row(tree)["noise"].update(samples_per_second={**NOISE, "sd": 1}),
+            "row 'qwen-7b-chat', field noise.samples_per_second: Object contains unknown field `sd`",
+            id="unknown-key-of-noise",
+        ),
+        pytest.param(
+            lambda tree: the_row(tree)["noise"].update(speed=NOISE),
+            "row 'qwen-7b-chat', field noise.speed: unknown metric 'speed'",
+            id="noise-of-unknown-metric",
+        ),
+        pytest.param(
+            lambda tree: the_row(tree)["noise"].update(loss_first=NOISE),
+            "row 'qwen-7b-chat', field noise.loss_first: is not judged by its noise",
+            id="noise-of-a-metric-with-a-limit",
         ),
         pytest.param(
             lambda tree: the_row(tree).update(comment="slow"),
@@ -340,6 +370,22 @@ def test_a_row_of_another_workload_version_is_read_though_its_hash_cannot_be_che
 
     assert reference is not None
     assert reference.workload_version == WORKLOAD_VERSION + 1
+
+
+def test_a_row_that_was_recorded_before_there_was_a_noise_has_none() -> None:
+    reference = decode(edited(lambda tree: the_row(tree).pop("noise")), PATH).reference("qwen-7b-chat")
+
+    assert reference is not None
+    assert reference.noise == {}
+
+
+def test_the_judge_gets_the_noise_of_the_row() -> None:
+    data = edited(lambda tree: the_row(tree)["noise"].update(samples_per_second=NOISE))
+
+    reference = decode(data, PATH).reference("qwen-7b-chat")
+
+    assert reference is not None
+    assert reference.noise == {"samples_per_second": msgspec.convert(NOISE, Noise)}
 
 
 def test_a_file_of_an_older_format_is_migrated(monkeypatch: pytest.MonkeyPatch) -> None:

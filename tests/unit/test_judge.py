@@ -63,13 +63,6 @@ SPEED: dict[str, Value] = {"samples_per_second": 3.0}
 @pytest.mark.parametrize(
     ("metric", "before", "after", "status"),
     [
-        ("samples_per_second", 1.0, 0.95, "unchanged"),
-        ("samples_per_second", 1.0, 0.9499, "regressed"),
-        ("samples_per_second", 1.0, 1.05, "unchanged"),
-        ("samples_per_second", 1.0, 1.0501, "improved"),
-        ("device_busy_seconds_per_sample", 1.0, 1.02, "unchanged"),
-        ("device_busy_seconds_per_sample", 1.0, 1.0201, "regressed"),
-        ("device_busy_seconds_per_sample", 1.0, 0.9799, "improved"),
         ("peak_reserved_bytes", 20 * GIB, 20 * GIB + 20 * GIB // 50, "unchanged"),
         ("peak_reserved_bytes", 20 * GIB, 20 * GIB + 20 * GIB // 50 + 1000, "regressed"),
         ("peak_reserved_bytes", GIB, GIB + 64 * MIB, "unchanged"),
@@ -153,11 +146,11 @@ def test_an_exact_metric_on_which_processes_disagree_is_inconclusive(side: str) 
     assert "processes do not agree on it: 100.0, 101.0" in the_metric(verdict, "kernels_per_sample").reason
 
 
-def test_the_median_over_processes_is_judged() -> None:
-    now = measured({"samples_per_second": 3.0}, {"samples_per_second": 1.0}, {"samples_per_second": 3.1})
+def test_the_median_over_processes_is_held_to_a_limit() -> None:
+    now = measured({"loss_last": 3.0}, {"loss_last": 1.0}, {"loss_last": 3.01})
 
-    assert typical_value(now, "samples_per_second") == 3.0
-    assert judge(now, Reference(measurement=measured(SPEED))).status == "unchanged"
+    assert typical_value(now, "loss_last") == 3.0
+    assert judge(now, Reference(measurement=measured({"loss_last": 3.0}))).status == "unchanged"
 
 
 def test_processes_that_failed_do_not_count() -> None:
@@ -221,10 +214,11 @@ def test_an_advisory_metric_never_decides() -> None:
         pytest.param({}, {}, "regressed", id="not-known"),
     ],
 )
-def test_a_row_that_was_host_bound_has_the_wider_tolerance(
+def test_a_row_that_was_host_bound_has_the_wider_noise(
     before: dict[str, Value], after: dict[str, Value], status: Status
 ) -> None:
-    verdict = compared({"samples_per_second": 3.0, **before}, {"samples_per_second": 2.5, **after})
+    same: dict[str, Value] = {"kernels_per_sample": 100.0}
+    verdict = compared({"samples_per_second": 3.0, **same, **before}, {"samples_per_second": 2.5, **same, **after})
 
     assert verdict.status == status
 
@@ -243,14 +237,6 @@ def test_wall_time_on_a_cpu_is_judged_by_a_tolerance_that_somebody_set() -> None
     slower = measured({"samples_per_second": 0.1}, environment=cpu)
 
     assert judge(slower, baseline, {"samples_per_second": Tolerance(0.5)}).status == "regressed"
-
-
-def test_everything_on_a_cpu_is_host_bound() -> None:
-    cpu = msgspec.structs.replace(ENVIRONMENT, device="cpu")
-    baseline = measured(SPEED, environment=cpu)
-
-    [speed] = judge(measured({"samples_per_second": 2.5}, environment=cpu), Reference(measurement=baseline)).metrics
-    assert (speed.status, speed.limit) == ("unchanged", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -279,13 +265,25 @@ def test_a_tolerance_of_the_row_lifts_equality() -> None:
     assert judge(measured({"kernels_per_sample": 104.0}), reference).status == "unchanged"
 
 
+def test_a_tolerance_of_the_run_is_a_plain_limit_that_no_process_confirms() -> None:
+    verdict = judge(
+        measured({"samples_per_second": 2.7}),
+        Reference(measurement=measured(SPEED)),
+        {"samples_per_second": Tolerance(0.08)},
+    )
+
+    speed = the_metric(verdict, "samples_per_second")
+    assert (speed.status, speed.limit, speed.p_value) == ("regressed", 0.08, None)
+    assert speed.interval is not None
+
+
 def test_a_gating_metric_that_is_no_longer_measured_is_inconclusive() -> None:
     process = Process(outcome="ok", metrics=SPEED, missing={"peak_reserved_bytes": "no allocator"})
     baseline = measured({**SPEED, "peak_reserved_bytes": (GIB,)})
 
     verdict = judge(measured(processes=(process,)), Reference(measurement=baseline))
 
-    assert verdict.status == "inconclusive"
+    assert (verdict.status, verdict.failed) == ("inconclusive", True)
     assert the_metric(verdict, "peak_reserved_bytes").reason == "not measured: no allocator"
 
 
@@ -329,6 +327,13 @@ def test_faster_with_another_loss_is_not_improved() -> None:
     assert verdict.status == "regressed"
     assert the_metric(verdict, "samples_per_second").status == "inconclusive"
     assert the_metric(verdict, "samples_per_second").reason.startswith("better, but loss_first moved")
+
+
+def test_faster_without_a_loss_to_compare_is_not_improved() -> None:
+    verdict = compared({**SPEED, "loss_first": 11.9}, {"samples_per_second": 6.0})
+
+    assert the_metric(verdict, "samples_per_second").status == "inconclusive"
+    assert verdict.failed
 
 
 @pytest.mark.parametrize(
@@ -442,6 +447,10 @@ def test_what_is_new_in_the_environment_is_listed() -> None:
         "PYTORCH_ALLOC_CONF backend:native (new)",
     ]
     assert verdict.unchanged_packages == ("cuda", "python", "peft")
+
+
+def test_a_row_that_noise_alone_leaves_open_does_not_fail() -> None:
+    assert not RowVerdict(status="inconclusive", undecided=True, reason="r").failed
 
 
 @pytest.mark.parametrize(

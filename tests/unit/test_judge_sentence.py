@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from pytest_llmbench.environment import PackageChange
@@ -43,6 +44,21 @@ def told(**metric: Any) -> str:
     return failure_sentence("row", RowVerdict(status="regressed", metrics=(verdict,), reason="regressed"))
 
 
+OPEN = MetricVerdict(
+    metric="samples_per_second",
+    status="inconclusive",
+    undecided=True,
+    baseline=3.0,
+    now=2.94,
+    change=-0.02,
+    limit=0.05,
+    interval=(-0.038, -0.002),
+    processes_needed=5,
+    gates=True,
+    reason="may be worse, these processes cannot tell it from noise (p 0.017); 5 processes would",
+)
+
+
 def test_a_sentence_names_row_metric_change_limit_direction_and_packages() -> None:
     verdict = RowVerdict(status="regressed", metrics=(SAME_SPEED, SLOWER), reason="regressed", **PACKAGES)
 
@@ -50,6 +66,36 @@ def test_a_sentence_names_row_metric_change_limit_direction_and_packages() -> No
         "qwen-7b-chat-batch-4: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (limit +2.0 %), lower is "
         "better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft, driver unchanged."
     )
+
+
+def test_a_metric_that_is_judged_by_its_noise_has_its_interval() -> None:
+    assert told(**msgspec.structs.asdict(SLOWER) | {"interval": (0.089, 0.1115)}) == (
+        "row: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % "
+        "(95 % interval +8.9 % to +11.2 %, limit +2.0 %), lower is better."
+    )
+
+
+def test_an_open_row_says_what_would_settle_it() -> None:
+    verdict = RowVerdict(status="inconclusive", undecided=True, metrics=(OPEN,), reason="inconclusive")
+
+    assert failure_sentence("row", verdict) == (
+        "row: samples_per_second 3 -> 2.94 1/s, -2.0 % (95 % interval -3.8 % to -0.2 %, limit -5.0 %), higher is "
+        "better: may be worse, these processes cannot tell it from noise (p 0.017); 5 processes would."
+    )
+
+
+def test_what_is_merely_open_is_no_reason_of_a_row_that_failed() -> None:
+    verdict = RowVerdict(status="regressed", metrics=(OPEN, SLOWER), reason="regressed")
+
+    assert "samples_per_second" not in failure_sentence("row", verdict)
+
+
+def test_where_the_difference_sits_is_said_before_the_packages() -> None:
+    verdict = RowVerdict(
+        status="regressed", metrics=(SLOWER,), reason="regressed", explanation="GPU +10.0 %", **PACKAGES
+    )
+
+    assert "lower is better. GPU +10.0 %. Packages: bitsandbytes" in failure_sentence("row", verdict)
 
 
 def test_every_failed_metric_has_a_line_and_the_packages_are_said_once() -> None:

@@ -7,6 +7,8 @@ import re
 import msgspec
 import pytest
 
+from pytest_llmbench.judge.noise import PRIORS
+from pytest_llmbench.judge.speed import SEES
 from pytest_llmbench.metrics import METRICS, Metric, Tolerance
 from pytest_llmbench.reports.table import HEADLINES, LABELS
 
@@ -36,14 +38,16 @@ def test_a_metric_is_explained_in_one_sentence(metric: Metric) -> None:
 
 
 @all_metrics
-def test_a_tolerance_of_nothing_is_for_what_can_be_equal(metric: Metric) -> None:
-    assert metric.gate == "exact" or metric.tolerance != Tolerance()
+def test_a_tolerance_of_nothing_is_for_what_can_be_equal_or_has_a_noise(metric: Metric) -> None:
+    assert metric.gate in ("exact", "statistical") or metric.tolerance != Tolerance()
 
 
 @all_metrics
-def test_host_bound_rows_are_never_judged_more_strictly(metric: Metric) -> None:
-    if metric.host_bound_tolerance is not None:
-        assert metric.host_bound_tolerance.relative >= metric.tolerance.relative
+def test_a_statistical_metric_and_no_other_has_a_prior_noise_and_effects_that_matter(metric: Metric) -> None:
+    statistical = metric.gate == "statistical"
+
+    assert (metric.name in PRIORS) == statistical
+    assert (0 < metric.smallest_effect < metric.margin < SEES) == statistical
 
 
 def test_reports_name_only_metrics_that_exist() -> None:

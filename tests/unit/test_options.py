@@ -27,6 +27,9 @@ EXAMPLES = {
     "device": Example("device", "cpu", "cuda", "cpu", "cuda"),
     "loop": Example("loop", "trainer", "step", "trainer", "step"),
     "samples": Example("samples", "8", "full", 8, "full"),
+    "processes": Example("processes", "3", "auto", 3, "auto"),
+    "budget": Example("budget_seconds", "1.5", "10", 90.0, 600.0),
+    "html": Example("html", "a.html", "b.html", Path("a.html"), Path("b.html")),
     "timeout": Example("timeout_seconds", "7.5", "60", 7.5, 60.0),
     "baselines": Example("baselines", "here", "there", Path("here"), Path("there")),
     "update": Example("update", "moved", "all", "moved", "all"),
@@ -37,6 +40,7 @@ EXAMPLES = {
     "resume": Example("resume", "a.jsonl", "b.jsonl", Path("a.jsonl"), Path("b.jsonl")),
     "inject": Example("injection", "host=10%", "host=20%", "host=10%", "host=20%"),
 }
+FIELDS_OF_SWITCHES = {"strict": "strict", "shared-gpu": "shared_gpu"}
 VALUED = [option for option in OPTIONS if option.kind != "flag"]
 SWITCHES = [option for option in OPTIONS if option.kind == "flag"]
 
@@ -68,7 +72,10 @@ def value_of(config: pytest.Config, option: Option) -> Any:
 
 def test_every_option_is_tried_and_every_setting_has_one() -> None:
     assert set(EXAMPLES) == {option.name for option in VALUED}
-    assert {field.name for field in fields(Settings)} == {example.field for example in EXAMPLES.values()} | {"strict"}
+    assert {field.name for field in fields(Settings)} == {
+        *(example.field for example in EXAMPLES.values()),
+        *FIELDS_OF_SWITCHES.values(),
+    }
 
 
 @valued
@@ -118,6 +125,9 @@ def test_the_defaults(configure: Configure) -> None:
         device="auto",
         loop=None,
         samples=16,
+        processes=1,
+        budget_seconds=None,
+        shared_gpu=False,
         timeout_seconds=600.0,
         baselines=config.rootpath / "baselines",
         update=None,
@@ -126,6 +136,7 @@ def test_the_defaults(configure: Configure) -> None:
         tolerances=(),
         results=None,
         resume=None,
+        html=None,
         strict=False,
         injection=None,
     )
@@ -133,7 +144,8 @@ def test_the_defaults(configure: Configure) -> None:
 
 
 def is_on(config: pytest.Config, option: Option) -> bool:
-    return resolve(config).strict if option.name == "strict" else switched_on(config)
+    field = FIELDS_OF_SWITCHES.get(option.name)
+    return bool(getattr(resolve(config), field)) if field else switched_on(config)
 
 
 @switches

@@ -150,7 +150,7 @@ def test_thirteen_rows_need_two_gpus() -> None:
         (
             "flash_attention",
             "qwen-7b-chat-no-flash-no-checkpointing",
-            Case(model="qwen-7b-chat", attention="eager", gradient_checkpointing=False),
+            Case(model="qwen-7b-chat", attention="sdpa-math", gradient_checkpointing=False),
         ),
         ("lora_rank", "qwen-7b-chat-rank-8-all", Case(model="qwen-7b-chat", lora_targets="all")),
         ("gradient_accumulation", "qwen-7b-chat-accumulation-64", Case(model="qwen-7b-chat", accumulation_steps=64)),

@@ -1,0 +1,309 @@
+"""
+How often verdicts are wrong: false alarms and missed slow-downs of our judge, and of rules in use today.
+
+    python -m benchmarks.verdicts
+
+Nights of a hundred rows are simulated, see `benchmarks.nights`. Processes of one session have a
+standard deviation of 0.25, 0.5, 1 or 2 % in the median over the rows, which differ among each other
+by a third; with heavy tails one process in twenty is slower by an exponential 2 %; sessions differ
+by 0.6 % for all rows alike and 0.1 % for each; steps by 0.5 %, 50 of them a process. Every row was
+calibrated before by five sessions of four processes, and only that is known of its noise.
+
+Ours is simulated through the functions of `judge.decision`, `judge.statistics`, `judge.noise` and
+`judge.looks` that `judge` and `judge_pair` call; at the end these two judge simulated measurements
+themselves, and have to agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.nights import (
+    PLAIN,
+    ROWS,
+    SHIFTS,
+    TAILS,
+    Night,
+    Rule,
+    Truths,
+    World,
+    mann_whitney,
+    nvbench_interval,
+    of_minimum,
+    threshold,
+)
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.decision import PAIRS, SESSIONS, Design, decide, difference
+from pytest_llmbench.judge.looks import Plan, is_suspect, next_step
+from pytest_llmbench.judge.noise import PRIORS, Noise, pooled
+from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.statistics import chance_of_more
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.measurement import Measurement, Process, Round
+from pytest_llmbench.metrics import METRICS, Metric, Value
+from pytest_llmbench.units import percent
+from pytest_llmbench.workload import Workload
+
+
+def row_verdict(
+    metric: Metric, before: Sequence[float], now: Sequence[float], noise: Noise, *, design: Design, alpha: float
+) -> RowVerdict:
+    """What `judge` makes of a row that has this speed and no other."""
+    harm = difference(design, before, now, noise)
+    decision = decide(harm, metric, alpha / len(PRIORS))
+    p_value = chance_of_more(harm)
+    speed = MetricVerdict(metric=metric.name, status=decision.status, p_value=p_value, gates=True, reason="")
+    return RowVerdict(status=decision.status, metrics=(speed,), undecided=decision.status == "inconclusive", reason="")
+
+
+def one_against_one(metric: Metric) -> Rule:
+    """Ours without looks: one stored process, one now."""
+
+    def rule(night: Night) -> tuple[Truths, float]:
+        before, now = (night.processes(night.session(), 1, now=side).tolist() for side in (False, True))
+        alpha = Plan(cases=ROWS).alpha
+        verdicts = (
+            row_verdict(metric, *sides, design=SESSIONS, alpha=alpha)
+            for sides in zip(before, now, night.noise(metric), strict=True)
+        )
+        return np.array([verdict.failed for verdict in verdicts]), 1
+
+    return rule
+
+
+def stored(metric: Metric, plan: Plan, baseline: int = 10) -> Rule:
+    """Ours against a stored baseline: a screening, and fresh processes of today for suspects."""
+
+    def rule(night: Night) -> tuple[Truths, float]:
+        today = night.session()
+        before = night.processes(night.session(), baseline, now=False).tolist()
+        screening = night.processes(today, plan.screen, now=True).tolist()
+        noise = night.noise(metric)
+        failed, spent = np.zeros(ROWS, bool), plan.screen * ROWS
+        for row in range(ROWS):
+
+            def look(now: Sequence[float], row: int = row) -> RowVerdict:
+                return row_verdict(metric, before[row], now, noise[row], design=SESSIONS, alpha=plan.alpha)
+
+            def more(count: int, row: int = row) -> list[float]:
+                return [float(log) for log in night.processes(today, count, now=True, rows=[row])[0]]
+
+            verdict, fresh = settle(plan, look(screening[row]), look, more)
+            failed[row], spent = verdict.failed, spent + fresh
+        return failed, spent / ROWS
+
+    return rule
+
+
+def settle(
+    plan: Plan, screening: RowVerdict, look: Callable[[Sequence[float]], RowVerdict], more: Callable[[int], list[float]]
+) -> tuple[RowVerdict, int]:
+    """The loop that a gate runs for one row: its final verdict, and the fresh processes it took."""
+    fresh: list[float] = []
+    looks: list[RowVerdict] = []
+    while (step := next_step(plan, screening, looks)).verdict is None:
+        fresh += more(step.processes)
+        looks.append(look(fresh))
+    return step.verdict, len(fresh)
+
+
+def pairs(metric: Metric, plan: Plan) -> Rule:
+    """Ours in interleaved pairs: all rows are screened, then suspects get fresh pairs and share the error."""
+
+    def rule(night: Night) -> tuple[Truths, float]:
+        today = night.session()
+        noise = night.noise(metric)
+        first = [night.processes(today, plan.screen, now=side).tolist() for side in (False, True)]
+        screening = [
+            row_verdict(metric, *sides, design=PAIRS, alpha=plan.alpha) for sides in zip(*first, noise, strict=True)
+        ]
+        suspects = [row for row in range(ROWS) if is_suspect(screening[row])]
+        shared = Plan(
+            max_processes=plan.max_processes, looks=plan.looks, screen=plan.screen, cases=max(1, len(suspects))
+        )
+        failed, spent = np.zeros(ROWS, bool), 2 * plan.screen * ROWS
+        for row in suspects:
+            before: list[float] = []
+
+            def look(now: Sequence[float], row: int = row, before: list[float] = before) -> RowVerdict:
+                return row_verdict(metric, before, now, noise[row], design=PAIRS, alpha=shared.alpha)
+
+            def more(count: int, row: int = row, before: list[float] = before) -> list[float]:
+                before += night.processes(today, count, now=False, rows=[row])[0].tolist()
+                return [float(log) for log in night.processes(today, count, now=True, rows=[row])[0]]
+
+            verdict, fresh = settle(shared, screening[row], look, more)
+            failed[row], spent = verdict.failed, spent + 2 * fresh
+        return failed, spent / ROWS
+
+    return rule
+
+
+class Rate(NamedTuple):
+    """A share, with its 95 % Wilson interval."""
+
+    hits: int
+    trials: int
+
+    def __str__(self) -> str:
+        low, high = stats.binomtest(self.hits, self.trials).proportion_ci(method="wilson")
+        return f"{self.hits / self.trials:.3f} ({low:.3f}-{high:.3f})"
+
+
+class Entry(NamedTuple):
+    """One rule as a line of the tables."""
+
+    name: str
+    rule: Rule
+    nights: int
+    """Nights without a difference; a third as many for each slow-down."""
+
+
+def false_alarms(entry: Entry, world: World, process_sd: float) -> tuple[Rate, Rate, float]:
+    """Nights with a false alarm, rows with one, and the processes that a row took."""
+    rng = np.random.default_rng([len(entry.name), len(world.name), round(process_sd * 1e5)])
+    counts, processes = [], []
+    for _ in range(entry.nights):
+        called, spent = entry.rule(Night(rng, world, process_sd, np.zeros(ROWS)))
+        counts.append(int(called.sum()))
+        processes.append(spent)
+    nights = Rate(sum(count > 0 for count in counts), entry.nights)
+    return nights, Rate(sum(counts), entry.nights * ROWS), sum(processes) / len(processes)
+
+
+def found(entry: Entry, world: World, process_sd: float, slow_down: float, slow_rows: int = 5) -> Rate:
+    """Rows that are slower by so much and are called so, in nights where five of a hundred are."""
+    rng = np.random.default_rng([len(entry.name), len(world.name), round(process_sd * 1e5), round(slow_down * 1e4)])
+    slow = np.zeros(ROWS)
+    slow[:slow_rows] = math.log1p(slow_down)
+    nights = max(1, entry.nights // 3)
+    hits = sum(int(entry.rule(Night(rng, world, process_sd, slow))[0][:slow_rows].sum()) for _ in range(nights))
+    return Rate(hits, nights * slow_rows)
+
+
+def table(entries: Iterable[Entry], process_sd: float, slow_downs: Sequence[float]) -> None:
+    header = [
+        "rule",
+        "processes a row",
+        *(f"nights with a false alarm: {world.name}" for world in (PLAIN, TAILS, SHIFTS)),
+        *(f"{percent(slow_down)} found" for slow_down in slow_downs),
+        f"{percent(slow_downs[1])} found: {SHIFTS.name}",
+    ]
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}", flush=True)
+    for entry in entries:
+        alarms = [false_alarms(entry, world, process_sd) for world in (PLAIN, TAILS, SHIFTS)]
+        detected = [found(entry, PLAIN, process_sd, slow_down) for slow_down in slow_downs]
+        shifted = found(entry, SHIFTS, process_sd, slow_downs[1])
+        cells = [entry.name, f"{alarms[0][2]:.1f}", *(alarm[0] for alarm in alarms), *detected, shifted]
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def measured(metric: str, logs: Sequence[float]) -> Measurement:
+    """A measurement of processes with these logarithms of seconds per sample."""
+    environment = Environment(
+        device="NVIDIA H200",
+        num_devices=1,
+        device_memory_bytes=None,
+        driver=None,
+        cuda=None,
+        power_limit_watts=None,
+        allocator={},
+        python="3.12",
+        cpu="a CPU",
+        num_cpus=16,
+        system="Linux",
+        packages={},
+    )
+    value: Callable[[float], Value] = math.exp if metric.startswith("device") else lambda log: math.exp(-log)
+    common: dict[str, Value] = {"host_bound": 0.95, "kernels_per_sample": 7587, "peak_reserved_bytes": (2**34,)}
+    return Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(),
+        environment=environment,
+        processes=tuple(
+            Process(outcome="ok", metrics={**common, metric: value(log)}, rounds=(Round(math.exp(log), 1, 1),))
+            for log in logs
+        ),
+        measured_at="",
+    )
+
+
+def agreement(metric: Metric, trials: int = 500) -> int:
+    """How many simulated rows `judge` and `judge_pair` give the verdict that `row_verdict` gives."""
+    rng = np.random.default_rng(4)
+    agreed = 0
+    for _ in range(trials):
+        noise = pooled([rng.normal(0, 0.004, 4).tolist() for _ in range(3)], PRIORS[metric.name]["device-bound"])
+        before = rng.normal(0, 0.004, 4).tolist()
+        now = rng.normal(rng.normal(0, 0.02), 0.004, 4).tolist()
+        sides = measured(metric.name, before), measured(metric.name, now)
+        noises = {metric.name: noise}
+        verdicts = (
+            (judge(sides[1], Reference(measurement=sides[0], noise=noises)), SESSIONS),
+            (judge_pair(*sides, noise=noises), PAIRS),
+        )
+        for verdict, design in verdicts:
+            ours = row_verdict(metric, before, now, noise, design=design, alpha=Plan(cases=ROWS).alpha)
+            agreed += (verdict.status, verdict.failed) == (ours.status, ours.failed)
+    return agreed
+
+
+def seconds_for_rows(rows: int = 96) -> float:
+    """To judge so many rows of two speeds and what else they have, once scipy is imported."""
+    rng = np.random.default_rng(5)
+    sides = [
+        [measured("device_busy_seconds_per_sample", rng.normal(0, 0.01, 4).tolist()) for _ in range(rows)] for _ in "ab"
+    ]
+    started = time.perf_counter()
+    for before, now in zip(*sides, strict=True):
+        judge(now, Reference(measurement=before))
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=400, help="of a hundred rows, for each false-alarm rate of ours")
+    nights = parser.parse_args().nights
+    wall, busy = METRICS["samples_per_second"], METRICS["device_busy_seconds_per_sample"]
+    of_wall = Plan(max_processes=19, looks=2, screen=3)
+    of_busy = Plan(max_processes=36, looks=2, screen=6)
+    others = [
+        Entry("1 against 1, limit 5 %", threshold(0.05), 3 * nights),
+        Entry("1 against 1, limit 7 %", threshold(0.07), 3 * nights),
+        Entry("pytest-benchmark min:5%", of_minimum, nights),
+        Entry("Mann-Whitney, steps of 5 against 5", mann_whitney, max(1, nights // 20)),
+        Entry("nvbench intervals, 1 against 1", nvbench_interval, nights),
+    ]
+    started = time.perf_counter()
+    for process_sd in (0.0025, 0.005, 0.01, 0.02):
+        print(f"\n### Wall time, standard deviation of processes {process_sd * 100:g} %\n")
+        ours = [
+            Entry("ours, 1 against 1 stored", one_against_one(wall), nights),
+            Entry("ours, 3 and looks, against 10 stored", stored(wall, of_wall), nights),
+            Entry("ours, 3 pairs and looks", pairs(wall, of_wall), nights),
+        ]
+        table([*others, *ours], process_sd, (0.01, 0.02, 0.03, 0.05))
+    for process_sd in (0.001, 0.003):
+        print(f"\n### Device-busy time, standard deviation of processes {process_sd * 100:g} %\n")
+        ours = [
+            Entry("ours, 1 against 1 stored", one_against_one(busy), nights),
+            Entry("ours, 6 and looks, against 10 stored", stored(busy, of_busy), nights),
+            Entry("ours, 6 pairs and looks", pairs(busy, of_busy), nights),
+        ]
+        table(ours, process_sd, (0.005, 0.01, 0.02))
+    print(f"\njudge and judge_pair agree with the simulated judge in {agreement(wall) + agreement(busy)} of 2000 rows")
+    seconds_for_rows(1)  # imports scipy
+    print(f"judging 96 rows takes {seconds_for_rows():.3f} s; the tables took {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""
+Where a difference sits, in words: on the GPU or the host, in which kernels, in which peak of memory.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pytest_llmbench.judge.verdict import MetricVerdict
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.metrics import METRICS, MIB
+from pytest_llmbench.units import percent
+
+__all__ = ["explain"]
+
+_BUSY, _WALL = "device_busy_seconds_per_sample", "samples_per_second"
+_COUNTS = {
+    "kernels_per_sample": "kernels",
+    "operators_per_sample": "operators",
+    "python_calls_per_sample": "Python calls",
+    "host_instructions_per_sample": "host instructions",
+    "synchronisations_per_sample": "waits for the GPU",
+}
+_NAMED_KERNELS = 3
+_WORTH_NAMING = 0.1
+"""A kernel is named if it has this share of the GPU's difference, or more."""
+_HOST_MOVED = 0.01
+"""Beside a difference of the GPU the host's is told from this share of the wall time on."""
+
+
+def explain(metrics: Iterable[MetricVerdict], then: Measurement, now: Measurement) -> str:
+    """One sentence for each of speed, memory and arithmetic that moved, without a final stop; empty if none did."""
+    by_name = {verdict.metric: verdict for verdict in metrics}
+    sentences = (_speed(by_name, then, now), _memory(by_name), _arithmetic(by_name))
+    return ". ".join(sentence for sentence in sentences if sentence)
+
+
+def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measurement) -> str:
+    busy, wall = metrics.get(_BUSY), metrics.get(_WALL)
+    counts = "; ".join(_counts(metrics))
+    if busy is not None and _moved(busy) and busy.change is not None:
+        kernels = _kernels(then, now, busy)
+        beside = [part for part in (_host_beside(busy, wall), counts) if part]
+        return ", ".join([f"GPU {percent(busy.change)}{kernels}", *beside])
+    host, same = "", ""
+    if wall is not None and _moved(wall) and wall.change is not None:
+        host = f" {percent(-wall.change / (1 + wall.change))}"
+        same = f"the counts are as before, the same work took the host {'longer' if wall.change < 0 else 'less'}"
+    if not host and not counts:
+        return ""
+    gpu = "GPU work not measured" if busy is None or busy.now is None else "GPU work unchanged"
+    if busy is not None and busy.undecided:
+        gpu = "GPU work not seen to change"
+    return f"{gpu}, host side{host}: {counts or same}"
+
+
+def _moved(verdict: MetricVerdict) -> bool:
+    """By more than noise, or so that its whole interval lies on one side."""
+    if verdict.status in ("regressed", "improved"):
+        return True
+    return verdict.undecided and verdict.interval is not None and not verdict.interval[0] <= 0 <= verdict.interval[1]
+
+
+def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
+    for name, words in _COUNTS.items():
+        verdict = metrics.get(name)
+        if verdict is None or not isinstance(verdict.baseline, int | float) or not isinstance(verdict.now, int | float):
+            continue
+        before, after = f"{verdict.baseline:,.0f}", f"{verdict.now:,.0f}"
+        if verdict.status in ("regressed", "improved") and before != after:
+            yield f"{before} {words} per sample before, {after} now"
+
+
+def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
+    """What of the wall time's move the GPU's does not account for, if that is beyond doubt."""
+    if wall is None or wall.status not in ("regressed", "improved"):
+        return ""
+    numbers = (busy.baseline, busy.now, wall.baseline, wall.now)
+    busy_before, busy_now, speed_before, speed_now = (n for n in numbers if isinstance(n, int | float))
+    rest = ((1 / speed_now - busy_now) - (1 / speed_before - busy_before)) * speed_before
+    same_way = (rest > 0) == (wall.status == "regressed")
+    return f"host side {percent(rest)} of the wall time" if same_way and abs(rest) >= _HOST_MOVED else ""
+
+
+class _Kernel(NamedTuple):
+    """Milliseconds per sample of one family on both sides; None on a side that does not list it."""
+
+    name: str
+    before: float | None
+    now: float | None
+    moved: float
+    """At least, where one side does not list it."""
+
+    def __str__(self) -> str:
+        before, now = ("not listed" if side is None else f"{side:.3g} ms" for side in (self.before, self.now))
+        return f"{self.name} {before} -> {now}"
+
+
+def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
+    """Those that make up most of the GPU's difference, longest first."""
+    before, after = _milliseconds(then), _milliseconds(now)
+    if not before or not after:
+        return " (kernels are known of one side only)" if before or after else ""
+    moved = [
+        _Kernel(
+            name, before.get(name), after.get(name), after.get(name, _least(after)) - before.get(name, _least(before))
+        )
+        for name in {**before, **after}
+    ]
+    assert isinstance(busy.baseline, int | float)
+    assert isinstance(busy.now, int | float)
+    total = (busy.now - busy.baseline) * 1e3
+    named = [kernel for kernel in moved if abs(kernel.moved) >= _WORTH_NAMING * abs(total)]
+    named.sort(key=lambda kernel: -abs(kernel.moved))
+    if not named:
+        return ": spread over many kernels"
+    return f": top kernels that changed, per sample: {'; '.join(map(str, named[:_NAMED_KERNELS]))}"
+
+
+def _milliseconds(measurement: Measurement) -> dict[str, float]:
+    """By family, mean over the processes that list any."""
+    listing = [process for process in measurement.processes if process.outcome == "ok" and process.kernels]
+    found: dict[str, list[float]] = {}
+    for process in listing:
+        for kernel in process.kernels:
+            found.setdefault(kernel.name, []).append(kernel.seconds_per_sample * 1e3)
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def _least(listed: Mapping[str, float]) -> float:
+    """What a family that is not listed may have taken at most: nothing, or as long as the shortest that is."""
+    return min((value for name, value in listed.items() if name != "other"), default=0.0) if "other" in listed else 0.0
+
+
+_PLACES = {
+    ("peak_allocated_bytes", "peak_allocated_steady_bytes"): "live tensors of the steps",
+    ("peak_allocated_steady_bytes",): "live tensors of the steps",
+    ("peak_allocated_bytes",): "live tensors outside the measured steps, as in loading or the first step",
+    ("peak_reserved_bytes",): "what torch's allocator keeps beyond live tensors",
+    ("peak_footprint_bytes",): "outside torch, as in the CUDA context or a library",
+}
+"""From the peaks that moved to the place, the innermost peak first."""
+
+
+def _memory(metrics: Mapping[str, MetricVerdict]) -> str:
+    moved = {name: verdict for name, verdict in metrics.items() if METRICS[name].unit == "B" and _moved(verdict)}
+    for peaks, place in _PLACES.items():
+        if all(peak in moved for peak in peaks):
+            told = ", ".join(f"{name} {_bytes_moved(verdict)}" for name, verdict in moved.items())
+            return f"Memory, {place}: {told}"
+    return ""
+
+
+def _bytes_moved(verdict: MetricVerdict) -> str:
+    sides = (verdict.baseline, verdict.now)
+    before, after = (side[verdict.device or 0] if isinstance(side, tuple) else side or 0 for side in sides)
+    moved = (after - before) / MIB
+    if abs(moved) < 1:
+        return f"{after - before:+,.0f} B"
+    return f"{moved:+,.0f} MiB" if abs(moved) < 1024 else f"{moved / 1024:+,.2f} GiB"
+
+
+def _arithmetic(metrics: Mapping[str, MetricVerdict]) -> str:
+    moved = [name for name, verdict in metrics.items() if METRICS[name].better == "same" and verdict.gates]
+    told = [name for name in moved if metrics[name].status == "regressed"]
+    return f"It does not compute what the baseline did: {', '.join(told)} moved" if told else ""

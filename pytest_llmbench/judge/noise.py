@@ -1,0 +1,158 @@
+"""
+How much a speed moves by itself: between processes of one session, and from session to session.
+
+A row that has been calibrated carries its own noise. All others have that of their class, below,
+which is what makes one process against one mean anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+
+from pytest_llmbench.judge.values import logarithms, typical_value
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.metrics import METRICS
+
+__all__ = ["HOST_BOUND_BELOW", "PRIORS", "Noise", "RowClass", "estimate_noise", "pooled", "row_class", "sum_of_squares"]
+
+HOST_BOUND_BELOW = 0.9
+"""With the GPU busy for less than this share of the wall time, a row measures Python and launches."""
+
+RowClass = Literal["device-bound", "host-bound", "CPU"]
+
+Weight = Annotated[float, msgspec.Meta(ge=1)]
+
+
+class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Standard deviations of the logarithm of a metric: 0.002 is 0.2 %.
+
+    Degrees of freedom are the weight of what is known: that of a standard deviation of one more
+    observation than that.
+    """
+
+    process_sd: Annotated[float, msgspec.Meta(gt=0)]
+    """Between fresh processes of one session: one machine, minutes apart."""
+    process_df: Weight
+    session_sd: Annotated[float, msgspec.Meta(ge=0)]
+    """Between sessions of one environment: other hours, other machines of the same kind."""
+    session_df: Weight
+
+
+PRIORS: dict[str, dict[RowClass, Noise]] = {
+    "device_busy_seconds_per_sample": {
+        "device-bound": Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=20),
+        "host-bound": Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=20),
+        "CPU": Noise(process_sd=0.05, process_df=4, session_sd=0.12, session_df=4),
+    },
+    "samples_per_second": {
+        "device-bound": Noise(process_sd=0.003, process_df=6, session_sd=0.005, session_df=6),
+        "host-bound": Noise(process_sd=0.05, process_df=6, session_sd=0.12, session_df=10),
+        "CPU": Noise(process_sd=0.05, process_df=4, session_sd=0.12, session_df=4),
+    },
+}
+"""
+By statistical metric and class of row, for one NVIDIA H200, rather too wide than too narrow.
+
+Device-busy time: four cases of eight processes each had a standard deviation of 0.04, 0.17, 0.27 and
+0.33 % between processes; two sessions of 43 rows were at most 0.89 % apart, 37 of them at most 0.3 %.
+Wall time where the GPU is busy: 0.16 and 0.18 % between processes at batch size 4, 0.2 to 1 % between
+two sessions. Wall time where it waits for the host: 1.1, 1.7 and 7.6 % between processes, -30 to +34 %
+between two sessions of 35 rows. The degrees of freedom are fewer than those observations would give,
+since rows of one class differ. No figure stands behind the entries for a CPU but that others share
+it; wall time never fails a row there.
+"""
+
+
+def row_class(then: Measurement, now: Measurement) -> RowClass:
+    """
+    What the speed of the row is the noise of.
+
+    The baseline decides where it can: what slows the host down also makes the row host-bound, and
+    must not widen the noise that it is held against.
+    """
+    if _on_cpu(then):
+        return "CPU"
+    for measurement in (then, now):
+        busy_share = typical_value(measurement, "host_bound")
+        if isinstance(busy_share, int | float):
+            return "host-bound" if busy_share < HOST_BOUND_BELOW else "device-bound"
+    return "device-bound"
+
+
+def estimate_noise(sessions: Sequence[Measurement]) -> dict[str, Noise]:
+    """
+    The noise of one case, by statistical metric, from measurements that should not differ.
+
+    Every measurement is a session of its own: taken apart from the others, with all that comes with
+    it. What they say is pooled with the prior of the row's class; a metric that one of them lacks,
+    or has no logarithm of, is left out.
+
+    Raises:
+        ValueError: no measurement, or not all of one case.
+    """
+    if not sessions:
+        raise ValueError("no measurement to take the noise from; measure the case in two sessions or more")
+    if len({session.workload_hash for session in sessions}) > 1:
+        raise ValueError("the noise of a case needs measurements of that case only; these did different work")
+    kind = row_class(sessions[0], sessions[0])
+    found = {}
+    for name, priors in PRIORS.items():
+        logs = [logarithms(session, name) for session in sessions]
+        if METRICS[name].gate == "statistical" and all(logs):
+            found[name] = pooled([session for session in logs if session], priors[kind])
+    return found
+
+
+def pooled(sessions: Sequence[Sequence[float]], prior: Noise) -> Noise:
+    """
+    One-way analysis of variance, with the prior as so many observations more.
+
+    A prior makes a case that looks quiet less so, and never a noisy one quieter: the prior is of
+    other cases, and a noise taken too low is a false alarm.
+
+    Args:
+        sessions: at least one, each with one logarithm per process, at least one.
+    """
+    counts = [len(session) for session in sessions]
+    squares = math.fsum(map(sum_of_squares, sessions))
+    process_df = prior.process_df + sum(counts) - len(counts)
+    process_variance = (prior.process_sd**2 * prior.process_df + squares) / process_df
+    if process_df > prior.process_df:
+        process_variance = max(process_variance, squares / (process_df - prior.process_df))
+    session_variance, session_df = _of_sessions(sessions, prior, process_variance)
+    return Noise(
+        process_sd=math.sqrt(process_variance),
+        process_df=process_df,
+        session_sd=math.sqrt(session_variance),
+        session_df=session_df,
+    )
+
+
+def _of_sessions(sessions: Sequence[Sequence[float]], prior: Noise, process_variance: float) -> tuple[float, float]:
+    """Variance between sessions and its degrees of freedom."""
+    known, more = prior.session_sd**2, len(sessions) - 1
+    if more == 0 or known == 0:
+        return known, prior.session_df
+    means = [math.fsum(session) / len(session) for session in sessions]
+    of_processes = process_variance * math.fsum(1 / len(session) for session in sessions) / len(sessions)
+    seen = sum_of_squares(means) / more - of_processes
+    # What differs between the means is mostly the processes in them where those are noisy: it says little then.
+    share = known / (known + of_processes)
+    df = prior.session_df + more * share**2
+    variance = (known * prior.session_df + seen * more * share**2) / df
+    return max(0.0, variance, seen if share > 0.5 else 0.0), df
+
+
+def sum_of_squares(values: Sequence[float]) -> float:
+    """Of the distances from the mean."""
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values)
+
+
+def _on_cpu(measurement: Measurement) -> bool:
+    return measurement.environment is not None and measurement.environment.device == "cpu"

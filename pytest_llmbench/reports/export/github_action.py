@@ -1,0 +1,39 @@
+"""The custom JSON of github-action-benchmark, which takes one direction a file."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.reports.export.values import name_of, series
+from pytest_llmbench.results import Result
+
+__all__ = ["Better", "export"]
+
+Better = Literal["smaller", "bigger"]
+_DIRECTION = {"lower": "smaller", "higher": "bigger"}
+
+
+def export(results: Sequence[Result], better: Better) -> str:
+    """
+    JSON for the tool `customSmallerIsBetter` or `customBiggerIsBetter`, with the metrics of that direction.
+
+    Metrics that must not move in any direction are in neither.
+    """
+    entries = [
+        {
+            "name": f"{name_of(result)} {one.name}",
+            "unit": METRICS[one.metric].unit,
+            "value": statistics.median(one.values),
+            **({"range": f"{(max(one.values) - min(one.values)) / 2:.6g}"} if len(one.values) > 1 else {}),
+            "extra": f"verdict: {result.told}",
+        }
+        for result in results
+        for one in series(result)
+        if one.metric in METRICS and _DIRECTION.get(METRICS[one.metric].better) == better
+    ]
+    return msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n"

@@ -1,0 +1,75 @@
+"""
+A result with what it is shown beside: the stored baseline that it was held against, and the published row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pytest_llmbench.baselines.file import BaselineError
+from pytest_llmbench.baselines.published import PublishedRow, PublishedTable
+from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.results import Result
+
+__all__ = ["Held", "held", "total", "values_of"]
+
+
+class Held(NamedTuple):
+    """One row as the report shows it."""
+
+    result: Result
+    before: Measurement | None
+    """The processes behind the verdict's baseline; None where they are not to be had any more."""
+    note: str
+    """Why they are not, where there was a baseline."""
+    published: PublishedRow | None
+
+
+def held(
+    results: Iterable[Result], store: BaselineStore | None, published: Mapping[str, PublishedTable]
+) -> Iterator[Held]:
+    """
+    The results with their baselines out of *store*, as far as those are the ones that were judged against.
+
+    Args:
+        store: None where there is none to look into.
+        published: by table.
+    """
+    for result in results:
+        before, note = _before(result, store)
+        table = published.get(result.table)
+        yield Held(result, before, note, table.rows.get(result.row) if table else None)
+
+
+def _before(result: Result, store: BaselineStore | None) -> tuple[Measurement | None, str]:
+    judged = {verdict.metric: verdict.baseline for verdict in result.verdict.metrics if verdict.baseline is not None}
+    if store is None or not judged:
+        return None, ""
+    try:
+        stored = store.find(result.measurement, result.table, result.row)
+    except BaselineError as error:
+        return None, f"The baseline's processes are not shown: {error}"
+    if stored is None:
+        return None, "The baseline's processes are not shown: it is not in the folder of baselines."
+    if any(typical_value(stored.measurement, name) != value for name, value in judged.items()):
+        return None, "The baseline's processes are not shown: the baseline was recorded again after this run."
+    return stored.measurement, ""
+
+
+def total(value: Value | None) -> float | None:
+    """A number for bars and axes: that of all devices together."""
+    if isinstance(value, tuple):
+        return float(sum(value)) if value else None
+    return None if value is None else float(value)
+
+
+def values_of(measurement: Measurement | None, metric: str) -> list[float]:
+    """One number for each process that ended well and measured it, see `total`."""
+    if measurement is None:
+        return []
+    found = (total(process.metrics.get(metric)) for process in measurement.processes if process.outcome == "ok")
+    return [value for value in found if value is not None]

@@ -1,0 +1,245 @@
+"""
+What the report shows of one row once it is opened: every metric, its processes, its kernels, what ran.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from pytest_llmbench.judge.verdict import MetricVerdict
+from pytest_llmbench.measurement import Measurement, Process
+from pytest_llmbench.metrics import METRICS, Value
+from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
+from pytest_llmbench.reports.html.held import Held, values_of
+from pytest_llmbench.reports.html.kernels import Kernels, kernels
+from pytest_llmbench.reports.html.timeline import Point, Timeline, timeline
+from pytest_llmbench.reports.symbols import SYMBOLS
+from pytest_llmbench.reports.table import HEADLINES, LABELS, limit_text, number_text
+from pytest_llmbench.units import gib, percent, seconds
+
+__all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]
+
+
+class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric of the row."""
+
+    name: str
+    label: str
+    describe: str
+    now: str
+    baseline: str = ""
+    change: str = ""
+    limit: str = ""
+    status: str = ""
+    """Or `advisory`; empty where it was held against nothing."""
+    symbol: str = ""
+    reason: str = ""
+    strip: Strip | None = None
+
+
+class Scatter(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes of both sides on one axis."""
+
+    label: str
+    better: str
+    axis: Axis
+    lanes: tuple[Lane, ...]
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """A stretch of a process's time."""
+
+    name: str
+    percent: float
+    text: str
+
+
+class Detail(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one row; what is not known is empty."""
+
+    message: tuple[str, ...]
+    explanation: str
+    note: str
+    metrics: tuple[MetricLine, ...]
+    scatters: tuple[Scatter, ...]
+    kernels: Kernels | None
+    phases: tuple[Phase, ...]
+    memory: Timeline | None
+    packages: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    ran: tuple[tuple[str, str], ...]
+    evidence: tuple[tuple[str, str], ...]
+    missing: tuple[tuple[str, str], ...]
+    command: str
+
+
+def detail(row: Held) -> Detail:
+    """Everything about one row, from its result and the baseline's processes where they are to be had."""
+    result, measurement = row.result, row.result.measurement
+    last = measurement.processes[-1]
+    message = tuple(line for line in result.message.splitlines() if line) or (result.verdict.reason,)
+    return Detail(
+        message=message,
+        explanation="" if result.verdict.explanation in result.message else result.verdict.explanation,
+        note=row.note,
+        metrics=tuple(_metric_lines(row)),
+        scatters=tuple(_scatters(row)),
+        kernels=kernels(row.before, measurement),
+        phases=_phases(last),
+        memory=timeline(memory_points(last), last.phase_seconds),
+        packages=() if "Packages: " in result.message else tuple(map(str, result.verdict.package_changes)),
+        facts=tuple(_facts(row)),
+        ran=tuple(last.ran.items()),
+        evidence=tuple(_evidence(last)),
+        missing=tuple(last.missing.items()),
+        command=f"pytest {shlex.quote(result.nodeid)} --llmbench"
+        + (" --llmbench-scale smoke" if measurement.workload.scale == "smoke" else ""),
+    )
+
+
+def _metric_lines(row: Held) -> Iterator[MetricLine]:
+    judged = {verdict.metric: verdict for verdict in row.result.verdict.metrics}
+    measured = row.result.measurement.processes[-1].metrics
+    # A result file may come from a version that knows more metrics.
+    for name in dict.fromkeys([*METRICS, *judged, *measured]):
+        if name in judged:
+            yield _judged(judged[name])
+        elif name in measured:
+            yield _measured(name, measured[name])
+
+
+def _judged(verdict: MetricVerdict) -> MetricLine:
+    status = verdict.status if verdict.gates else "advisory"
+    return msgspec.structs.replace(
+        _measured(verdict.metric, verdict.now),
+        baseline=number_text(verdict.metric, verdict.baseline),
+        change="" if verdict.change is None else percent(verdict.change),
+        limit=limit_text(verdict.limit) if verdict.gates and verdict.limit is not None else "",
+        status=status,
+        symbol=SYMBOLS.get(status, ""),
+        reason=verdict.reason,
+        strip=_strip(verdict) if verdict.gates else None,
+    )
+
+
+def _strip(verdict: MetricVerdict) -> Strip | None:
+    if verdict.change is None or verdict.limit is None:
+        return None
+    return strip(verdict.change, verdict.limit, verdict.interval)
+
+
+def _measured(name: str, value: Value | None) -> MetricLine:
+    return MetricLine(
+        name=name,
+        label=LABELS.get(name, name),
+        describe=METRICS[name].describe if name in METRICS else "",
+        now=number_text(name, value),
+    )
+
+
+def _scatters(row: Held) -> Iterator[Scatter]:
+    """The headline metrics, and those that failed, where any side has a process that measured them."""
+    moved = [verdict.metric for verdict in row.result.verdict.metrics if verdict.gates and _is_bad(verdict)]
+    for name in dict.fromkeys([*HEADLINES, *moved]):
+        now, before = values_of(row.result.measurement, name), values_of(row.before, name)
+        if not now and not before:
+            continue
+        published = _published(row, name)
+        on = axis([*now, *before, *published], scale=_scale(name))
+        sides = (("published", "published", published), ("baseline", "baseline", before), ("now", "now", now))
+        lanes = tuple(
+            lane(told, kind, side, on, form=_form(name), scale=_scale(name)) for told, kind, side in sides if side
+        )
+        yield Scatter(label=LABELS.get(name, name), better=METRICS[name].better, axis=on, lanes=lanes)
+
+
+def _is_bad(verdict: MetricVerdict) -> bool:
+    known = METRICS.get(verdict.metric)
+    return known is not None and known.better != "same" and verdict.status in ("regressed", "inconclusive")
+
+
+def _published(row: Held, name: str) -> list[float]:
+    if row.published is None or row.result.measurement.workload.scale != "full":
+        return []
+    if name == "samples_per_second" and row.published.samples_per_second:
+        return [row.published.samples_per_second]
+    if name == "peak_reserved_bytes" and row.published.memory_gib:
+        return [sum(row.published.memory_gib) * 2**30]
+    return []
+
+
+def _scale(name: str) -> float:
+    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[name].unit, 1.0)
+
+
+def _form(name: str) -> str:
+    return "{:.2f}" if METRICS[name].unit in ("B", "s", "1/s") else "{:.5g}"
+
+
+def memory_points(process: Process) -> tuple[Point, ...]:
+    """None of a version that does not record them."""
+    return getattr(process, "memory_timeline", ())
+
+
+def _phases(process: Process) -> tuple[Phase, ...]:
+    whole = sum(process.phase_seconds.values())
+    if not whole > 0:
+        return ()
+    return tuple(
+        Phase(name, round(spent / whole * 100, 2), f"{name} {seconds(spent)}")
+        for name, spent in process.phase_seconds.items()
+    )
+
+
+def _facts(row: Held) -> Iterator[tuple[str, str]]:
+    measurement = row.result.measurement
+    yield "test", row.result.nodeid
+    yield "measured", measurement.measured_at
+    yield "processes", _processes(measurement, row.before)
+    yield "outcome", measurement.outcome + (f": {measurement.reason}" if measurement.reason else "")
+    workload = measurement.workload
+    yield "workload", f"{workload.scale} scale on {workload.device}, {workload.samples} samples"
+    if workload.injection is not None:
+        yield "planted", f"{workload.injection.kind} {workload.injection.amount:g}"
+    case = msgspec.structs.asdict(measurement.case)
+    yield "case", ", ".join(f"{name} {_plain(value)}" for name, value in case.items() if value is not None)
+    if row.result.seconds:
+        yield "took", seconds(row.result.seconds)
+
+
+def _processes(measurement: Measurement, before: Measurement | None) -> str:
+    told = str(len(measurement.processes))
+    return told if before is None else f"{told}, baseline {len(before.processes)}"
+
+
+def _plain(value: object) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+_EVIDENCE: Mapping[str, tuple[str, str]] = {
+    "idle_used_bytes": ("in use before", "GiB"),
+    "driver_reserved_bytes": ("kept by the driver", "GiB"),
+    "foreign_processes": ("processes of others", ""),
+    "sm_clock_mhz": ("SM clock", "MHz"),
+    "memory_clock_mhz": ("memory clock", "MHz"),
+    "power_watts": ("power", "W"),
+    "temperature_celsius": ("temperature", "\N{DEGREE SIGN}C"),
+    "power_cap_seconds": ("held down by power cap", "s"),
+    "thermal_slowdown_seconds": ("thermal slow-down", "s"),
+    "hardware_slowdown_seconds": ("hardware slow-down", "s"),
+    "allocation_retries": ("allocation retries", ""),
+    "freed_segments": ("freed segments", ""),
+}
+
+
+def _evidence(process: Process) -> Iterator[tuple[str, str]]:
+    for name, value in msgspec.structs.asdict(process.evidence).items():
+        if value is None:
+            continue
+        label, unit = _EVIDENCE.get(name, (name, ""))
+        parts = value if isinstance(value, tuple) else (value,)
+        shown = ", ".join(gib(part) if unit == "GiB" else f"{part:.4g}" for part in parts)
+        yield label, f"{shown} {unit}".strip()

@@ -1,0 +1,206 @@
+"""
+The tables of the report: bars of speed and memory for every row, of those that have no result too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_llmbench.baselines.published import PublishedRow, PublishedTable
+from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.judge.verdict import MetricVerdict
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.reports.html.held import Held, total
+from pytest_llmbench.reports.html.row import Detail, detail
+from pytest_llmbench.reports.symbols import SYMBOLS
+from pytest_llmbench.reports.table import input_text, number_text
+from pytest_llmbench.tables import TABLES, Row
+from pytest_llmbench.units import percent
+
+__all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """One of the bars of a cell."""
+
+    kind: str
+    """`published`, `baseline` or `now`."""
+    text: str
+    percent: float
+    """Of the longest bar of the column; 0 where there is no number."""
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """A headline metric of one row."""
+
+    bars: tuple[Bar, ...] = ()
+    change: str = ""
+    status: str = ""
+    """Of the metric; empty where it was not judged."""
+    sort: float | None = None
+    """By what the column is sorted: the value now, else the baseline's, else the published."""
+    sort_change: float | None = None
+
+
+class RowView(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a table; `detail` is None for one that was not run."""
+
+    anchor: str
+    id: str
+    inputs: tuple[str, ...]
+    status: str
+    symbol: str
+    failed: bool
+    outcome: str
+    speed: Cell
+    memory: Cell
+    busy: Cell
+    detail: Detail | None
+    search: str
+
+
+class TableView(msgspec.Struct, frozen=True, kw_only=True):
+    """One table, its rows in the order of the published page."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[RowView, ...]
+    speeds_published: bool
+    """Whether the published numbers stand beside: they mean nothing for miniatures."""
+
+
+def anchor(table: str, row: str) -> str:
+    """The row's place on the page: its name where that is fit for an address, else what can be kept of it and a hash."""
+    name = f"{table}/{row}"
+    kept = re.sub(r"[^A-Za-z0-9_./-]+", "-", name)
+    return kept if kept == name else f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -> tuple[TableView, ...]:
+    """The published tables of which a row was run in the page's order, then the user's own."""
+    grouped: dict[str, list[Held]] = {}
+    for row in rows:
+        grouped.setdefault(row.result.table, []).append(row)
+    names = [*(name for name in TABLES if name in grouped), *(name for name in grouped if name not in TABLES)]
+    return tuple(_table(name, grouped[name], published.get(name)) for name in names)
+
+
+def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
+    known = TABLES.get(name)
+    page = {row.id: row for row in known.rows} if known else {}
+    full = all(row.result.measurement.workload.scale == "full" for row in rows)
+    print_of = published.rows if published and full else {}
+    if known is None or any(row.result.row not in page for row in rows):
+        columns: tuple[tuple[str, str], ...] = ()
+    else:
+        columns = known.columns
+        order = list(page)
+        rows = sorted(rows, key=lambda row: order.index(row.result.row))
+    run = {row.result.row: row for row in rows}
+    names = list(page) if columns else list(run)
+    longest = {
+        metric: max((value for one in names for value in _values(metric, run.get(one), print_of.get(one))), default=0.0)
+        for metric in _METRICS
+    }
+    views = (_row(_Row(name, one, run.get(one), page.get(one), print_of.get(one)), columns, longest) for one in names)
+    return TableView(
+        name=name,
+        title=known.title if known else name,
+        columns=tuple(header for header, _ in columns) or ("Row",),
+        rows=tuple(views),
+        speeds_published=bool(print_of),
+    )
+
+
+class _Row(NamedTuple):
+    """One row with what there is of it."""
+
+    table: str
+    id: str
+    run: Held | None
+    page: Row | None
+    published: PublishedRow | None
+
+
+_METRICS = ("samples_per_second", "peak_reserved_bytes", "device_busy_seconds_per_sample")
+
+
+def _row(row: _Row, columns: Sequence[tuple[str, str]], longest: Mapping[str, float]) -> RowView:
+    result = row.run.result if row.run else None
+    case = result.measurement.case if result else row.page.case if row.page else None
+    inputs = tuple(input_text(case, field) for _, field in columns) if case else ()
+    status = result.told if result else "not run"
+    outcome = result.measurement.outcome if result else ""
+    failed = result is not None and result.decision == "fail"
+    speed, memory, busy = (_cell(metric, row.run, row.published, longest[metric]) for metric in _METRICS)
+    return RowView(
+        anchor=anchor(row.table, row.id),
+        id=row.id,
+        inputs=inputs or (row.id,),
+        status=status,
+        symbol=SYMBOLS.get(status, ""),
+        failed=failed,
+        outcome=outcome,
+        speed=speed,
+        memory=memory,
+        busy=busy,
+        detail=detail(row.run) if row.run else None,
+        search=" ".join([row.table, row.id, *inputs, status, outcome, "failed" if failed else ""]).lower(),
+    )
+
+
+def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest: float) -> Cell:
+    verdict = _verdict(metric, row)
+    printed = _printed(metric, published)
+    now = typical_value(row.result.measurement, metric) if row else None
+    sides: list[tuple[str, Value | None]] = [("published", printed)]
+    sides += [("baseline", verdict.baseline if verdict else None), ("now", now)]
+    bars = [
+        Bar(kind, number_text(metric, value), _share(total(value), longest))
+        for kind, value in sides
+        if value is not None
+    ]
+    if published is not None and published.outcome == "oom" and metric != "device_busy_seconds_per_sample":
+        bars.insert(0, Bar("published", "OOM", 0.0))
+    if row is not None and row.result.measurement.outcome != "ok" and metric != "device_busy_seconds_per_sample":
+        bars.append(Bar("now", "OOM" if row.result.measurement.outcome == "oom" else "none", 0.0))
+    known = [total(value) for _, value in reversed(sides) if value is not None]
+    return Cell(
+        bars=tuple(bars),
+        change=percent(verdict.change) if verdict and verdict.change is not None else "",
+        status=verdict.status if verdict and verdict.gates else "",
+        sort=known[0] if known else None,
+        sort_change=verdict.change if verdict else None,
+    )
+
+
+def _verdict(metric: str, row: Held | None) -> MetricVerdict | None:
+    metrics = row.result.verdict.metrics if row else ()
+    return next((verdict for verdict in metrics if verdict.metric == metric), None)
+
+
+def _printed(metric: str, published: PublishedRow | None) -> Value | None:
+    if published is None or metric == "device_busy_seconds_per_sample":
+        return None
+    if metric == "samples_per_second":
+        return published.samples_per_second
+    return tuple(round(part * 2**30) for part in published.memory_gib) if published.memory_gib else None
+
+
+def _values(metric: str, row: Held | None, published: PublishedRow | None) -> Iterator[float]:
+    verdict = _verdict(metric, row)
+    now = typical_value(row.result.measurement, metric) if row else None
+    for value in (_printed(metric, published), verdict.baseline if verdict else None, now):
+        number = total(value)
+        if number is not None:
+            yield number
+
+
+def _share(value: float | None, longest: float) -> float:
+    return round(value / longest * 100, 2) if value and longest > 0 and value == value else 0.0  # noqa: PLR0124 - NaN

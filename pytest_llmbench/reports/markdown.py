@@ -1,0 +1,126 @@
+"""
+The results as Markdown for a pull request or a CI job's summary: the verdict first, details folded.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
+from pytest_llmbench.reports.table import Line, ReportTable, report_tables
+from pytest_llmbench.results import Result
+
+__all__ = ["MAX_CHARACTERS", "markdown_report", "write_step_summary"]
+
+MAX_CHARACTERS = 60_000
+"""GitHub refuses a comment of more than 65,536 characters."""
+
+_FAILED_ROWS = 20
+_SPECIAL = re.compile(r"[\\`*\[\]<>|#~&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+def markdown_report(results: Sequence[Result], *, max_characters: int = MAX_CHARACTERS) -> str:
+    """
+    A heading with the verdict, what failed and what is new, and all tables folded.
+
+    Tables that would make it longer than *max_characters* are left out, and it says so.
+    """
+    parts = [f"### llmbench: {_verdict(results)}", _where(results), *_failed(results), *_news(results)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    left_out = []
+    for table in report_tables(results):
+        folded = f"\n{_folded(table, results)}\n"
+        if len(text) + len(folded) > max_characters - 500:
+            left_out.append(table.name)
+        else:
+            text += folded
+    if left_out:
+        text += f"\nToo long to show here: {_escaped(', '.join(left_out))}; `llmbench show` prints them.\n"
+    return text
+
+
+def write_step_summary(results: Sequence[Result], environ: Mapping[str, str]) -> str | None:
+    """
+    Append the report to the file that GITHUB_STEP_SUMMARY names; nothing is done without that, or without results.
+
+    Returns:
+        Why it could not be written, or None.
+    """
+    path = environ.get("GITHUB_STEP_SUMMARY")
+    if not path or not results:
+        return None
+    try:
+        with Path(path).open("a", encoding="utf-8") as stream:
+            stream.write(markdown_report(results) + "\n")
+    except OSError as error:
+        return f"GITHUB_STEP_SUMMARY={path} cannot be written: {error.strerror}"
+    return None
+
+
+def _verdict(results: Sequence[Result]) -> str:
+    """As "2 of 43 rows failed: 2 regressed"."""
+    counts = Counter(result.told for result in results)
+    told = ", ".join(f"{SYMBOLS[word]} {counts[word]} {word}" for word in ORDER if counts[word])
+    failed = sum(result.decision == "fail" for result in results)
+    rows = f"{len(results)} row{'' if len(results) == 1 else 's'}"
+    if not results:
+        return "no case was measured"
+    return f"{failed} of {rows} failed ({told})" if failed else f"{rows} passed ({told})"
+
+
+def _where(results: Sequence[Result]) -> str:
+    devices = {now.device: None for result in results if (now := result.measurement.environment)}
+    scales = {result.measurement.workload.scale: None for result in results}
+    planted = any(result.measurement.workload.injection for result in results)
+    parts = [*map(_escaped, devices), *(f"{scale} scale" for scale in scales)]
+    return ", ".join(parts) + (". A slow-down was planted on purpose." if planted else "")
+
+
+def _failed(results: Sequence[Result]) -> Iterator[str]:
+    failed = sorted((one for one in results if one.decision == "fail"), key=lambda one: ORDER.index(one.told))
+    lines = []
+    for result in failed[:_FAILED_ROWS]:
+        told = (result.message or result.verdict.reason).replace("\n", " ").removeprefix(f"{result.row}: ")
+        name = _escaped(f"{result.table}[{result.row}]")
+        lines.append(f"- {SYMBOLS[result.told]} **{name}** {result.told}: {_escaped(told)}")
+    if len(failed) > _FAILED_ROWS:
+        lines.append(f"- and {len(failed) - _FAILED_ROWS} more")
+    if lines:
+        yield "\n".join(lines)
+
+
+def _news(results: Iterable[Result]) -> Iterator[str]:
+    new = dict.fromkeys(str(change) for result in results for change in result.verdict.package_changes)
+    if new:
+        yield f"New since the baseline: {_escaped('; '.join(new))}"
+
+
+def _folded(table: ReportTable, results: Sequence[Result]) -> str:
+    of_table = [result for result in results if result.table == table.name]
+    failed = sum(result.decision == "fail" for result in of_table)
+    told = f"{len(of_table)} rows" + (f", {failed} failed" if failed else "")
+    headers = [*table.columns, "metric", "baseline", "now", "change", "limit", "verdict"]
+    lines = [_line(headers), _line(["---"] * len(table.columns) + ["---", "--:", "--:", "--:", "--:", "---"])]
+    lines += [_line(map(_escaped, _cells(line))) for line in table.lines]
+    # Without the empty line GitHub shows the table as text.
+    return f"<details><summary>{html.escape(table.title)}: {told}</summary>\n\n" + "\n".join(lines) + "\n\n</details>"
+
+
+def _cells(line: Line) -> Iterator[str]:
+    yield from line.row
+    yield from (line.metric, line.baseline, line.now, line.change, line.limit)
+    symbol = SYMBOLS.get(line.verdict, "")
+    yield f"{symbol} {line.verdict}".strip()
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Text that shows as it is and mentions nobody, whatever a test is called."""
+    return _SPECIAL.sub(lambda match: html.escape(match[0]) if match[0] in "<>&" else f"&#{ord(match[0])};", text)

@@ -1,0 +1,327 @@
+"""Bisection without environments: the search, what it follows, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from pytest_llmbench.bisection.report import sentences
+from pytest_llmbench.bisection.run import Bisected, Trial, Versions
+from pytest_llmbench.bisection.search import Answer, Found, search, search_versions
+from pytest_llmbench.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
+from pytest_llmbench.cases import Case
+from pytest_llmbench.cli.bisect import bisect
+from pytest_llmbench.comparison.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.comparison.pair import Pair
+from pytest_llmbench.comparison.selection import Selected
+from pytest_llmbench.comparison.settle import Settled
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.stacks.requirements import Requirements
+from pytest_llmbench.stacks.stack import Source
+from pytest_llmbench.workload import Workload
+
+NAMES = tuple("abcdefgh")
+
+
+def independent(names: Collection[str]) -> dict[str, frozenset[str]]:
+    return {name: frozenset(name) for name in names}
+
+
+class Oracle:
+    """Answers for a culprit that is known here, and counts."""
+
+    def __init__(self, is_bad: Callable[[frozenset[str]], bool], breaks: Callable[[frozenset[str]], bool]) -> None:
+        self.measured: list[frozenset[str]] = []
+        self._is_bad = is_bad
+        self._breaks = breaks
+
+    def __call__(self, mixture: frozenset[str]) -> Answer:
+        if self._breaks(mixture):
+            return "skip"
+        self.measured.append(mixture)
+        return "bad" if self._is_bad(mixture) else "good"
+
+
+def asked(*culprits: str, breaks: Callable[[frozenset[str]], bool] = lambda mixture: False) -> Oracle:
+    return Oracle(lambda mixture: set(culprits) <= mixture, breaks)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_every_culprit_is_found_with_as_few_mixtures_as_there_can_be(count: int) -> None:
+    names = NAMES[:count]
+    for culprit in names:
+        ask = asked(culprit)
+        found = search(names, independent(names), ask)
+        assert (found.suspects, found.how, found.mixture) == ((culprit,), "alone", frozenset(culprit))
+        assert len(ask.measured) <= math.ceil(math.log2(count)) + 1
+
+
+def test_a_mixture_that_cannot_be_measured_is_passed_over() -> None:
+    for culprit in "abcd":
+        ask = asked(culprit, breaks=lambda mixture: ("a" in mixture) != ("b" in mixture) and "c" not in mixture)
+        found = search("abcd", independent("abcd"), ask)
+        assert found.suspects == (culprit,)
+        assert found.how == ("left" if culprit in "ab" else "alone")
+
+
+def test_packages_that_need_each_other_are_changed_together() -> None:
+    implied = {"a": frozenset("ab"), "b": frozenset("b"), "c": frozenset("c"), "d": frozenset("cd")}
+    for culprit in "abcd":
+        ask = asked(culprit)
+        found = search("abcd", implied, ask)
+        assert (found.suspects, found.how) == ((culprit,), "alone")
+        assert all(implied[name] <= mixture for mixture in ask.measured for name in mixture)
+
+
+def test_packages_that_cannot_be_separated_are_named_together() -> None:
+    implied = independent("ab") | {"c": frozenset("cd"), "d": frozenset("cd")}
+
+    assert search("abcd", implied, asked("d")) == Found(("c", "d"), "inseparable", frozenset("cd"))
+
+
+def test_two_culprits_that_need_each_other_are_not_blamed_alone() -> None:
+    found = search("abcd", independent("abcd"), asked("a", "d"))
+
+    assert found.how == "together"
+    assert {"a", "d"} <= found.mixture
+
+
+def test_a_search_that_can_measure_nothing_says_so() -> None:
+    found = search("abc", independent("abc"), asked("a", breaks=lambda mixture: True))
+
+    assert (found.how, found.suspects) == ("stuck", ("a", "b", "c"))
+
+
+def versions_asked(first_bad: int, broken: Collection[str] = ()) -> tuple[Callable[[str], Answer], list[str]]:
+    seen: list[str] = []
+
+    def ask(version: str) -> Answer:
+        seen.append(version)
+        return "skip" if version in broken else "bad" if int(version) >= first_bad else "good"
+
+    return ask, seen
+
+
+@pytest.mark.parametrize("first_bad", range(1, 11))
+def test_the_first_bad_version_is_found(first_bad: int) -> None:
+    ask, seen = versions_asked(first_bad)
+    expected = (str(first_bad - 1) if first_bad > 1 else None, str(first_bad) if first_bad < 10 else None)
+
+    assert search_versions([str(number) for number in range(1, 10)], ask) == expected
+    assert len(seen) <= 4
+
+
+def test_a_version_that_cannot_be_measured_is_passed_over() -> None:
+    ask, _ = versions_asked(4, broken="35")
+
+    assert search_versions(list("123456"), ask) == ("2", "4")
+    assert search_versions(list("35"), ask) == (None, None)
+
+
+def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outcome = "ok") -> Measurement:
+    environment = Environment(
+        device="cpu",
+        num_devices=1,
+        device_memory_bytes=None,
+        driver=None,
+        cuda=None,
+        power_limit_watts=None,
+        allocator={},
+        python="3.11",
+        cpu="a CPU",
+        num_cpus=1,
+        system="Linux",
+        packages={"torch": str(values)},
+    )
+    processes = tuple(Process(outcome=outcome, reason="why", metrics={metric: value}) for value in values or (1.0,))
+    return Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(scale="smoke", device="cpu"),
+        environment=environment,
+        processes=processes,
+        measured_at="now",
+    )
+
+
+def ends(a: Measurement, b: Measurement) -> Settled:
+    return Settled(judge_pair(a, b), a, b)
+
+
+OPERATORS = "operators_per_sample"
+
+
+def test_what_moved_most_beyond_its_limit_is_followed() -> None:
+    verdicts = tuple(
+        MetricVerdict(metric=name, status="regressed", change=change, limit=0.02, gates=True, reason="r")
+        for name, change in ((OPERATORS, 0.1), ("kernels_per_sample", 0.3))
+    )
+    row = RowVerdict(status="regressed", metrics=verdicts, reason="r")
+    found = signature_of(Settled(row, measured(), measured()), None)
+
+    assert (found.metric, found.status, found.change) == ("kernels_per_sample", "regressed", 0.3)
+
+
+def test_ends_that_do_not_differ_have_nothing_to_follow() -> None:
+    same = ends(measured(OPERATORS, 100.0), measured(OPERATORS, 100.0))
+    with pytest.raises(NothingToFollow, match="good and bad do not differ"):
+        signature_of(same, None)
+    with pytest.raises(NothingToFollow, match="operators_per_sample is unchanged"):
+        signature_of(same, OPERATORS)
+    with pytest.raises(NothingToFollow, match="kernels_per_sample is not measured"):
+        signature_of(same, "kernels_per_sample")
+
+
+def test_an_outcome_is_followed_where_the_bad_end_measures_nothing() -> None:
+    crash = ends(measured(OPERATORS, 100.0), measured(outcome="crashed"))
+    signature = signature_of(crash, None)
+
+    assert signature == Signature(None, "regressed", outcome="crashed")
+    assert signature.answer(crash)[0] == "bad"
+    assert signature.answer(ends(measured(OPERATORS, 100.0), measured(OPERATORS, 100.0)))[0] == "good"
+    assert signature.answer(ends(measured(OPERATORS, 100.0), measured(outcome="oom")))[0] == "skip"
+    with pytest.raises(NothingToFollow, match="nothing to follow"):
+        signature_of(ends(measured(outcome="crashed"), measured(OPERATORS, 1.0)), None)
+
+
+@pytest.mark.parametrize(
+    ("now", "answer"), [(100.0, "good"), (109.0, "good"), (111.0, "bad"), (120.0, "bad"), (60.0, "good")]
+)
+def test_a_mixture_is_judged_by_which_end_it_is_nearer_to(now: float, answer: Answer) -> None:
+    signature = Signature(OPERATORS, "regressed", 0.2)
+    a, b = measured(OPERATORS, 100.0), measured(OPERATORS, now)
+
+    assert signature.answer(Settled(signature.judge()(a, b), a, b))[0] == answer
+
+
+def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
+    signature = Signature("samples_per_second", "regressed", -0.2)
+    a = measured("samples_per_second", 10.0, 10.0)
+    verdict = signature.judge()(a, measured("samples_per_second", 9.2, 9.0))
+
+    assert (verdict.status, verdict.undecided) == ("inconclusive", True)
+    assert signature.judge()(a, measured("samples_per_second", 0.1, 0.1)).status == "regressed"
+
+
+def test_a_mixture_that_does_not_measure_is_passed_over() -> None:
+    signature = Signature(OPERATORS, "regressed", 0.2)
+    crash = ends(measured(OPERATORS, 100.0), measured(outcome="crashed"))
+
+    assert signature.answer(crash) == ("skip", "crashed: why")
+
+
+def test_a_metric_that_does_not_gate_decides_where_it_is_named() -> None:
+    verdict = judge_pair(measured("samples_per_second", 10.0), measured("samples_per_second", 0.01))
+    found = narrowed(verdict, "samples_per_second")
+
+    assert [one.gates for one in found.metrics] == [True]
+    assert found.status == found.metrics[0].status == "regressed"
+    assert narrowed(verdict, "loss_first") == verdict
+
+
+GOOD = Requirements((), {"a": "a==1", "b": "b==1"})
+BAD = Requirements((), {"a": "a==2", "b": "b==3"})
+
+
+def told(found: Found, *trail: Trial, versions: Versions | None = None) -> list[str]:
+    bisected = Bisected(
+        signature=Signature(OPERATORS, "regressed", 0.2),
+        changed=("a", "b"),
+        found=found,
+        leader=found.suspects[0],
+        trail=trail,
+        versions=versions,
+    )
+    return list(sentences(bisected, GOOD, BAD))
+
+
+def test_the_trail_and_the_finding_are_told() -> None:
+    trail = Trial("a", "good", "1 -> 1"), Trial("a", "skip", "crashed"), Trial("b", "bad", "1 -> 2")
+
+    assert told(Found(("b",), "alone", frozenset("b")), *trail, versions=Versions("1", "3", ("2",))) == [
+        "followed: operators/sample +20.0 %, regressed",
+        "  good  a: 1 -> 1",
+        "  skip  a: crashed",
+        "  BAD   b: 1 -> 2",
+        "b 1 -> 3 does it (2 mixtures of 2 changed packages)",
+        "last good version 1, first bad version 3; not measured between them: 2",
+    ]
+
+
+def test_other_endings_are_told() -> None:
+    assert "it needs the new a, which alone does not" in told(Found(("b",), "alone", frozenset("ab")))
+    assert "b 1 -> 3 is what is left" in told(Found(("b",), "left", frozenset("ab")))[-1]
+    inseparable = told(Found(("a", "b"), "inseparable", frozenset("ab")))
+    assert "cannot be told apart" in inseparable[-2]
+    assert inseparable[-1] == "none of the others needs a: they came with it"
+    assert "the smallest mixture that does: a, b" in told(Found(("b",), "together", frozenset("ab")))[-1]
+    assert "no mixture that tells more" in told(Found(("a", "b"), "stuck", frozenset("ab")))[-1]
+
+
+app = Typer()
+app.command("bisect")(bisect)
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        (["--case", "m:f", "--metric", "speed"], "no such metric"),
+        ([], "name the case"),
+        (["--case", "qwen"], "no row 'qwen'"),
+        (["--case", "m:f", "--scale", "smoke", "--samples", "0"], "--samples 0"),
+        (["--case", "m:f", "--pairs", "3", "--max-pairs", "2"], "--max-pairs 2 is less"),
+        (["--resume", "missing"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused(tmp_path: Path, options: list[str], refusal: str) -> None:
+    good, bad = tmp_path / "good.txt", tmp_path / "bad.txt"
+    good.write_text(GOOD.text)
+    bad.write_text(BAD.text)
+    refused = CliRunner().invoke(app, ["--good", str(good), "--bad", str(bad), *options])
+
+    assert refused.exit_code == 2
+    assert refusal in refused.stderr
+
+
+def test_ends_that_were_measured_and_do_not_differ_end_the_command(tmp_path: Path) -> None:
+    good, bad, file = tmp_path / "good.txt", tmp_path / "bad.txt", tmp_path / "r.jsonl"
+    good.write_text(GOOD.text)
+    bad.write_text(BAD.text)
+    one = measured(OPERATORS, 100.0)
+    asked = Asked(
+        command="bisect",
+        a=Named(str(good), GOOD.lines),
+        b=Named(str(bad), BAD.lines),
+        source=Source(),
+        selected=(Selected("t", "r", one.case),),
+        workload=one.workload,
+        plan=Plan(screen=1, max_processes=1),
+        timeout_seconds=1.0,
+    )
+    with Journal.begin(file, asked) as journal:
+        journal.add(Taken(case="bad", pair=Pair(stage="first", first="a", a=one, b=one)))
+    done = CliRunner().invoke(app, ["--good", str(good), "--bad", str(bad), "--resume", str(file)])
+
+    assert done.exit_code == 3, done.output
+    assert "good and bad do not differ" in done.stderr
+    bad.write_text("a==9\n")
+    refused = CliRunner().invoke(app, ["--good", str(good), "--bad", str(bad), "--resume", str(file)])
+    assert refused.exit_code == 2
+    assert "no longer asks for what" in refused.stderr
+
+
+def test_files_that_ask_for_the_same_are_refused(tmp_path: Path) -> None:
+    one = tmp_path / "one.txt"
+    one.write_text(GOOD.text)
+    refused = CliRunner().invoke(app, ["--good", str(one), "--bad", str(one), "--case", "m:f"])
+
+    assert (refused.exit_code, "ask for the same packages" in refused.stderr) == (2, True)

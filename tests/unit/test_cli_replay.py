@@ -1,0 +1,100 @@
+"""`llmbench replay`: which row is meant, and what is printed of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.cli.replay import choose, replay
+from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.measurement import failed
+from pytest_llmbench.results import Result
+from pytest_llmbench.tables import TABLES
+from pytest_llmbench.workload import Workload
+
+app = typer.Typer()
+app.command()(replay)
+
+
+def result(row: str, table: str = "mine", workload: Workload | None = None, case: Case | None = None) -> Result:
+    return Result(
+        nodeid=f"t.py::test_{table}[{row}]",
+        table=table,
+        row=row,
+        measurement=failed(
+            case or Case.custom("steps:build", name=row), workload or Workload(), "oom", "r", measured_at="now"
+        ),
+        verdict=RowVerdict(status="regressed", reason="r"),
+        decision="fail",
+        message="",
+        seconds=1.0,
+    )
+
+
+def test_a_row_of_the_tables_goes_by_its_whole_name() -> None:
+    chosen = choose("batch_size[qwen-7b-chat-batch-4]", None, "full")
+
+    assert chosen.request.case == TABLES["batch_size"].rows[2].case
+    assert chosen.request.workload == Workload()
+
+
+def test_a_row_goes_by_its_own_name_where_that_is_the_only_one() -> None:
+    assert choose("qwen-7b-chat-batch-4", None, "full").table == "batch_size"
+
+
+def test_a_name_of_several_rows_is_refused_with_their_whole_names() -> None:
+    with pytest.raises(
+        ValueError, match=r"several rows; write one of lora_max_length\[qwen-7b-chat-512\], full_max_length"
+    ):
+        choose("qwen-7b-chat-512", None, "full")
+
+
+def test_an_unknown_row_is_refused_with_what_it_could_be() -> None:
+    with pytest.raises(ValueError, match=r"no row 'batch-4'; did you mean batch_size\[qwen-7b-chat-batch-4\]\?"):
+        choose("batch-4", None, "full")
+
+
+def test_at_smoke_scale_a_row_is_a_miniature_on_the_cpu() -> None:
+    assert choose("qwen-7b-chat-batch-4", None, "smoke").request.workload == Workload(scale="smoke", device="cpu")
+
+
+def test_a_row_of_a_result_file_is_measured_as_it_was_there() -> None:
+    workload = Workload(samples=64)
+    chosen = choose("a", (result("a", workload=workload), result("b")), "smoke")
+
+    assert chosen.request.case == Case.custom("steps:build", name="a")
+    assert chosen.request.workload == workload
+
+
+def test_everything_is_printed_and_without_a_baseline_nothing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "steps.py").write_text("def build(device):\n    return lambda: 2\n")
+    written = tmp_path / "r.jsonl"
+    small = Workload(scale="smoke", device="cpu")
+    written.write_bytes(msgspec.json.encode(result("a", workload=small)) + b"\n")
+
+    ran = CliRunner().invoke(app, ["a", "--results", str(written)])
+
+    assert ran.exit_code == 0, ran.output
+    for told in ("mine[a]", "step                    steps:build", "rounds", "outcome ok", "samples_per_second"):
+        assert told in ran.stdout
+    assert "not measured (the step returns no loss): loss_first, loss_last" in ran.stdout
+    assert ran.stdout.splitlines()[-1] == "verdict no baseline: no baseline is stored for this row"
+
+
+def test_a_row_that_cannot_be_measured_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    ran = CliRunner().invoke(app, ["qwen-7b-chat-batch-4"])
+
+    assert ran.exit_code == 2
+    assert "no CUDA device" in ran.stderr

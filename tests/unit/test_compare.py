@@ -1,0 +1,163 @@
+"""`llmbench compare`, as it is typed, on result files that are made here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+from typer.testing import Result as Shown
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.cli.compare import compare
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.results import Result, ResultLog
+from pytest_llmbench.workload import Workload
+
+app = Typer()
+app.command("compare")(compare)
+
+
+def here(packages: dict[str, str], device: str = "NVIDIA H200") -> Environment:
+    return Environment(
+        device=device,
+        num_devices=1,
+        device_memory_bytes=None,
+        driver="570",
+        cuda="13.0",
+        power_limit_watts=None,
+        allocator={},
+        python="3.11",
+        cpu="a CPU",
+        num_cpus=1,
+        system="Linux",
+        packages=packages,
+    )
+
+
+OLD, NEW = here({"torch": "2.9", "peft": "0.17"}), here({"torch": "2.9", "peft": "0.21"})
+
+
+def result(row: str, environment: Environment, kernels: float = 100.0, outcome: Outcome = "ok", **more: Any) -> Result:
+    process = Process(outcome=outcome, reason="why", metrics={"kernels_per_sample": kernels})
+    measurement = Measurement(
+        case=Case.custom("m:f", name=row),
+        workload=Workload(),
+        environment=environment,
+        processes=(process,),
+        measured_at="now",
+    )
+    return Result(
+        nodeid=f"t.py::test_speed[{row}]",
+        table="speed",
+        row=row,
+        measurement=measurement,
+        verdict=RowVerdict(status="no baseline", reason="r"),
+        decision="pass",
+        message="",
+        seconds=1.0,
+        **more,
+    )
+
+
+def written(path: Path, *results: Result) -> Path:
+    log = ResultLog(path)
+    for one in results:
+        log.append(one)
+    log.close()
+    return path
+
+
+def shown(a: Path, b: Path, *options: str) -> Shown:
+    return CliRunner(env={"COLUMNS": "110"}).invoke(app, [str(a), str(b), *options])
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    return written(tmp_path / "a.jsonl", result("same", OLD), result("moves", OLD), result("gone", OLD))
+
+
+@pytest.fixture
+def after(tmp_path: Path) -> Path:
+    return written(tmp_path / "b.jsonl", result("same", NEW), result("moves", NEW, kernels=150.0), result("new", NEW))
+
+
+def test_rows_of_the_same_name_are_held_against_each_other(before: Path, after: Path) -> None:
+    lines = [line.split() for line in shown(before, after).stdout.splitlines()]
+
+    assert ["same", "1", "metric", "unchanged"] in lines
+    assert ["moves", "1", "metric", "regressed"] in lines
+    assert ["kernels/sample", "100", "150", "+50.0", "%", "regressed"] in lines
+
+
+def test_packages_that_differ_stand_on_top(before: Path, after: Path) -> None:
+    assert "  peft 0.17 -> 0.21" in shown(before, after).stdout.splitlines()
+
+
+def test_rows_on_one_side_are_named(before: Path, after: Path) -> None:
+    text = shown(before, after).stdout
+
+    assert "only in A, 1 rows: speed[gone]" in text
+    assert "only in B, 1 rows: speed[new]" in text
+
+
+def test_of_several_results_for_a_row_the_last_counts(before: Path, tmp_path: Path) -> None:
+    rerun = written(tmp_path / "b.jsonl", result("moves", NEW, kernels=150.0), result("moves", NEW))
+
+    assert "1 unchanged" in shown(before, rerun).stdout
+
+
+def test_the_exit_code_says_what_was_asked_for(before: Path, after: Path) -> None:
+    assert shown(before, after).exit_code == 0
+    assert shown(before, after, "--fail-on", "regressed").exit_code == 1
+    assert shown(before, before, "--fail-on", "moved", "--fail-on", "inconclusive").exit_code == 0
+
+
+def test_a_row_that_vanished_is_inconclusive(before: Path, tmp_path: Path) -> None:
+    fewer = written(tmp_path / "b.jsonl", result("same", NEW), result("moves", NEW))
+
+    assert shown(before, fewer, "--fail-on", "regressed").exit_code == 0
+    assert shown(before, fewer, "--fail-on", "inconclusive").exit_code == 1
+
+
+def test_a_tolerance_lets_a_metric_move(before: Path, after: Path) -> None:
+    allowed = shown(before, after, "--tolerance", "kernels_per_sample=60%", "--fail-on", "regressed")
+
+    assert allowed.exit_code == 0
+    assert "2 unchanged" in allowed.stdout
+
+
+def test_a_library_that_a_side_lacks_is_unavailable(before: Path, tmp_path: Path) -> None:
+    lacking = written(tmp_path / "b.jsonl", result("same", NEW, outcome="unavailable"))
+    found = shown(before, lacking)
+
+    assert found.exit_code == 3
+    assert "1 unavailable" in found.stdout
+    assert "unavailable in B: why" in found.stdout
+
+
+def test_another_device_is_not_comparable(before: Path, tmp_path: Path) -> None:
+    elsewhere = written(tmp_path / "b.jsonl", result("same", here({}, device="NVIDIA A100")))
+
+    assert "device NVIDIA H200 -> NVIDIA A100" in shown(before, elsewhere).stdout
+
+
+def test_the_report_is_written_as_markdown_and_json(before: Path, after: Path, tmp_path: Path) -> None:
+    shown(before, after, "--markdown", str(tmp_path / "out" / "r.md"), "--json", str(tmp_path / "r.json"))
+
+    assert "| peft | 0.17 | 0.21 |" in (tmp_path / "out" / "r.md").read_text()
+    assert '"status": "regressed"' in (tmp_path / "r.json").read_text()
+
+
+def test_files_that_cannot_be_compared_are_refused(before: Path, tmp_path: Path) -> None:
+    (tmp_path / "rubbish").write_text("rubbish\n")
+    (tmp_path / "empty").write_text("")
+    for name, told in (("rubbish", "line 1"), ("empty", "no result in it"), ("missing", "cannot be read")):
+        refused = shown(before, tmp_path / name)
+        assert refused.exit_code == 2
+        assert told in refused.stderr
+    assert shown(before, before, "--tolerance", "speed=1%").exit_code == 2

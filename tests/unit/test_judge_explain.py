@@ -1,0 +1,217 @@
+"""Where a difference sits, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.measurement import KernelShare, Measurement, Process
+from pytest_llmbench.metrics import MIB, Value
+from pytest_llmbench.workload import Injection, Workload
+
+ENVIRONMENT = Environment(
+    device="NVIDIA H200",
+    num_devices=1,
+    device_memory_bytes=None,
+    driver=None,
+    cuda=None,
+    power_limit_watts=None,
+    allocator={},
+    python="3.12",
+    cpu="a CPU",
+    num_cpus=16,
+    system="Linux",
+    packages={},
+)
+GIB = 1024 * MIB
+BUSY, SPEED = "device_busy_seconds_per_sample", "samples_per_second"
+DEVICE_BOUND: dict[str, Value] = {
+    SPEED: 4.0,
+    BUSY: 0.24,
+    "kernels_per_sample": 7650.0,
+    "operators_per_sample": 20000.0,
+    "host_bound": 0.96,
+    "peak_allocated_bytes": (18 * GIB,),
+    "peak_allocated_steady_bytes": (18 * GIB,),
+    "peak_reserved_bytes": (20 * GIB,),
+    "peak_footprint_bytes": (21 * GIB,),
+    "loss_first": 11.9,
+}
+KERNELS = (KernelShare("gemm", 700, 0.12), KernelShare("flash_fwd", 56, 0.08), KernelShare("add", 400, 0.04))
+
+
+def measured(metrics: dict[str, Value], kernels: tuple[KernelShare, ...] = (), **changes: Any) -> Measurement:
+    default = Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(),
+        environment=ENVIRONMENT,
+        processes=(Process(outcome="ok", metrics=metrics, kernels=kernels),),
+        measured_at="now",
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def told(
+    before: tuple[KernelShare, ...] = (),
+    now: tuple[KernelShare, ...] = (),
+    row: dict[str, Value] = DEVICE_BOUND,
+    **moved: Value,
+) -> str:
+    """What is said of a row of which some metrics moved."""
+    return judge(measured({**row, **moved}, now), Reference(measurement=measured(row, before))).explanation
+
+
+def kernel(name: str, seconds: float) -> KernelShare:
+    return KernelShare(name, 1, seconds)
+
+
+def test_of_a_row_that_did_not_move_there_is_nothing_to_tell() -> None:
+    assert told(KERNELS, KERNELS) == ""
+
+
+def test_a_slower_host_is_told_from_the_gpu_with_its_counts() -> None:
+    assert told(samples_per_second=4 / 1.18, kernels_per_sample=9020.0) == (
+        "GPU work unchanged, host side +18.0 %: 7,650 kernels per sample before, 9,020 now"
+    )
+
+
+def test_a_slower_host_is_told_from_the_gpu_without_a_count_that_moved() -> None:
+    """As when something sleeps in every step."""
+    assert told(samples_per_second=4 / 1.18) == (
+        "GPU work unchanged, host side +18.0 %: the counts are as before, the same work took the host longer"
+    )
+
+
+def test_a_faster_host_is_told_too() -> None:
+    assert told(samples_per_second=4 * 1.25).startswith(
+        "GPU work unchanged, host side -20.0 %: the counts are as before"
+    )
+
+
+def test_a_slow_down_planted_on_the_host_is_no_regression_of_the_gpu() -> None:
+    planted = measured(
+        {**DEVICE_BOUND, SPEED: 4 / 1.1, "host_bound": 0.88}, workload=Workload(injection=Injection("host", 0.1))
+    )
+
+    verdict = judge(planted, Reference(measurement=measured(DEVICE_BOUND)))
+
+    assert (verdict.status, verdict.reason) == ("regressed", "regressed: samples_per_second")
+    assert verdict.explanation.startswith("GPU work unchanged, host side +10.0 %")
+
+
+def test_counts_that_moved_are_told_without_a_move_of_the_time() -> None:
+    assert told(operators_per_sample=20400.0) == (
+        "GPU work unchanged, host side: 20,000 operators per sample before, 20,400 now"
+    )
+
+
+def test_without_device_activity_nothing_is_said_of_the_gpu() -> None:
+    host_only: dict[str, Value] = {SPEED: 4.0, "kernels_per_sample": 7650.0}
+    assert told(row=host_only, kernels_per_sample=9020.0).startswith("GPU work not measured, host side: 7,650 kernels")
+
+
+def test_a_slower_gpu_names_the_kernels_that_changed() -> None:
+    now = (kernel("gemm", 0.128), kernel("flash_fwd", 0.08), kernel("add", 0.0402))
+
+    assert told(KERNELS, now, device_busy_seconds_per_sample=0.24 + 0.0082) == (
+        "GPU +3.4 %: top kernels that changed, per sample: gemm 120 ms -> 128 ms"
+    )
+
+
+def test_kernels_that_came_and_went_are_told_longest_first() -> None:
+    now = (kernel("gemm", 0.12), kernel("eager_softmax", 0.1), kernel("add", 0.04))
+
+    assert told(KERNELS, now, device_busy_seconds_per_sample=0.26).endswith(
+        "per sample: eager_softmax not listed -> 100 ms; flash_fwd 80 ms -> not listed"
+    )
+
+
+def test_at_most_three_kernels_are_named() -> None:
+    before = tuple(kernel(f"k{number}", 0.05) for number in range(5))
+    now = tuple(kernel(f"k{number}", 0.05 + 0.002 * number) for number in range(5))
+
+    sentence = told(before, now, device_busy_seconds_per_sample=0.26)
+
+    assert sentence.split("per sample: ")[1] == "k4 50 ms -> 58 ms; k3 50 ms -> 56 ms; k2 50 ms -> 54 ms"
+
+
+def test_a_kernel_below_the_end_of_the_list_may_have_been_there_before() -> None:
+    before = (kernel("gemm", 0.2), kernel("add", 0.01), kernel("other", 0.03))
+    now = (kernel("gemm", 0.22), kernel("copy", 0.0105), kernel("other", 0.03))
+
+    assert told(before, now, device_busy_seconds_per_sample=0.26).endswith("per sample: gemm 200 ms -> 220 ms")
+
+
+def test_a_gpu_that_is_slower_in_everything_says_so() -> None:
+    before = tuple(kernel(f"k{number}", 0.012) for number in range(20))
+    now = tuple(kernel(f"k{number}", 0.0125) for number in range(20))
+
+    assert told(before, now, device_busy_seconds_per_sample=0.25) == "GPU +4.2 %: spread over many kernels"
+
+
+def test_kernels_of_one_side_only_are_no_evidence() -> None:
+    assert told((), KERNELS, device_busy_seconds_per_sample=0.26) == "GPU +8.3 % (kernels are known of one side only)"
+    assert told(device_busy_seconds_per_sample=0.26) == "GPU +8.3 %"
+
+
+def test_a_slower_gpu_with_a_slower_host_beside_it() -> None:
+    """0.01 s of 0.25 are the GPU's, 0.025 the host's."""
+    assert told(device_busy_seconds_per_sample=0.25, samples_per_second=1 / 0.285, kernels_per_sample=9020.0) == (
+        "GPU +4.2 %, host side +10.0 % of the wall time, 7,650 kernels per sample before, 9,020 now"
+    )
+
+
+def test_wall_time_that_the_gpu_accounts_for_is_not_the_hosts() -> None:
+    assert told(device_busy_seconds_per_sample=0.264, samples_per_second=1 / 0.274) == "GPU +10.0 %"
+
+
+@pytest.mark.parametrize(
+    ("moved", "sentence"),
+    [
+        (
+            {"peak_allocated_bytes": (19 * GIB,), "peak_allocated_steady_bytes": (19 * GIB,)},
+            "Memory, live tensors of the steps: peak_allocated_bytes +1.00 GiB, peak_allocated_steady_bytes +1.00 GiB",
+        ),
+        (
+            {"peak_allocated_bytes": (18 * GIB + 3 * MIB,)},
+            "Memory, live tensors outside the measured steps, as in loading or the first step: "
+            "peak_allocated_bytes +3 MiB",
+        ),
+        (
+            {"peak_reserved_bytes": (23 * GIB,), "peak_footprint_bytes": (24 * GIB,)},
+            "Memory, what torch's allocator keeps beyond live tensors: peak_reserved_bytes +3.00 GiB, "
+            "peak_footprint_bytes +3.00 GiB",
+        ),
+        (
+            {"peak_footprint_bytes": (21 * GIB - 900 * MIB,)},
+            "Memory, outside torch, as in the CUDA context or a library: peak_footprint_bytes -900 MiB",
+        ),
+    ],
+)
+def test_memory_is_told_by_the_innermost_peak_that_moved(moved: dict[str, Value], sentence: str) -> None:
+    verdict = judge(measured({**DEVICE_BOUND, **moved}), Reference(measurement=measured(DEVICE_BOUND)))
+
+    assert verdict.explanation == sentence
+
+
+def test_other_arithmetic_is_told() -> None:
+    assert told(loss_first=9.0) == "It does not compute what the baseline did: loss_first moved"
+
+
+def test_everything_that_moved_is_told() -> None:
+    sentence = told(device_busy_seconds_per_sample=0.26, peak_footprint_bytes=(30 * GIB,), loss_first=9.0)
+
+    assert [part.split(",")[0].split(":")[0] for part in sentence.split(". ")] == [
+        "GPU +8.3 %",
+        "Memory",
+        "It does not compute what the baseline did",
+    ]
+
+
+def test_a_suspect_that_is_not_proven_is_told_too() -> None:
+    assert told(device_busy_seconds_per_sample=0.24 * 1.015) == "GPU +1.5 %"

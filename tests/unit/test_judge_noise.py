@@ -1,0 +1,181 @@
+"""How much a speed moves by itself: what is assumed of a class of rows, and what a calibration finds."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import msgspec
+import pytest
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, estimate_noise, pooled, row_class
+from pytest_llmbench.measurement import Measurement, Process, Round
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.workload import Workload
+
+SPEED = "samples_per_second"
+BUSY = "device_busy_seconds_per_sample"
+PRIOR = Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=10)
+
+
+def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:
+    default = Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(),
+        environment=None,
+        processes=tuple(Process(outcome="ok", metrics=metrics) for metrics in processes),
+        measured_at="now",
+    )
+    return msgspec.structs.replace(default, **changes)
+
+
+def simulated(
+    sessions: int, processes: int, *, process_sd: float, session_sd: float, seed: int = 7
+) -> list[list[float]]:
+    rng = random.Random(seed)
+    centres = [rng.gauss(0, session_sd) for _ in range(sessions)]
+    return [[rng.gauss(centre, process_sd) for _ in range(processes)] for centre in centres]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "kind"),
+    [
+        (0.95, 0.5, "device-bound"),
+        (0.9, 0.5, "device-bound"),
+        (0.89, 0.95, "host-bound"),
+        (None, 0.5, "host-bound"),
+        (None, None, "device-bound"),
+    ],
+)
+def test_the_baseline_says_of_what_class_a_row_is(then: float | None, now: float | None, kind: RowClass) -> None:
+    sides = [measured({} if share is None else {"host_bound": share}) for share in (then, now)]
+
+    assert row_class(*sides) == kind
+
+
+def test_a_cpu_is_a_class_of_its_own() -> None:
+    cpu = Environment(
+        device="cpu",
+        num_devices=1,
+        device_memory_bytes=None,
+        driver=None,
+        cuda=None,
+        power_limit_watts=None,
+        allocator={},
+        python="3.12",
+        cpu="a CPU",
+        num_cpus=1,
+        system="Linux",
+        packages={},
+    )
+
+    assert row_class(measured({"host_bound": 0.95}, environment=cpu), measured({})) == "CPU"
+
+
+def test_wall_time_that_waits_for_the_host_is_the_noisiest() -> None:
+    assert PRIORS[SPEED]["host-bound"].process_sd > 10 * PRIORS[SPEED]["device-bound"].process_sd
+    assert PRIORS[BUSY]["host-bound"] == PRIORS[BUSY]["device-bound"]
+
+
+def test_many_sessions_outweigh_the_prior() -> None:
+    noise = pooled(simulated(200, 10, process_sd=0.001, session_sd=0.02), PRIOR)
+
+    assert noise.process_sd == pytest.approx(0.001, rel=0.05)
+    assert noise.session_sd == pytest.approx(0.02, rel=0.1)
+    assert noise.process_df == 6 + 200 * 9
+    assert 10 + 190 < noise.session_df < 10 + 199
+
+
+def test_a_quiet_case_is_taken_for_less_quiet_than_it_looks() -> None:
+    noise = pooled(simulated(3, 3, process_sd=0.0002, session_sd=0), PRIOR)
+
+    assert 0.0002 < noise.process_sd < PRIOR.process_sd
+
+
+def test_a_prior_never_makes_a_noisy_case_quieter_than_it_is() -> None:
+    sessions = simulated(3, 4, process_sd=0.02, session_sd=0)
+    seen = math.sqrt(sum(sum((x - sum(s) / 4) ** 2 for x in s) for s in sessions) / 9)
+
+    assert pooled(sessions, PRIOR).process_sd == pytest.approx(seen)
+
+
+def test_scatter_of_processes_is_not_taken_for_that_of_sessions() -> None:
+    noise = pooled(simulated(300, 2, process_sd=0.02, session_sd=0), PRIOR)
+
+    assert noise.session_sd < 0.004
+
+
+def test_noisy_processes_say_little_of_sessions() -> None:
+    for seed in range(20):
+        noise = pooled(simulated(5, 4, process_sd=0.02, session_sd=0, seed=seed), PRIOR)
+
+        assert noise.session_sd == pytest.approx(PRIOR.session_sd, rel=0.2)
+        assert noise.session_df == pytest.approx(PRIOR.session_df, abs=0.1)
+
+
+def test_one_session_says_nothing_of_other_sessions() -> None:
+    noise = pooled([[0.0, 0.001, 0.002]], PRIOR)
+
+    assert (noise.session_sd, noise.session_df) == (PRIOR.session_sd, PRIOR.session_df)
+
+
+def test_one_process_says_nothing() -> None:
+    assert pooled([[0.5]], PRIOR) == PRIOR
+
+
+def test_every_measurement_is_a_session() -> None:
+    metrics: list[dict[str, Value]] = [{BUSY: 0.25 * math.exp(log)} for log in (0, 0.001, 0.004, 0.005)]
+    sessions = [measured(*metrics[:2]), measured(*metrics[2:])]
+
+    expected = pooled([[0, 0.001], [0.004, 0.005]], PRIORS[BUSY]["device-bound"])
+    found = estimate_noise(sessions)
+    assert list(found) == [BUSY]
+    assert found[BUSY].process_sd == pytest.approx(expected.process_sd)
+    assert found[BUSY].session_sd == pytest.approx(expected.session_sd)
+
+
+def test_processes_that_failed_say_nothing() -> None:
+    ok: dict[str, Value] = {BUSY: 0.25}
+    failed = Process(outcome="invalid", reason="throttled", metrics={BUSY: 0.5})
+    with_failed = measured(processes=(failed, *measured(ok, ok).processes))
+
+    assert estimate_noise([with_failed]) == estimate_noise([measured(ok, ok)])
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, (1, 2)])
+def test_a_metric_without_a_logarithm_has_no_noise(value: Value) -> None:
+    assert estimate_noise([measured({BUSY: value})]) == {}
+
+
+def test_a_stall_in_one_of_many_equal_rounds_is_no_noise() -> None:
+    def process(*seconds: float) -> Process:
+        rounds = tuple(Round(each, 4, 100) for each in seconds)
+        return Process(outcome="ok", metrics={SPEED: 4 * len(seconds) / sum(seconds), "host_bound": 1.0}, rounds=rounds)
+
+    steady = measured(processes=(process(1, 1, 1), process(1, 1, 1)))
+    stalled = measured(processes=(process(1, 1, 1), process(1, 9, 1)))
+
+    assert estimate_noise([stalled]) == estimate_noise([steady])
+
+
+def test_rounds_of_other_samples_count_together() -> None:
+    """Their median would not see that the long samples became slower."""
+
+    def process(*seconds: float) -> Process:
+        rounds = tuple(Round(each, 4, 100 * number) for number, each in enumerate(seconds))
+        return Process(outcome="ok", metrics={SPEED: 4 * len(seconds) / sum(seconds)}, rounds=rounds)
+
+    assert estimate_noise([measured(processes=(process(1, 2, 4), process(1, 2, 8)))])[SPEED].process_sd > 0.1
+
+
+def test_other_work_is_no_session_of_the_case() -> None:
+    with pytest.raises(ValueError, match="these did different work"):
+        estimate_noise([measured({BUSY: 1.0}), measured({BUSY: 1.0}, case=Case(model="qwen-7b-chat", max_length=512))])
+
+
+def test_nothing_has_no_noise_to_estimate() -> None:
+    with pytest.raises(ValueError, match="no measurement to take the noise from"):
+        estimate_noise([])

@@ -10,13 +10,34 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli import report, show
+from pytest_llmbench.cli import (
+    ab,
+    bisect,
+    calibrate,
+    compare,
+    doctor,
+    export,
+    init,
+    reference,
+    replay,
+    report,
+    show,
+)
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(name="llmbench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("show")(show.show)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
+app.command("ab")(ab.ab)
+app.command("bisect")(bisect.bisect)
+app.command("calibrate")(calibrate.calibrate)
+app.command("export")(export.export)
+app.command("doctor")(doctor.doctor)
+app.command("init")(init.init)
+app.command("replay")(replay.replay)
+app.command("reference")(reference.reference)
 
 
 def _print_version(wanted: bool) -> None:

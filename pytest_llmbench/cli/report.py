@@ -1,4 +1,4 @@
-"""`llmbench report`: what the stored baselines of a device say, as a document."""
+"""`llmbench report`: results as an HTML page or as Markdown, and the stored baselines of a device as a document."""
 
 from __future__ import annotations
 
@@ -10,30 +10,76 @@ import typer
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.published import PublishedError, load_published
 from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.reports.reproduction import reproduction
+from pytest_llmbench.results import ResultError, latest, read_results
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["report"]
 
 
 def report(
-    device: Annotated[str, typer.Argument(help="Folder of the device below the baselines, as nvidia-h200.")],
+    what: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="DEVICE | RESULTS.jsonl...",
+            help="A folder below the baselines, as nvidia-h200; with --html or --markdown the result files of runs.",
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as one HTML page.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the results as Markdown.")] = False,
     like: Annotated[
-        Literal["published"], typer.Option(help="published: the tables of the published page.")
+        Literal["published"], typer.Option(help="Of a device. published: the tables of the published page.")
     ] = "published",
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
-    """Print the published tables with measured columns, as Markdown."""
-    store = BaselineStore(baselines)
+    """
+    Results as an HTML page or as Markdown; or the published tables with a device's baselines beside them.
+
+    Of results for the same row the newest counts; several files also make a trend.
+    """
     try:
-        published = load_published(baselines)
-        loaded = {name: store.load(device, name) for name in TABLES}
-    except (BaselineError, PublishedError) as error:
-        typer.echo(f"llmbench: {error}", err=True)
-        raise typer.Exit(2) from None
+        if html is not None:
+            _write_html(html, [Path(one) for one in what], baselines)
+        if markdown:
+            _print_markdown([Path(one) for one in what])
+        if html is None and not markdown:
+            _print_device(what, baselines)
+    except (BaselineError, PublishedError, ResultError) as error:
+        stop(str(error))
+
+
+def _write_html(file: Path, paths: list[Path], baselines: Path) -> None:
+    from pytest_llmbench.reports.html import HtmlReportUnavailable, ResultFile, html_report
+
+    runs = [ResultFile(path.stem, read_results(path)) for path in paths]
+    try:
+        page = html_report(runs, store=BaselineStore(baselines), published=load_published(baselines))
+        file.write_text(page, encoding="utf-8")
+    except HtmlReportUnavailable as error:
+        stop(str(error))
+    except OSError as error:
+        stop(f"{file}: cannot be written: {error.strerror}")
+    typer.echo(f"llmbench: {file}", err=True)
+
+
+def _print_markdown(paths: list[Path]) -> None:
+    from pytest_llmbench.reports.markdown import markdown_report
+
+    found = [result for path in paths for result in read_results(path)]
+    found.sort(key=lambda result: result.measurement.measured_at)
+    typer.echo(markdown_report(latest(found)), nl=False)
+
+
+def _print_device(what: list[str], baselines: Path) -> None:
+    if len(what) != 1 or what[0].endswith(".jsonl"):
+        stop(f"{what[0]}: to show results add --html FILE or --markdown; without them give one device")
+    [device] = what
+    store = BaselineStore(baselines)
+    published = load_published(baselines)
+    loaded = {name: store.load(device, name) for name in TABLES}
     measured = {name: file for name, file in loaded.items() if file is not None}
     if set(published) < set(TABLES) or not measured:
         missing = "published numbers" if set(published) < set(TABLES) else f"baselines of {device}"
-        typer.echo(f"llmbench: {baselines}: no {missing} here", err=True)
-        raise typer.Exit(2)
+        stop(f"{baselines}: no {missing} here")
     typer.echo(reproduction(published, measured), nl=False)

@@ -1,0 +1,52 @@
+"""`llmbench export`: results in the format of another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.reports.export import Format
+from pytest_llmbench.results import ResultError, latest, read_results
+
+__all__ = ["export"]
+
+
+def export(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS.jsonl...", help="Files that runs with --llmbench wrote.")
+    ],
+    to: Annotated[Format, typer.Option("--to", help="The tool that is to read it.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it, instead of printing it.")
+    ] = None,
+    better: Annotated[
+        Literal["smaller", "bigger"],
+        typer.Option(help="Of github-action-benchmark, which takes one direction a file: which metrics."),
+    ] = "smaller",
+) -> None:
+    """Write results in the format of another tool; of results for the same row the newest counts."""
+    from pytest_llmbench.reports.export import export as exported
+    from pytest_llmbench.reports.export.values import name_of, ok_processes
+
+    try:
+        found = [result for path in results for result in read_results(path)]
+    except ResultError as error:
+        stop(str(error))
+    found.sort(key=lambda result: result.measurement.measured_at)
+    rows = latest(found)
+    if not rows:
+        stop(f"{', '.join(map(str, results))}: there is no result in it")
+    text = exported(rows, to, better=better)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            stop(f"{output}: cannot be written: {error.strerror}")
+    empty = [name_of(result) for result in rows if not ok_processes(result)]
+    if empty and to not in ("csv", "junit"):
+        typer.echo(f"llmbench: {to} has no place for rows that measured nothing: {', '.join(empty)}", err=True)

@@ -1,0 +1,194 @@
+"""Options that several commands share, what their values mean, and the exit codes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pytest_llmbench.cases import CaseError
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.comparison.expression import ExpressionError
+from pytest_llmbench.comparison.journal import JournalError
+from pytest_llmbench.comparison.result import FailOn
+from pytest_llmbench.comparison.selection import SelectionError
+from pytest_llmbench.executors import SetupError
+from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.judge.tolerance import ToleranceError
+from pytest_llmbench.results import ResultError
+from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.installer import InstallerName
+from pytest_llmbench.stacks.stack import Source, absolute
+from pytest_llmbench.workload import Scale, Workload
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "NOTHING_MEASURED",
+    "BaseOption",
+    "ConstraintsOption",
+    "DeviceOption",
+    "FailOnOption",
+    "InstallerOption",
+    "JsonOption",
+    "LoopOption",
+    "MarkdownOption",
+    "MaxPairsOption",
+    "PairsOption",
+    "PathOption",
+    "PythonOption",
+    "SamplesOption",
+    "ScaleOption",
+    "TimeoutOption",
+    "TolerancesOption",
+    "VerboseOption",
+    "new_results_file",
+    "paths",
+    "plan",
+    "refusals",
+    "source",
+    "workload",
+]
+
+FAILED = 1
+NOTHING_MEASURED = 3
+INTERRUPTED = 130
+
+ScaleOption = Annotated[
+    Literal["full", "smoke"],
+    typer.Option("--scale", help="full: the published size, on a GPU. smoke: two-layer miniatures, on the CPU."),
+]
+DeviceOption = Annotated[
+    Literal["auto", "cuda", "cpu"],
+    typer.Option("--device", help="auto: the GPU at full scale, the CPU at smoke scale."),
+]
+SamplesOption = Annotated[
+    str, typer.Option("--samples", metavar="N|full", help="Samples that a process measures, or the whole epoch.")
+]
+LoopOption = Annotated[
+    Literal["step", "trainer"] | None,
+    typer.Option("--loop", help="Run every row in this loop: our bare step, or transformers' Trainer."),
+]
+PairsOption = Annotated[
+    int, typer.Option("--pairs", min=1, help="Pairs of processes, one of each side, that a case gets at first.")
+]
+MaxPairsOption = Annotated[
+    int, typer.Option("--max-pairs", min=1, help="The most that it gets, the confirmation of a suspect included.")
+]
+TolerancesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tolerance", metavar="METRIC=LIMIT", help="How far a metric may move, as samples_per_second=8%. Repeatable."
+    ),
+]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=1, help="Seconds after which a measuring process is killed.")
+]
+PathOption = Annotated[
+    list[Path] | None,
+    typer.Option("--path", help="Folder with modules of your own steps, by default the current one. Repeatable."),
+]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="ENV",
+        help="Environment below those that are installed: what a file does not ask for, as torch, comes from there.",
+    ),
+]
+PythonOption = Annotated[
+    Path | None, typer.Option("--python", help="Interpreter to make environments with, by default this one.")
+]
+ConstraintsOption = Annotated[
+    list[Path] | None, typer.Option("--constraint", help="Constraints file for the installer. Repeatable.")
+]
+InstallerOption = Annotated[
+    Literal["auto", "uv", "pip"], typer.Option("--installer", help="auto: uv if it is on PATH, else pip.")
+]
+MarkdownOption = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the report as Markdown.")
+]
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the verdicts as JSON.")]
+FailOnOption = Annotated[
+    list[FailOn] | None,
+    typer.Option(
+        "--fail-on",
+        help="Exit with status 1 if a row regressed; moved: or improved; inconclusive: or has no verdict. Repeatable.",
+    ),
+]
+
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every metric of every row.")]
+
+_ERRORS = (
+    CaseError,
+    ExpressionError,
+    JournalError,
+    ResultError,
+    SelectionError,
+    SetupError,
+    StackError,
+    ToleranceError,
+)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What a user can put right ends the command with one sentence, and Ctrl-C without a traceback."""
+    try:
+        yield
+    except _ERRORS as error:
+        stop(str(error))
+    except KeyboardInterrupt:
+        typer.echo("llmbench: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str) -> Workload:
+    """How every case is measured."""
+    if device == "cpu" and scale == "full":
+        stop("--device cpu runs miniatures only; add --scale smoke")
+    number = int(samples) if samples.isascii() and samples.isdigit() and len(samples) < 10 else 0
+    if samples != "full" and number < 1:
+        stop(f"--samples {samples}: give a number of samples above 0, or 'full'")
+    chosen: Literal["cuda", "cpu"] = ("cuda" if scale == "full" else "cpu") if device == "auto" else device
+    return Workload(scale=scale, device=chosen, samples="full" if samples == "full" else number)
+
+
+def plan(pairs: int, max_pairs: int, cases: int) -> Plan:
+    """How many pairs a case gets."""
+    if max_pairs < pairs:
+        stop(f"--max-pairs {max_pairs} is less than --pairs {pairs}")
+    return Plan(screen=pairs, max_processes=max_pairs, looks=min(2, max_pairs - pairs), cases=cases)
+
+
+def source(
+    base: str | None,
+    python: Path | None,
+    constraints: Sequence[Path] | None,
+    installer: InstallerName,
+    *,
+    refresh: bool = False,
+) -> Source:
+    """How environments are made. Paths are absolute: a comparison may be gone on with from elsewhere."""
+    return Source(
+        python=None if python is None else str(python.absolute()),
+        base=None if base is None else absolute(base),
+        constraints=tuple(str(one.absolute()) for one in constraints or ()),
+        installer=installer,
+        refresh=refresh,
+    )
+
+
+def paths(given: Sequence[Path] | None) -> tuple[str, ...]:
+    """Folders of the user's own modules."""
+    return tuple(str(folder.absolute()) for folder in given or [Path()])
+
+
+def new_results_file(command: str) -> Path:
+    """A file that is not there yet, beside those of pytest runs."""
+    return Path("llmbench-results", f"{command}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")

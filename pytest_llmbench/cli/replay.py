@@ -1,0 +1,162 @@
+"""`llmbench replay`: one row measured again, with everything printed that is known of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import msgspec
+import typer
+
+from pytest_llmbench.baselines.file import BaselineError
+from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.executors import NotMeasurable, SetupError
+from pytest_llmbench.executors.machine import Machine
+from pytest_llmbench.judge.compare import judge
+from pytest_llmbench.measurement import Measurement, Process
+from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.reports.table import LABELS, number_text
+from pytest_llmbench.results import Result, latest, read_results
+from pytest_llmbench.tables import TABLES
+from pytest_llmbench.units import percent, seconds
+from pytest_llmbench.workload import Scale, Workload
+
+__all__ = ["Chosen", "choose", "replay"]
+
+
+class Chosen(NamedTuple):
+    """The row to measure."""
+
+    table: str
+    row: str
+    request: Request
+
+
+def replay(
+    row: Annotated[str, typer.Argument(metavar="ROW", help="As batch_size[qwen-7b-chat-batch-4], or the row alone.")],
+    results: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULTS.jsonl", help="Measure it as it was in this file, instead of in the tables."),
+    ] = None,
+    scale: Annotated[Scale, typer.Option(help="Of a row of the tables; smoke: a miniature on the CPU.")] = "full",
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="After which the process is killed.")] = 600.0,
+    baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
+) -> None:
+    """Measure one row again and print everything; exits with status 1 if it fails."""
+    try:
+        written = latest(read_results(results)) if results else None
+        chosen = choose(row, written, scale)
+    except ValueError as error:  # among them ResultError
+        stop(str(error))
+    typer.echo(f"{chosen.table}[{chosen.row}]")
+    typer.echo(_fields(chosen.request))
+    measurement = _measure(chosen.request, timeout)
+    for line in _told(measurement):
+        typer.echo(line)
+    store = BaselineStore(baselines)
+    try:
+        verdict = judge(measurement, store.find(measurement, chosen.table, chosen.row))
+    except BaselineError as error:
+        stop(str(error))
+    typer.echo(f"\nverdict {verdict.status}: {verdict.reason}")
+    for metric in verdict.metrics:
+        moved = "" if metric.change is None else percent(metric.change)
+        before = number_text(metric.metric, metric.baseline)
+        name = LABELS.get(metric.metric, metric.metric)
+        gates = "" if metric.gates else " (advisory)"
+        typer.echo(
+            f"  {name:<24}{before:>14} ->{number_text(metric.metric, metric.now):>14} {moved:>9}  {metric.status}{gates}"
+        )
+    if verdict.failed:
+        raise typer.Exit(1)
+
+
+def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen:
+    """
+    The one row that is meant: of *results*, or without them of the published tables.
+
+    Raises:
+        ValueError: no row, or several, go by that name.
+    """
+    if results is not None:
+        known = {
+            f"{one.table}[{one.row}]": Chosen(
+                one.table, one.row, Request(case=one.measurement.case, workload=one.measurement.workload)
+            )
+            for one in results
+        }
+    else:
+        workload = Workload(scale=scale, device="cuda" if scale == "full" else "cpu")
+        known = {
+            f"{table.name}[{one.id}]": Chosen(table.name, one.id, Request(case=one.case, workload=workload))
+            for table in TABLES.values()
+            for one in table.rows
+        }
+    found = [name for name, chosen in known.items() if row in (name, chosen.row)]
+    if len(found) == 1:
+        return known[found[0]]
+    if found:
+        raise ValueError(f"{row!r} is the name of several rows; write one of {', '.join(found)}")
+    close = [name for name in known if row in name][:8]
+    hint = f"did you mean {', '.join(close)}?" if close else f"known are, among {len(known)}: {', '.join([*known][:3])}"
+    raise ValueError(f"there is no row {row!r}; {hint}")
+
+
+def _measure(request: Request, timeout: float) -> Measurement:
+    machine = Machine(request.workload.device, timeout_seconds=timeout, announce=typer.echo)
+    started = time.monotonic()
+
+    def tell(phase: Phase) -> None:
+        speed = f" {phase.samples_per_second:.2f} samples/s" if phase.samples_per_second else ""
+        typer.echo(f"  {time.monotonic() - started:7.2f} s  {phase.name}{speed}")
+
+    try:
+        typer.echo(f"on {machine}")
+        return machine.run(request, tell)
+    except (NotMeasurable, SetupError) as error:
+        stop(str(error))
+    finally:
+        machine.close()
+
+
+def _fields(request: Request) -> str:
+    case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value is not None}
+    return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **_workload(request.workload)}.items())
+
+
+def _workload(workload: Workload) -> dict[str, object]:
+    told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
+    if workload.injection is not None:
+        told["planted"] = f"{workload.injection.kind} {workload.injection.amount:g}"
+    return told
+
+
+def _told(measurement: Measurement) -> Iterator[str]:
+    yield f"\noutcome {measurement.outcome}" + (f": {measurement.reason}" if measurement.reason else "")
+    if measurement.environment is not None:
+        packages = ", ".join(f"{name} {version}" for name, version in measurement.environment.packages.items())
+        yield f"  {measurement.environment.device}, driver {measurement.environment.driver}, {packages}"
+    for process in measurement.processes:
+        yield from _process(process)
+
+
+def _process(process: Process) -> Iterator[str]:
+    for number, one in enumerate(process.rounds, start=1):
+        yield f"  round {number:<18}{one.samples} samples, {one.tokens} tokens in {seconds(one.seconds)}"
+    for name, value in process.metrics.items():
+        yield f"  {name:<40}{value}"
+    for reason in dict.fromkeys(process.missing.values()):
+        names = [name for name, why in process.missing.items() if why == reason]
+        yield f"  not measured ({reason}): {', '.join(names)}"
+    for name, text in process.ran.items():
+        yield f"  ran {name:<20}{text}"
+    for name, found in msgspec.structs.asdict(process.evidence).items():
+        if found is not None:
+            yield f"  {name:<40}{found}"
+    for kernel in process.kernels:
+        yield f"  kernel {kernel.name:<48}{kernel.seconds_per_sample * 1e3:10.3f} ms {kernel.launches_per_sample:10.1f}"
+    for name, spent in process.phase_seconds.items():
+        yield f"  phase {name:<18}{seconds(spent)}"

@@ -1,0 +1,62 @@
+"""What a comparison ends with: the report on the screen and in files, and the exit code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import typer
+
+from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.comparison.export import to_json
+from pytest_llmbench.comparison.markdown import markdown
+from pytest_llmbench.comparison.result import Comparison, FailOn, fails
+from pytest_llmbench.comparison.terminal import render
+
+__all__ = ["Reporting", "write"]
+
+
+class Reporting(NamedTuple):
+    """Where a report goes, and at what a command fails."""
+
+    markdown: Path | None
+    json: Path | None
+    fail_on: tuple[FailOn, ...]
+    verbose: bool
+    """Show every metric, and not only those that say something."""
+
+    def show(self, comparison: Comparison) -> None:
+        """Print the report and write the files."""
+        typer.echo(render(comparison, width=_width(), color=_color(), every_metric=self.verbose))
+        if self.markdown is not None:
+            write(self.markdown, markdown(comparison, every_metric=self.verbose))
+        if self.json is not None:
+            write(self.json, to_json(comparison))
+
+    def end(self, comparison: Comparison) -> NoReturn:
+        """Exit as the verdicts say."""
+        if not any(row.is_measured for row in comparison.rows):
+            raise typer.Exit(NOTHING_MEASURED)
+        raise typer.Exit(FAILED if fails(comparison, self.fail_on) else 0)
+
+
+def _width() -> int:
+    """Columns of the terminal; where there is none, enough for a table."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
+def _color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a report, or end the command with why it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        stop(f"{path} cannot be written: {error.strerror}")

@@ -81,6 +81,8 @@ class LocalExecutor:
         self._preload = tuple(preload)
         self._environ = environ
         self._server: Server | None = None
+        self._starting: Server | None = None
+        self._stopped = False
         self._deaths = 0
 
     def __enter__(self) -> Self:
@@ -107,6 +109,15 @@ class LocalExecutor:
             why = str(error)
         return _failed(request, "crashed", f"there is no process to measure in: {why}")
 
+    def stop(self) -> None:
+        """
+        Kill the case that another thread is running and measure no more: from now on every case ends as crashed.
+        """
+        self._stopped = True
+        for server in (self._server, self._starting):
+            if server is not None:
+                server.interrupt()
+
     def close(self) -> None:
         if self._server is not None:
             self._server.stop()
@@ -126,8 +137,10 @@ class LocalExecutor:
             on_phase(Phase(name="preload"))
         environ = os.environ if self._environ is None else self._environ
         while self._server is None:
+            if self._stopped:
+                raise ServerError("the run is over")
             try:
-                server = Server.start(self._python, self._measure, self._preload, environ)
+                server = Server.start(self._python, self._measure, self._preload, environ, self._note_starting)
             except ServerError as error:
                 if not self._preload:
                     raise
@@ -145,14 +158,14 @@ class LocalExecutor:
         deadline = time.monotonic() + self._timeout_seconds
         try:
             server.submit(request, channel, log)
-            end = _listen(server, channel, deadline)
+            end = _listen(server, channel, log, deadline)
         except _DeadlineError:
             since = time.monotonic() - channel.phase_at
-            self._take_back(server, channel)
+            self._take_back(server, channel, log)
             reason = reasons.overdue(self._timeout_seconds, channel.phase, since, log)
             return channel.answer or _failed(request, "timeout", reason, channel)
         except RubbishError as error:
-            self._take_back(server, channel)
+            self._take_back(server, channel, log)
             return _failed(request, "crashed", f"its process wrote rubbish to the channel: {error}", channel)
         except ServerError as error:
             with suppress(RubbishError):
@@ -163,16 +176,16 @@ class LocalExecutor:
                 _failed(request, "crashed", f"ended with its server: {error}", channel) if started else None
             )
         except BaseException:
-            self._take_back(server, channel)
+            self._take_back(server, channel, log)
             raise
         self._deaths = 0
         return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log), channel)
 
-    def _take_back(self, server: Server, channel: Channel) -> None:
+    def _take_back(self, server: Server, channel: Channel, log: Log) -> None:
         """End the case: its server kills all of it when nobody listens any more."""
         channel.close()
         try:
-            ended = server.end_case()
+            ended = server.end_case(log)
         except ServerError:
             ended = False
         except BaseException:
@@ -188,7 +201,14 @@ class LocalExecutor:
             server.kill()
         self._count_death(why)
 
+    def _note_starting(self, server: Server) -> None:
+        self._starting = server
+        if self._stopped:
+            server.interrupt()
+
     def _count_death(self, why: str) -> None:
+        if self._stopped:
+            return
         self._deaths += 1
         if self._deaths >= MAX_DEATHS and self._preload:
             self._preload = ()
@@ -203,25 +223,27 @@ class LocalExecutor:
         self._announce(f"{poisoned}, which forked processes cannot undo: {kept}, cases import the rest themselves")
 
 
-def _listen(server: Server, channel: Channel, deadline: float) -> Ended:
+def _listen(server: Server, channel: Channel, log: Log, deadline: float) -> Ended:
     """
     Hear the process out.
 
     Args:
         server: to which the request was submitted.
         channel: of the request.
+        log: of the process.
         deadline: on the clock of `time.monotonic()`, in seconds.
     """
     poller = select.poll()
-    poller.register(channel, select.POLLIN)
-    poller.register(server, select.POLLIN)
+    for source in (channel, log, server.log, server):
+        poller.register(source, select.POLLIN)
     while True:
         limit = deadline if channel.answer is None else min(deadline, channel.answered_at + LINGER_SECONDS)
         if (remaining := limit - time.monotonic()) <= 0:
             raise _DeadlineError
         ready = {fd for fd, _ in poller.poll(remaining * 1000)}
-        if channel.fileno() in ready and not channel.read():
-            poller.unregister(channel)
+        for pipe in (channel, log, server.log):
+            if pipe.fileno() in ready and not pipe.read():
+                poller.unregister(pipe)  # its last writer has gone
         if server.fileno() in ready and isinstance(message := server.hear(), Ended):
             _read_rest(channel)
             return message

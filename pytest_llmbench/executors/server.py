@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -42,6 +42,7 @@ class Server:
     A running fork server, one request at a time.
 
     Attributes:
+        log: what the server itself prints; to be read while one waits for it.
         poisoned: why its children could not use CUDA, or None.
         busy: it has a request that is not over.
         child: process id of the measuring process, from its start to its end.
@@ -51,15 +52,25 @@ class Server:
         self._process = process
         self._control = control
         self._marker = marker
-        self._log = log
+        self.log = log
         self.poisoned: str | None = None
         self.busy = False
         self.child: int | None = None
 
     @classmethod
-    def start(cls, python: Path, measure: str, preload: Sequence[str], environ: Mapping[str, str]) -> Self:
+    def start(
+        cls,
+        python: Path,
+        measure: str,
+        preload: Sequence[str],
+        environ: Mapping[str, str],
+        on_start: Callable[[Self], None] = lambda _: None,
+    ) -> Self:
         """
         Start a server and wait until it has imported *preload*.
+
+        Args:
+            on_start: called before that with the server, which nothing but `interrupt` can be done with yet.
 
         Raises:
             ServerError: it did not get that far.
@@ -74,8 +85,8 @@ class Server:
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=log.fileno(),
-                    stderr=log.fileno(),
+                    stdout=log.writer,
+                    stderr=log.writer,
                     env={**environ, MARKER: marker},
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
@@ -84,8 +95,10 @@ class Server:
             ours.close()
             log.close()
             raise ServerError(f"{python} cannot be run: {error.strerror}") from None
+        log.start()
         server = cls(process, ours, marker, log)
         try:
+            on_start(server)
             server._await_ready()
         except BaseException:
             server.kill()
@@ -112,10 +125,11 @@ class Server:
         """
         self.busy = True
         try:
-            socket.send_fds(self._control, [encode(request)], [channel.writer, log.fileno()])
+            socket.send_fds(self._control, [encode(request)], [channel.writer, log.writer])
         except OSError:
             raise self._death() from None
         channel.start()
+        log.start()
 
     def hear(self) -> Message:
         """
@@ -143,11 +157,11 @@ class Server:
                 pass
         return message
 
-    def end_case(self) -> bool:
+    def end_case(self, log: Log) -> bool:
         """Wait until the tree of the case whose channel was closed is gone; False if it stays."""
         deadline = time.monotonic() + END_SECONDS
         while self.busy:
-            if not select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not self._await_word(log, deadline):
                 return False
             self.hear()
         return True
@@ -159,16 +173,38 @@ class Server:
             self._process.wait(END_SECONDS)
         self.kill()
 
+    def interrupt(self) -> None:
+        """Kill the server from another thread; the one that waits for it hears of its death and clears away."""
+        self._process.kill()
+
     def kill(self) -> None:
         """Kill the server and, since it can do that no more, everything below it."""
         self._control.close()
         self._process.kill()
         self._process.wait()
         _kill_marked(self._marker, {self.child} if self.child else set())
-        self._log.close()
+        self.log.close()
+
+    def _await_word(self, log: Log, deadline: float) -> bool:
+        """
+        Wait for the server's next message, reading *log* meanwhile; False if there was none in time.
+
+        Args:
+            deadline: on the clock of `time.monotonic()`, in seconds.
+        """
+        waiting: list[socket.socket | Log] = [self._control, log]
+        while True:
+            remaining = max(0.0, deadline - time.monotonic())
+            ready = select.select(waiting, [], [], remaining)[0]
+            if log in ready and not log.read():
+                waiting.remove(log)  # its last writer has gone
+            if self._control in ready:
+                return True
+            if not ready:
+                return False
 
     def _await_ready(self) -> None:
-        if not select.select([self._control], [], [], START_SECONDS)[0]:
+        if not self._await_word(self.log, time.monotonic() + START_SECONDS):
             raise ServerError(f"the server did not start within {START_SECONDS:.0f} s{self._said()}")
         message = self.hear()
         if not isinstance(message, Ready):
@@ -184,7 +220,7 @@ class Server:
         return ServerError(f"the server {'was ' if status < 0 else ''}{ended(status)}{self._said()}")
 
     def _said(self) -> str:
-        lines = self._log.last_lines()
+        lines = self.log.last_lines()
         return f"; its last output:\n{lines}" if lines else ""
 
 

@@ -1,0 +1,110 @@
+"""Measuring the cases of a comparison, pair by pair, until each is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.comparison.journal import Asked, Journal, Taken
+from pytest_llmbench.comparison.pair import Pair, first_side
+from pytest_llmbench.comparison.progress import Progress
+from pytest_llmbench.comparison.result import Compared, Comparison, package_diff
+from pytest_llmbench.comparison.selection import Selected
+from pytest_llmbench.comparison.settle import Judge, Settled, settle
+from pytest_llmbench.comparison.sides import Sides
+from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.measurement import Measurement
+
+__all__ = ["comparison_of", "judge_of", "measure", "settled_rows"]
+
+
+def judge_of(asked: Asked) -> Judge:
+    """B against A by what was asked for."""
+
+    def judge(a: Measurement, b: Measurement) -> RowVerdict:
+        if a.outcome == b.outcome and a.outcome in ("crashed", "timeout", "diverged", "invalid"):
+            return RowVerdict(status="inconclusive", reason=f"{b.outcome} on both sides: {b.reason}")
+        return judge_pair(a, b, asked.tolerances, alpha=asked.plan.alpha)
+
+    return judge
+
+
+def measure(
+    name: str, case: Case, journal: Journal, sides: Callable[[], Sides], *, judge: Judge, progress: Progress
+) -> Settled:
+    """
+    Measure pairs of one case until it is settled; those of the journal count.
+
+    Args:
+        name: of the case in the journal.
+        sides: gives what to measure with, made when it is first needed.
+
+    Raises:
+        JournalError: a pair could not be written down.
+        SetupError: nothing can be measured.
+    """
+    workload = journal.asked.workload
+    while True:
+        pairs = journal.pairs(name)
+        step = settle(pairs, journal.asked.plan, judge)
+        if isinstance(step, Settled):
+            told = "unavailable" if "unavailable" in (step.a.outcome, step.b.outcome) else step.verdict.status
+            progress.end(f"{told}, {len(pairs)} pair{'s' if len(pairs) != 1 else ''}")
+            return step
+        first = first_side(len(pairs))
+        progress.pair(len(pairs) + 1, step.stage)
+        a, b = sides().pair(case, workload, first, progress.phase)
+        journal.add(Taken(case=name, pair=Pair(stage=step.stage, first=first, a=a, b=b)))
+
+
+def settled_rows(journal: Journal, judge: Judge) -> Iterator[Compared]:
+    """The rows that are settled by what the journal has."""
+    for chosen in journal.asked.selected:
+        step = settle(journal.pairs(chosen.name), journal.asked.plan, judge)
+        if isinstance(step, Settled):
+            yield _compared(chosen, step)
+
+
+def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) -> Comparison:
+    """What the journal's pairs come to; cases that are not settled are named."""
+    asked = journal.asked
+    rows = tuple(settled_rows(journal, judge))
+    unsettled = [chosen.name for chosen in asked.selected if chosen.name not in {row.name for row in rows}]
+    if unsettled:
+        left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
+    changes, same = package_diff(asked.a.packages, asked.b.packages)
+    return Comparison(
+        a=_short(asked.a.name),
+        b=_short(asked.b.name),
+        measured_on=_measured_on(journal),
+        changes=changes,
+        num_unchanged=same,
+        rows=rows,
+        left_out=tuple(left_out),
+    )
+
+
+def _short(name: str) -> str:
+    """As a user in the current folder names it."""
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
+
+
+def _compared(chosen: Selected, step: Settled) -> Compared:
+    return Compared.of((chosen.table, chosen.row), step.verdict, step.a, step.b, len(step.a.processes))
+
+
+def _measured_on(journal: Journal) -> str:
+    workload = journal.asked.workload
+    samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
+    environments = (
+        one.environment
+        for chosen in journal.asked.selected
+        for pair in journal.pairs(chosen.name)
+        for one in (pair.a, pair.b)
+    )
+    found = next((environment for environment in environments if environment is not None), None)
+    device = "" if found is None else found.cpu if found.device == "cpu" else found.device
+    return ", ".join(filter(None, [device, f"scale {workload.scale}", samples]))

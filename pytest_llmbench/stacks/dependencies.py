@@ -1,0 +1,69 @@
+"""Which of the packages that differ between two environments can only change together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from pytest_llmbench.stacks.interpreter import Interpreter
+
+__all__ = ["implications", "needs"]
+
+
+def implications(changed: Collection[str], good: Interpreter, bad: Interpreter) -> dict[str, frozenset[str]]:
+    """
+    For each of the packages *changed*: what else has to be as in *bad* if it is, itself included.
+
+    By the declared needs of the versions in both environments: the new one of a package may need the
+    new one of another, and the old one of another may not stand the new one of it.
+    """
+    direct: dict[str, set[str]] = {name: {name} for name in changed}
+    for name, needed in _needs(changed, bad):
+        if not _satisfied(needed, good):
+            direct[name].add(canonicalize_name(needed.name))
+    for name, needed in _needs(changed, good):
+        if not _satisfied(needed, bad):
+            direct[canonicalize_name(needed.name)].add(name)
+    return {name: frozenset(_reached(name, direct)) for name in changed}
+
+
+def needs(changed: Collection[str], environment: Interpreter) -> dict[str, frozenset[str]]:
+    """For each of the packages *changed*: which others of them it declares to need, in one environment."""
+    found: dict[str, set[str]] = {name: set() for name in changed}
+    for name, needed in _needs(changed, environment):
+        found[name].add(canonicalize_name(needed.name))
+    return {name: frozenset(others) for name, others in found.items()}
+
+
+def _needs(changed: Collection[str], environment: Interpreter) -> Iterator[tuple[str, Requirement]]:
+    """What a changed package needs of another, in one environment."""
+    markers = {
+        "python_version": ".".join(map(str, environment.version[:2])),
+        "python_full_version": ".".join(map(str, environment.version)),
+        "extra": "",
+    }
+    for name in changed:
+        for text in environment.requires.get(name, ()):
+            try:
+                needed = Requirement(text)
+            except InvalidRequirement:
+                continue
+            applies = needed.marker is None or needed.marker.evaluate(markers)
+            if applies and canonicalize_name(needed.name) in changed:
+                yield name, needed
+
+
+def _satisfied(needed: Requirement, environment: Interpreter) -> bool:
+    version = environment.packages.get(canonicalize_name(needed.name))
+    return version is not None and needed.specifier.contains(version, prereleases=True)
+
+
+def _reached(start: str, direct: dict[str, set[str]]) -> set[str]:
+    reached, waiting = {start}, [start]
+    while waiting:
+        new = direct[waiting.pop()] - reached
+        reached |= new
+        waiting += new
+    return reached

@@ -1,0 +1,177 @@
+"""`llmbench ab` with real environments and processes on the CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from pytest_llmbench.cli.ab import ab
+from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.stack import Source, open_stack
+
+TYPED = "import typer, pytest_llmbench.cli.ab as m; app = typer.Typer(); app.command()(m.ab); app()"
+"""The command in a process of its own."""
+
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="measures")
+
+app = Typer()
+app.command("ab")(ab)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "steps.py").write_text(STEPS)
+    return tmp_path
+
+
+STEPS = """
+import torch
+
+def plain(device):
+    weight = torch.ones(8, 8, requires_grad=True)
+    return lambda: (weight @ weight).sum().backward() or 1
+"""
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A virtual environment with nothing in it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    return tmp_path / "bare"
+
+
+def pairs(file: Path) -> int:
+    return file.read_text().count('"kind":"pair"') if file.exists() else 0
+
+
+def document(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def test_a_library_that_neither_side_has_is_unavailable(bare: Path, folder: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["--a", str(bare), "--b", "bare", "--scale", "smoke", "--step", "steps:plain", "--json", "r.json"]
+    )
+
+    assert done.exit_code == 3, done.output
+    assert "unavailable in A and B: torch cannot be imported" in " ".join(done.stdout.split())
+    assert document(folder / "r.json")["rows"][0]["outcomes"] == {"a": "unavailable", "b": "unavailable"}
+
+
+@needs_torch
+def test_a_library_that_one_side_lacks_is_unavailable_there(bare: Path, folder: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["--a", "current", "--b", str(bare), "--scale", "smoke", "--step", "steps:plain", "--json", "r.json"]
+    )
+
+    assert done.exit_code == 3, done.output
+    assert document(folder / "r.json")["rows"][0]["outcomes"] == {"a": "ok", "b": "unavailable"}
+    assert any(change["name"] == "torch" for change in document(folder / "r.json")["package_changes"])
+
+
+@needs_torch
+def test_one_environment_against_itself_moves_nothing_however_often_it_is_killed(folder: Path) -> None:
+    results = folder / "r.jsonl"
+    asked = ["--a", "current", "--b", "current", "-k", "lora_max_length and 512"]
+    _ended_after(
+        1, signal.SIGINT, results, *asked, "--scale", "smoke", "--pairs", "1", "--results", str(results), status=130
+    )
+    _ended_after(4, signal.SIGKILL, results, "--resume", str(results), status=-signal.SIGKILL)
+    taken = results.read_bytes()
+
+    def go_on(name: str) -> str:
+        done = CliRunner().invoke(app, ["--resume", str(results), "--json", name, "--fail-on", "moved"])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    table = go_on("one.json")
+    assert results.read_bytes().startswith(taken[: taken.rfind(b"\n") + 1])
+    assert [row["status"] for row in document(folder / "one.json")["rows"]] == ["unchanged"] * 10
+    assert go_on("two.json") == table
+
+
+def _ended_after(count: int, number: signal.Signals, results: Path, *arguments: str, status: int) -> None:
+    """Type the command, and send it a signal once that many pairs are written down."""
+    process = subprocess.Popen([sys.executable, "-c", TYPED, *arguments], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while pairs(results) < count:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert ("not measured to the end" in out) == (number == signal.SIGINT)
+
+
+def test_a_file_whose_environment_has_changed_is_not_gone_on_with(bare: Path, folder: Path) -> None:
+    asked = ["--a", "bare", "--b", "bare", "--scale", "smoke", "--step", "steps:plain", "--results", "r.jsonl"]
+    CliRunner().invoke(app, asked)
+    (site,) = open_stack(str(bare), Source(), print).interpreter.site_folders
+    about = Path(site) / "torch-9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9\n")
+    refused = CliRunner().invoke(app, ["--resume", "r.jsonl"])
+
+    assert refused.exit_code == 2
+    assert "is no longer what was measured: torch 9 (new); start a new comparison" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "refusal"),
+    [
+        ([], "name both environments"),
+        (["--a", "current"], "name both environments"),
+        (["--a", "current", "--b", "missing", "--scale", "smoke"], "no such file or folder"),
+        (["--a", "current", "--b", "current", "--table", "speed"], "no table 'speed'"),
+        (["--a", "current", "--b", "current", "-k", "llama"], "selects no row"),
+        (["--a", "current", "--b", "current", "-k", "7b and"], "a word is missing at the end"),
+        (["--a", "current", "--b", "current", "--device", "cpu"], "add --scale smoke"),
+        (["--a", "current", "--b", "current", "--tolerance", "x=1%"], "unknown metric"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_refused(options: list[str], refusal: str, folder: Path) -> None:
+    refused = CliRunner().invoke(app, options)
+
+    assert refused.exit_code == 2
+    assert refusal in refused.stderr
+    assert not (folder / "llmbench-results").exists()
+
+
+def test_an_environment_of_another_python_is_brought_the_worker(folder: Path) -> None:
+    python = _other_python()
+    subprocess.run([python, "-m", "venv", "--without-pip", folder / "other"], check=True)
+    try:
+        stack = open_stack("other", Source(), print)
+    except StackError as error:
+        pytest.skip(f"no index to install msgspec from: {error}")
+
+    assert stack.interpreter.version[:2] != sys.version_info[:2]
+    statement = "import pytest_llmbench.worker.server, msgspec"
+    subprocess.run([stack.python, "-c", statement], env=stack.environ(), check=True)
+
+
+def _other_python() -> str:
+    """An interpreter of another version that the worker can use."""
+    beside = sorted(Path(sys.base_prefix).parent.glob("*/bin/python3"), reverse=True)
+    on_path = [shutil.which(f"python3.{minor}") for minor in (14, 13, 12)]
+    check = f"import sys; sys.exit(not (3, 11) <= sys.version_info[:2] != {sys.version_info[:2]})"
+    for python in filter(None, [*map(str, beside), *on_path]):
+        if subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
+            return python
+    pytest.skip("there is no other Python here")

@@ -1,0 +1,172 @@
+"""`llmbench bisect` finds a planted regression among five packages, in real environments on the CPU."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from pytest_llmbench.cli.ab import ab
+from pytest_llmbench.cli.bisect import bisect
+from pytest_llmbench.stacks.stack import Source, open_stack
+
+app = Typer()
+app.command("bisect")(bisect)
+app.command("ab")(ab)
+
+pytestmark = pytest.mark.skipif(find_spec("pip") is None, reason="installs")
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="measures")
+
+PARTS = ("part-a", "part-b", "part-c", "part-d", "part-e")
+IDLE = "def work():\n    pass\n"
+SLEEPS = "import time\n\ndef work():\n    time.sleep(0.02)\n"
+ALLOCATES = "import torch\n\ndef work():\n    torch.ones(200 * 2**20, dtype=torch.uint8)\n"
+STEP = f"""
+from importlib import import_module
+
+import torch
+
+PARTS = [import_module(name) for name in {[name.replace("-", "_") for name in PARTS]}]
+
+def build(device):
+    weight = torch.ones(64, 64, requires_grad=True)
+
+    def step():
+        for part in PARTS:
+            part.work()
+        (weight @ weight).sum().backward()
+        weight.grad = None
+        return 1
+
+    return step
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Five packages of two versions each, and the step that uses them."""
+    monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trainer.py").write_text(STEP)
+    (tmp_path / "wheels").mkdir()
+    for name in PARTS:
+        for version in ("1.0", "2.0"):
+            write_wheel(tmp_path / "wheels", name, version, IDLE)
+    for file, version in (("good.txt", "1.0"), ("bad.txt", "2.0")):
+        pins = "".join(f"{name}=={version}\n" for name in PARTS)
+        (tmp_path / file).write_text(f"--no-index\n--find-links wheels\n{pins}")
+    return tmp_path
+
+
+def write_wheel(folder: Path, name: str, version: str, code: str, needs: str = "") -> None:
+    """A wheel of one module, as the packaging standard has it."""
+    module = name.replace("-", "_")
+    about = f"{module}-{version}.dist-info"
+    requires = f"Requires-Dist: {needs}\n" if needs else ""
+    files = {
+        f"{module}.py": code,
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
+    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+
+
+def bisected(*options: str) -> tuple[dict[str, Any], str]:
+    """What the command found, and what it printed."""
+    asked = [
+        "--good",
+        "good.txt",
+        "--bad",
+        "bad.txt",
+        "--base",
+        "current",
+        "--installer",
+        "pip",
+        "--json",
+        "found.json",
+    ]
+    done = CliRunner().invoke(app, ["bisect", *asked, *options])
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(Path("found.json").read_text())
+    return found, done.stdout
+
+
+CASE = (
+    "--case",
+    "trainer:build",
+    "--scale",
+    "smoke",
+    "--samples",
+    "4",
+    "--pairs",
+    "1",
+    "--max-pairs",
+    "3",
+    "--results",
+    "r.jsonl",
+)
+
+
+@needs_torch
+def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(folder: Path) -> None:
+    write_wheel(folder / "wheels", "part-d", "2.0", SLEEPS)
+    found, told = bisected(*CASE, "--metric", "samples_per_second", "--tolerance", "samples_per_second=50%")
+
+    assert (found["found"]["packages"], found["found"]["how"]) == (["part-d"], "alone")
+    assert found["mixtures_measured"] <= 4
+    assert "llmbench: part-d 1.0 -> 2.0 does it" in told
+    assert not (folder / "cache" / "bisect").exists() or not list((folder / "cache" / "bisect").iterdir())
+    # Everything is in the file: nothing is installed or measured again.
+    before = Path("r.jsonl").read_bytes()
+    assert bisected("--resume", "r.jsonl") == (found, told)
+    assert Path("r.jsonl").read_bytes() == before
+
+
+@needs_torch
+def test_a_package_that_allocates_is_found_by_its_operators_and_then_its_version(folder: Path) -> None:
+    for version in ("1.1", "1.2", "1.3", "2.0"):
+        write_wheel(folder / "wheels", "part-b", version, IDLE if version == "1.1" else ALLOCATES)
+    # The new part-a cannot be had with the old part-b.
+    write_wheel(folder / "wheels", "part-a", "2.0", IDLE, needs="part-b>=1.1")
+    found, told = bisected(*CASE, "--metric", "operators_per_sample", "--versions")
+
+    assert found["found"] == {"packages": ["part-b"], "how": "alone", "mixture": ["part-b"]}
+    assert found["mixtures_measured"] <= 4
+    assert "last good version 1.1, first bad version 1.2" in told
+
+
+def test_an_environment_is_installed_from_a_file_once(folder: Path) -> None:
+    said: list[str] = []
+    source = Source(base="current", installer="pip")
+    stack = open_stack("bad.txt", source, said.append)
+
+    assert {name: stack.packages[name] for name in PARTS} == dict.fromkeys(PARTS, "2.0")
+    assert "pytest" in stack.packages  # from the base
+    assert any("Successfully installed part-a-2.0" in line for line in said)
+    said.clear()
+    assert open_stack("bad.txt", source, said.append) == stack
+    assert said == []
+    (folder / "wheels" / "part_a-2.0-py3-none-any.whl").unlink()
+    (folder / "bad.txt").write_text("--no-index\n--find-links wheels\npart-a\n")
+    assert open_stack("bad.txt", source, said.append).packages["part-a"] == "1.0"
+
+
+def test_what_cannot_be_installed_is_told_with_the_last_words_of_the_installer(folder: Path) -> None:
+    Path("bad.txt").write_text("--no-index\n--find-links wheels\npart-a==3.0\n")
+    refused = CliRunner().invoke(
+        app, ["ab", "--a", "current", "--b", "bad.txt", "--scale", "smoke", "--step", "m:f", "--installer", "pip"]
+    )
+
+    assert refused.exit_code == 2
+    assert "bad.txt cannot be installed with pip; its last output:" in refused.stderr
+    assert "No matching distribution found for part-a==3.0" in refused.stderr
+    assert not [path for path in (folder / "cache" / "environments").iterdir() if path.is_dir()]

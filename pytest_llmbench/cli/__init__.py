@@ -17,6 +17,7 @@ from pytest_llmbench.cli import (
     compare,
     doctor,
     export,
+    history,
     init,
     reference,
     replay,
@@ -33,6 +34,7 @@ app.command("compare")(compare.compare)
 app.command("ab")(ab.ab)
 app.command("bisect")(bisect.bisect)
 app.command("calibrate")(calibrate.calibrate)
+app.command("history")(history.history)
 app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.command("init")(init.init)

@@ -1,0 +1,94 @@
+"""Steps and creeps in a series of runs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_llmbench.judge import history
+from pytest_llmbench.judge.history import FEWEST, creep, steps
+
+numbers = st.floats(-10, 10).map(lambda number: round(number, 3))
+
+
+def noise(count: int, *, seed: int, level: float = 0.0, sd: float = 0.003) -> list[float]:
+    generator = random.Random(seed)
+    return [generator.gauss(level, sd) for _ in range(count)]
+
+
+def energy(values: list[float], index: int) -> float:
+    """By its definition."""
+    left, right = values[:index], values[index:]
+    between = sum(abs(x - y) for x in left for y in right) / (len(left) * len(right))
+    within = [
+        sum(abs(x - y) for x, y in itertools.combinations(side, 2)) / (len(side) * (len(side) - 1) / 2)
+        for side in (left, right)
+    ]
+    return len(left) * len(right) / len(values) * (2 * between - sum(within))
+
+
+@given(st.lists(numbers, min_size=2 * FEWEST, max_size=20))
+def test_a_series_divides_where_the_energy_distance_is_largest(values: list[float]) -> None:
+    best = max(energy(values, index) for index in range(FEWEST, len(values) - FEWEST + 1))
+
+    assert energy(values, history._best_division(values)) == pytest.approx(best, abs=1e-6)
+
+
+def test_a_level_that_rises_and_stays_is_found_where_it_rose() -> None:
+    (step,) = steps([*noise(40, seed=1), *noise(10, seed=2, level=0.01)], smallest=0.003)
+
+    assert step.at == 40
+    assert step.effect == pytest.approx(0.01, abs=0.003)
+
+
+def test_a_single_bad_night_is_no_step() -> None:
+    assert steps([*noise(20, seed=1), 0.05, *noise(20, seed=3)], smallest=0.003) == ()
+
+
+def test_a_step_up_and_down_again_is_two() -> None:
+    series = [*noise(20, seed=1), *noise(20, seed=2, level=0.02), *noise(20, seed=5)]
+
+    assert [step.at for step in steps(series, smallest=0.003)] == [20, 40]
+
+
+def test_what_is_smaller_than_matters_is_not_told() -> None:
+    series = [*noise(40, seed=1, sd=0.0001), *noise(40, seed=2, sd=0.0001, level=0.002)]
+
+    assert steps(series, smallest=0.003) == ()
+    assert len(steps(series, smallest=0.001)) == 1
+
+
+def test_a_constant_series_has_no_step() -> None:
+    assert steps([1.0] * 50, smallest=0.0) == ()
+
+
+def test_an_exact_count_that_changes_is_a_step() -> None:
+    assert [step.at for step in steps([1.0] * 5 + [2.0] * 5, smallest=0.1)] == [5]
+
+
+@pytest.mark.parametrize("count", range(2 * FEWEST))
+def test_too_few_points_have_none(count: int) -> None:
+    assert steps([0.0, 0.0, 0.0, 9.0, 9.0][:count], smallest=0.0) == ()
+
+
+def test_one_flat_series_in_a_hundred_or_so_shows_a_step() -> None:
+    found = sum(bool(steps(noise(60, seed=seed), smallest=0.003)) for seed in range(300))
+
+    assert found <= 9  # 1 % by simulation; above 9 of 300 has a chance of 0.001
+
+
+def test_a_creep_is_the_end_against_the_beginning() -> None:
+    series = [value + index * 0.0003 for index, value in enumerate(noise(60, seed=1))]
+
+    slow = creep(series, smallest=0.003)
+
+    assert slow is not None
+    assert slow.effect == pytest.approx(0.0135, abs=0.003)
+
+
+def test_a_flat_series_does_not_creep() -> None:
+    assert creep(noise(60, seed=1), smallest=0.003) is None

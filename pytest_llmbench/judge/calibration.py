@@ -4,7 +4,7 @@ What measuring one environment again and again says of each row: its noise, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -41,16 +41,17 @@ def calibrated(against: Reference, measurements: Iterable[Measurement]) -> Calib
     """
     Noise from a baseline and later measurements of the very same environment, each a session of its own.
 
-    A measurement of another environment or other work, or with something planted in it, is passed over.
+    A measurement of another environment or other work, or with something planted in it, is passed over;
+    one that is given twice counts once.
     """
     baseline = against.measurement
-    sessions, passed_over = [baseline], []
+    sessions, passed_over = {baseline.measured_at: baseline}, []
     for measurement in measurements:
         if (why := _unfit(against, measurement)) is not None:
             passed_over.append(why)
-        elif measurement.measured_at != baseline.measured_at:
-            sessions.append(measurement)
-    noise = estimate_noise(sessions)
+        else:
+            sessions.setdefault(measurement.measured_at, measurement)
+    noise = estimate_noise(list(sessions.values()))
     reference = msgspec.structs.replace(against, noise=noise)
     verdict = judge(msgspec.structs.replace(baseline, processes=baseline.processes[-1:]), reference)
     return Calibration(
@@ -58,7 +59,7 @@ def calibrated(against: Reference, measurements: Iterable[Measurement]) -> Calib
         detectable={one.metric: one.detectable for one in verdict.metrics if one.detectable is not None},
         row_class=row_class(baseline, baseline),
         sessions=len(sessions),
-        processes=_processes(sessions),
+        processes=_processes(sessions.values()),
         passed_over=tuple(passed_over),
     )
 
@@ -75,5 +76,5 @@ def _unfit(against: Reference, measurement: Measurement) -> str | None:
     return f"another environment: {'; '.join(map(str, changes))}" if changes else None
 
 
-def _processes(sessions: Sequence[Measurement]) -> int:
+def _processes(sessions: Iterable[Measurement]) -> int:
     return sum(process.outcome == "ok" for session in sessions for process in session.processes)

@@ -99,6 +99,9 @@ OPTIONS = (
         metavar="FILE",
     ),
     Option("resume", "continue the run that wrote FILE: its rows are judged again, not measured", metavar="FILE"),
+    Option(
+        "benchmark", "have each row in pytest-benchmark's table and files as well, if that is installed", kind="flag"
+    ),
     Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
     Option("strict", "fail a run in which no case was measured", kind="flag"),
     Option(
@@ -128,6 +131,7 @@ class Settings:
     tolerances: tuple[str, ...]
     results: Path | None
     resume: Path | None
+    benchmark: bool
     html: Path | None
     strict: bool
     injection: str | None
@@ -183,6 +187,7 @@ def resolve(config: pytest.Config) -> Settings:
         tolerances=tuple(given["tolerance"].value),
         results=_path(config, given["results"]) if given["results"].value else None,
         resume=_path(config, given["resume"]) if given["resume"].value else None,
+        benchmark=bool(given["benchmark"].value),
         html=_path(config, given["html"]) if given["html"].value else None,
         strict=bool(given["strict"].value),
         injection=given["inject"].value or None,

@@ -69,7 +69,7 @@ def llmbench(request: pytest.FixtureRequest) -> Llmbench:
     run = request.config.stash.get(_RUN, None)
     if run is None:
         pytest.skip("measures only with --llmbench")
-    return run.bench(request.node)
+    return run.bench(request)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,6 +21,7 @@ from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.gate import Gate
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.options import Settings, resolve
+from pytest_llmbench.reports.benchmark import add_benchmark
 from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
 from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
@@ -70,6 +71,8 @@ class Run:
             written = read_results(settings.resume) if settings.resume else ()
         if settings.html and (missing := why_unavailable()):
             raise pytest.UsageError(f"--llmbench-html: {missing}")
+        if settings.benchmark and config.getoption("--benchmark-disable", None) is None:
+            raise pytest.UsageError("--llmbench-benchmark: pytest-benchmark is not installed or switched off")
         workload = _workload(settings)
         executor = self._executor(workload)
         self._resumed = self._still_true(written, executor)
@@ -99,8 +102,9 @@ class Run:
         self._progress.total = sum(_uses_llmbench(item) for item in items)
         self.gate.num_rows = max(1, self._progress.total)
 
-    def bench(self, item: pytest.Item) -> Llmbench:
+    def bench(self, request: pytest.FixtureRequest) -> Llmbench:
         """The fixture's value for one test."""
+        item: pytest.Item = request.node
         results: list[Result] = []
         item.stash[_RESULTS] = results
 
@@ -110,6 +114,8 @@ class Run:
             item.user_properties.append(("llmbench_verdict", result.verdict.status))
             if not self._is_worker:
                 self._keep(result)
+            if self._settings.benchmark:
+                add_benchmark(request, result)
 
         def stop(why: str) -> None:
             item.session.shouldfail = why  # not pytest.exit, at which pytest-xdist crashes

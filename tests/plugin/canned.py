@@ -19,7 +19,7 @@ import pytest
 
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.measurement import Evidence, Measurement, Outcome, Process
+from pytest_llmbench.measurement import Evidence, Measurement, Outcome, Process, Round
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.protocol import Phase, Request
 
@@ -43,6 +43,7 @@ class Answer(msgspec.Struct, forbid_unknown_fields=True):
     device: str | None = "Test GPU"
     """None for a measurement that does not know its environment."""
     evidence: Evidence = Evidence()
+    rounds: tuple[Round, ...] = ()
     not_measurable: str | None = None
     setup_error: str | None = None
     prints: str = ""
@@ -90,7 +91,9 @@ class CannedExecutor:
 
 def _process(answer: Answer) -> Process:
     if answer.outcome == "ok":
-        return Process(outcome="ok", metrics={**METRICS, **answer.metrics}, evidence=answer.evidence)
+        return Process(
+            outcome="ok", metrics={**METRICS, **answer.metrics}, evidence=answer.evidence, rounds=answer.rounds
+        )
     return Process(outcome=answer.outcome, reason=f"a canned {answer.outcome}", metrics=answer.metrics)
 
 

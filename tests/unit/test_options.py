@@ -40,7 +40,7 @@ EXAMPLES = {
     "resume": Example("resume", "a.jsonl", "b.jsonl", Path("a.jsonl"), Path("b.jsonl")),
     "inject": Example("injection", "host=10%", "host=20%", "host=10%", "host=20%"),
 }
-FIELDS_OF_SWITCHES = {"strict": "strict", "shared-gpu": "shared_gpu"}
+FIELDS_OF_SWITCHES = {"strict": "strict", "shared-gpu": "shared_gpu", "benchmark": "benchmark"}
 VALUED = [option for option in OPTIONS if option.kind != "flag"]
 SWITCHES = [option for option in OPTIONS if option.kind == "flag"]
 
@@ -136,6 +136,7 @@ def test_the_defaults(configure: Configure) -> None:
         tolerances=(),
         results=None,
         resume=None,
+        benchmark=False,
         html=None,
         strict=False,
         injection=None,

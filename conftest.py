@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import pytest
 
-pytest_plugins = ["pytester"]
-if not any(point.name == "llmbench" for point in entry_points(group="pytest11")):
-    pytest_plugins.append("pytest_llmbench.plugin")  # a checkout that is not installed
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """A checkout that is not installed has no entry point through which pytest finds the plugin."""
+    if not any(name == "llmbench" for name, _ in pluginmanager.list_name_plugin()):
+        pluginmanager.import_plugin("pytest_llmbench.plugin")

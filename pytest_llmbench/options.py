@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-__all__ = ["OPTIONS", "Option", "Settings", "add_options", "resolve", "switched_on"]
+__all__ = ["OPTIONS", "Option", "Settings", "add_options", "chosen_model", "resolve", "switched_on"]
 
 
 class Option(NamedTuple):
@@ -51,6 +51,12 @@ OPTIONS = (
         kind="choice",
         default="auto",
         choices=("auto", "cuda", "cpu"),
+    ),
+    Option(
+        "model",
+        "measure a standard grid over this model, without a test file: one of the published names, a directory, "
+        "or a hub id",
+        metavar="NAME|DIR|HUB_ID",
     ),
     Option(
         "loop",
@@ -118,6 +124,7 @@ class Settings:
 
     scale: Literal["full", "smoke"]
     device: Literal["auto", "cuda", "cpu"]
+    model: str | None
     loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
     processes: int | Literal["auto"]
@@ -163,6 +170,12 @@ def switched_on(config: pytest.Config) -> bool:
     return not lists_only and bool(_given(config, OPTIONS[0]).value)
 
 
+def chosen_model(config: pytest.Config) -> str:
+    """The model of the standard grid, or nothing."""
+    model: str = _given(config, next(option for option in OPTIONS if option.name == "model")).value
+    return model
+
+
 def resolve(config: pytest.Config) -> Settings:
     """
     The settings of this run.
@@ -174,6 +187,7 @@ def resolve(config: pytest.Config) -> Settings:
     return Settings(
         scale=given["scale"].value,
         device=given["device"].value,
+        model=given["model"].value or None,
         loop=given["loop"].value or None,
         samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
         processes="auto" if given["processes"].value == "auto" else _count(given["processes"], "processes", "auto"),

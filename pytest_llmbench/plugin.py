@@ -7,6 +7,7 @@ Imported by every pytest run on the machine: what measures and judges is importe
 from __future__ import annotations
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    if options.chosen_model(config):
+        grid = str(Path(__file__).with_name("grid.py"))
+        asked_for = config.args if config.args_source is config.ArgsSource.ARGS else []
+        config.args = [*asked_for, grid]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

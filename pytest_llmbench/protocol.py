@@ -42,6 +42,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     workload: Workload
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES of the measuring process, as UUIDs; None leaves it as it is."""
+    trace: str | None = None
+    """File for a trace of one optimizer step, recorded when all else has been measured."""
     protocol: int = PROTOCOL_VERSION
 
 

@@ -35,7 +35,7 @@ class Chosen(NamedTuple):
     request: Request
 
 
-def replay(
+def replay(  # noqa: PLR0917 - each is an option of the command
     row: Annotated[str, typer.Argument(metavar="ROW", help="As batch_size[qwen-7b-chat-batch-4], or the row alone.")],
     results: Annotated[
         Path | None,
@@ -43,6 +43,13 @@ def replay(
     ] = None,
     scale: Annotated[Scale, typer.Option(help="Of a row of the tables; smoke: a miniature on the CPU.")] = "full",
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="After which the process is killed.")] = 600.0,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write a trace of one step, for Perfetto, and on a GPU the allocator's history as FILE.memory.pickle.",
+        ),
+    ] = None,
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
     """Measure one row again and print everything; exits with status 1 if it fails."""
@@ -53,7 +60,8 @@ def replay(
         stop(str(error))
     typer.echo(f"{chosen.table}[{chosen.row}]")
     typer.echo(_fields(chosen.request))
-    measurement = _measure(chosen.request, timeout)
+    asked = msgspec.structs.replace(chosen.request, trace=str(trace.resolve()) if trace else None)
+    measurement = _measure(asked, timeout)
     for line in _told(measurement):
         typer.echo(line)
     store = BaselineStore(baselines)

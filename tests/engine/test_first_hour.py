@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,3 +46,12 @@ def test_from_nothing_to_a_verdict_and_its_reports(tmp_path: Path) -> None:
     assert markdown.stdout.startswith("### llmbench: 2 rows passed"), markdown.stderr
     exported = llmbench(tmp_path, "export", "second.jsonl", "--to", "csv")
     assert "finetuning,lora-512,unchanged" in exported.stdout
+
+
+def test_a_replayed_row_leaves_a_trace_of_one_step(tmp_path: Path) -> None:
+    row = ("lora_rank[qwen-7b-chat-rank-2-default]", "--scale", "smoke")
+
+    told = llmbench(tmp_path, "replay", *row, "--trace", "step.json")
+
+    assert "outcome ok" in told.stdout, told.stderr
+    assert any(event["name"] == "aten::mm" for event in json.loads((tmp_path / "step.json").read_text())["traceEvents"])

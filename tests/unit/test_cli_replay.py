@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.replay import choose, replay
+from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import failed
+from pytest_llmbench.measurement import Measurement, failed
+from pytest_llmbench.protocol import Request
 from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.workload import Workload
@@ -98,3 +100,18 @@ def test_a_row_that_cannot_be_measured_here_is_an_error(monkeypatch: pytest.Monk
 
     assert ran.exit_code == 2
     assert "no CUDA device" in ran.stderr
+
+
+def test_a_trace_that_is_asked_for_is_part_of_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def run(_: Machine, request: Request, on_phase: object) -> Measurement:
+        asked.append(request)
+        return failed(request.case, request.workload, "oom", "r", measured_at="now")
+
+    monkeypatch.setattr(Machine, "run", run)
+    monkeypatch.chdir(tmp_path)
+
+    CliRunner().invoke(app, ["qwen-7b-chat-batch-4", "--scale", "smoke", "--trace", "step.json.gz"])
+
+    assert [request.trace for request in asked] == [str(tmp_path / "step.json.gz")]

@@ -25,6 +25,7 @@ class Example(NamedTuple):
 EXAMPLES = {
     "scale": Example("scale", "smoke", "full", "smoke", "full"),
     "device": Example("device", "cpu", "cuda", "cpu", "cuda"),
+    "model": Example("model", "yi-6b-chat", "org/name", "yi-6b-chat", "org/name"),
     "loop": Example("loop", "trainer", "step", "trainer", "step"),
     "samples": Example("samples", "8", "full", 8, "full"),
     "processes": Example("processes", "3", "auto", 3, "auto"),
@@ -123,6 +124,7 @@ def test_the_defaults(configure: Configure) -> None:
     assert resolve(config) == Settings(
         scale="full",
         device="auto",
+        model=None,
         loop=None,
         samples=16,
         processes=1,

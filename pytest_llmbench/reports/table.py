@@ -35,6 +35,7 @@ LABELS = {
     "device_busy_seconds_per_sample": "GPU ms/sample",
     "kernels_per_sample": "kernels/sample",
     "operators_per_sample": "operators/sample",
+    "python_calls_per_sample": "calls/sample",
     "synchronisations_per_sample": "waits/sample",
     "trainable_parameters": "trainable",
     "peak_allocated_bytes": "allocated GiB",

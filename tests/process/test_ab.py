@@ -85,6 +85,7 @@ def test_a_library_that_one_side_lacks_is_unavailable_there(bare: Path, folder: 
 
 
 @needs_torch
+@pytest.mark.slow
 def test_one_environment_against_itself_moves_nothing_however_often_it_is_killed(folder: Path) -> None:
     results = folder / "r.jsonl"
     asked = ["--a", "current", "--b", "current", "-k", "lora_max_length and 512"]

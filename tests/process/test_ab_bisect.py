@@ -117,6 +117,7 @@ CASE = (
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(folder: Path) -> None:
     write_wheel(folder / "wheels", "part-d", "2.0", SLEEPS)
     found, told = bisected(*CASE, "--metric", "samples_per_second", "--tolerance", "samples_per_second=50%")
@@ -132,6 +133,7 @@ def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_package_that_allocates_is_found_by_its_operators_and_then_its_version(folder: Path) -> None:
     for version in ("1.1", "1.2", "1.3", "2.0"):
         write_wheel(folder / "wheels", "part-b", version, IDLE if version == "1.1" else ALLOCATES)

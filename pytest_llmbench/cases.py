@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 
 import msgspec
 
-__all__ = ["MODELS", "Case", "CaseError", "Loop"]
+__all__ = ["MODELS", "Case", "CaseError", "Loop", "Parallelism"]
 
 MODELS = (
     "qwen-1_8b-chat",
@@ -46,6 +46,7 @@ Attention = Literal[
 LoraTargets = Literal["default", "all"]
 Weights = Literal["random", "pretrained"]
 Loop = Literal["step", "trainer"]
+Parallelism = Literal["split", "ddp", "fsdp"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -85,7 +86,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     accumulation_steps: Count = 16
     """Micro-batches per optimizer step."""
     num_gpus: Count = 1
-    """GPUs of one process over which the layers are split, one busy at a time."""
+    """GPUs that are used at once; on the CPU as many ranks, where there are any."""
+    parallelism: Parallelism = "split"
+    """
+    What several GPUs are for: `split` spreads the layers of one process over them, one busy at a time;
+    `ddp` and `fsdp` start a process (a rank) for each, which replicates the model or holds a shard of it.
+    """
     weights: Weights = "random"
     """Drawn from a normal distribution, or those of the model's checkpoint, which `MODELS` go without."""
     loop: Loop = "step"
@@ -119,8 +125,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 "gradient; use tuner='lora' or quantization='bf16'"
             )
 
+    @property
+    def num_ranks(self) -> int:
+        """Processes that train together, each on GPUs of its own."""
+        return 1 if self.parallelism == "split" else self.num_gpus
+
     @classmethod
-    def custom(cls, step: str, *, name: str, num_gpus: int = 1) -> Self:
+    def custom(cls, step: str, *, name: str, num_gpus: int = 1, parallelism: Parallelism = "split") -> Self:
         """
         A case whose training step is the user's own.
 
@@ -128,8 +139,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             step: `module:function`, imported in the measuring process only. See `docs/custom-step.md`.
             name: what reports and baselines call it.
             num_gpus: GPUs that the step uses.
+            parallelism: whether one process has them all (`split`), or each a rank of its own, in which
+                torch's default process group is there when the step is built.
         """
-        return cls(model=name, step=step, num_gpus=num_gpus)
+        return cls(model=name, step=step, num_gpus=num_gpus, parallelism=parallelism)
 
 
 _Fields = msgspec.defstruct("_Fields", [(field.name, field.type) for field in msgspec.structs.fields(Case)])

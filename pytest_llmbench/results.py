@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -155,6 +156,8 @@ def _collector_off() -> Iterator[None]:
 
 
 def _decoded(line: bytes, path: Path, number: int) -> Result:
+    if _HUGE.search(line):
+        raise ResultError(f"{path}, line {number}: is not a result: it has a number of hundreds of digits")
     try:
         return _decoder.decode(line)
     except _UNREADABLE as error:
@@ -184,6 +187,8 @@ def _newer(line: bytes) -> str | None:
     return None
 
 
+_HUGE = re.compile(rb"\d{309}")
+"""No float has as many digits; as one it would be read as infinite."""
 _START = b'{"format":'
 """The first bytes of every line that `ResultLog` writes."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

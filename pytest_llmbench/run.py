@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import signal
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,6 +65,7 @@ class Run:
         self._settings = settings = resolve(config)
         self._announcements: list[str] = []
         self._is_worker = hasattr(config, "workerinput")
+        self._before = _ending_on_sigterm()
         self._screen = Screen(config)
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
@@ -146,10 +150,12 @@ class Run:
 
     def measured_nothing(self) -> str | None:
         """Why a strict run fails although no test did, or None."""
-        measured = any(result.measurement.outcome in ("ok", "oom") for result in self.results)
-        if not self._settings.strict or self._is_worker or measured:
+        judged = any(
+            result.measurement.outcome in ("ok", "oom") and result.decision != "skip" for result in self.results
+        )
+        if not self._settings.strict or self._is_worker or judged:
             return None
-        return "--llmbench-strict: no case was measured"
+        return "--llmbench-strict: no case was measured and judged"
 
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
         """Tables, announcements and rows that were not run, at the end of pytest's output."""
@@ -195,6 +201,8 @@ class Run:
             self._screen.line(sentence)
 
     def close(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
         self.gate.close()
         if self._log is not None:
             self._log.close()
@@ -214,7 +222,7 @@ class Run:
             if self._log is not None:
                 self._log.append(result)
         except ResultError as error:
-            pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERNAL_ERROR)
+            pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERRUPTED)  # which still has its tables
         self.config.hook.pytest_llmbench_result(result=result, config=self.config)
 
     def _executor(self, workload: Workload) -> Executor:
@@ -239,6 +247,23 @@ class Run:
         if stale:
             self.announce(f"{stale} results to resume are of other packages or another device and are measured again")
         return kept
+
+
+def _ending_on_sigterm() -> Any:
+    """
+    Have SIGTERM end the run as Ctrl-C does, so that a scheduler's kill leaves no process and loses no result.
+
+    Returns:
+        The handler before; None where another plugin has one, or this is not the main thread.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return None
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    return signal.signal(signal.SIGTERM, interrupt)
 
 
 def _uses_llmbench(item: pytest.Item) -> bool:

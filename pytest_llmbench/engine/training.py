@@ -28,6 +28,7 @@ __all__ = [
     "FineTuning",
     "Training",
     "build_fine_tuning",
+    "make_fine_tuning",
     "num_warmup_steps",
 ]
 
@@ -109,10 +110,23 @@ def build_fine_tuning(case: Case, workload: Workload, device: torch.device) -> F
     model = attach(build_model(case, workload, device), case, architecture)
     if case.gradient_checkpointing:
         enable_checkpointing(model)
-    kept = len(admissible(PUBLISHED, case.max_length, workload.scale))
+    return make_fine_tuning(model, case, workload, device)
+
+
+def make_fine_tuning(
+    model: nn.Module, case: Case, workload: Workload, device: torch.device, *, rank: int = 0
+) -> FineTuning:
+    """
+    Batches and optimizer for a *model* that is ready to train.
+
+    The batches of every *rank* have the same lengths, and tokens of their own: no rank waits for
+    another because its samples are shorter.
+    """
+    kept = len(admissible(PUBLISHED, case.max_length, workload.scale)) // case.num_ranks
     count = _num_samples(case, workload, kept)
     lengths = choose(PUBLISHED, case.max_length, workload.scale, count=count, batch_size=case.batch_size, seed=SEED)
-    batches = make_batches(lengths, case.batch_size, architecture.vocab_size, device, seed=SEED)
+    vocab_size = architecture_of(case.model, workload.scale).vocab_size
+    batches = make_batches(lengths, case.batch_size, vocab_size, device, seed=SEED + rank)
     return FineTuning(model, batches, case, kept // (case.batch_size * case.accumulation_steps))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
 
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Phase, Request
 
-__all__ = ["Executor", "NotMeasurable", "SetupError"]
+__all__ = ["Executor", "NotMeasurable", "Scheduling", "SetupError"]
 
 
 class NotMeasurable(Exception):
@@ -44,4 +44,21 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End every process. The executor cannot be used afterwards."""
+        ...
+
+
+@runtime_checkable
+class Scheduling(Executor, Protocol):
+    """
+    An executor that measures ahead what it is told of, in an order of its own and several requests at once.
+
+    Attributes:
+        last_seconds: how long the case took that `run` returned last; the time that the caller waited
+            for it says nothing of it.
+    """
+
+    last_seconds: float
+
+    def schedule(self, requests: Iterable[Request]) -> None:
+        """Each of these will be asked for once, by `run`, in whatever order; `run` takes others, too."""
         ...

@@ -1,4 +1,4 @@
-"""One measuring run per GPU: whoever comes second waits, and is told for whom."""
+"""One measuring run per GPU: whoever comes second takes another GPU, or waits and is told for whom."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["GpuHeldError", "LeaseFolderError", "lease"]
+__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder"]
 
 POLL_SECONDS = 0.2
 
@@ -24,81 +24,179 @@ class GpuHeldError(TimeoutError):
 
 
 class LeaseFolderError(ValueError):
-    """The folder of the locks is not this user's own."""
+    """The folder of the locks is not this user's own, or cannot be written to."""
 
 
 @contextmanager
 def lease(uuids: Iterable[str], announce: Callable[[str], None], timeout: float | None = None) -> Iterator[None]:
     """
-    Hold GPUs for this process; runs of one user on one machine take turns.
-
-    Locks are taken in the order of the UUIDs, so that two runs that want the same two GPUs never wait
-    for each other. A run that dies gives its GPUs back.
+    Hold these GPUs for this process; runs of one user on one machine take turns. See `lease_any`.
 
     Args:
         uuids: as NVML names them ("GPU-..."), in any order.
-        announce: called once for each GPU that has to be waited for.
+        announce: called if one has to wait, with who holds what is wanted.
         timeout: seconds to wait in all; None waits for ever.
 
     Raises:
         GpuHeldError: a GPU was not free in time.
-        LeaseFolderError: another user made the folder of the locks.
+        LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    with ExitStack() as held:
-        for uuid in sorted(set(uuids)):
-            held.enter_context(_hold(uuid, announce, deadline))
+    wanted = sorted(set(uuids))
+    with lease_any(wanted, len(wanted), announce, timeout):
         yield
 
 
 @contextmanager
-def _hold(uuid: str, announce: Callable[[str], None], deadline: float | None) -> Iterator[None]:
-    from filelock import FileLock
+def lease_any(
+    uuids: Sequence[str], count: int, announce: Callable[[str], None], timeout: float | None = None
+) -> Iterator[tuple[str, ...]]:
+    """
+    Hold *count* of these GPUs, the first that are free, and say which, in the order in which they are given.
 
-    path = _folder() / re.sub(r"[^\w-]", "_", uuid)
-    holder = path.with_suffix(".pid")
-    with _acquired(FileLock(path.with_suffix(".lock")), uuid, holder, announce, deadline):
-        # Beside the lock and not in it: some releases of filelock empty the file they try to lock.
-        holder.write_text(str(os.getpid()))
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
+    Also threads of one process exclude each other. A run that dies gives its GPUs back. Of those that
+    want several GPUs only one at a time holds some while it waits for others, so that none waits for ever.
+
+    Args:
+        uuids: as NVML names them ("GPU-..."), each once.
+        count: not more than there are.
+        announce: called if one has to wait, with who holds what is wanted.
+        timeout: seconds to wait in all; None waits for ever.
+
+    Raises:
+        GpuHeldError: too few GPUs were free in time.
+        LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
+    """
+    collecting = _Collecting(uuids, count, None if timeout is None else time.monotonic() + timeout)
+    with ExitStack() as held:
+        held.callback(collecting.give_back)
+        if not collecting.take():
+            announce("waiting for {}, held by {}".format(*collecting.missing()))
+            if count == 1:
+                collecting.wait()
+            else:
+                collecting.give_back()
+                with _Turnstile(collecting):
+                    collecting.wait()
+        yield tuple(uuid for uuid in uuids if uuid in collecting.held)
 
 
-@contextmanager
-def _acquired(
-    lock: FileLock, uuid: str, holder: Path, announce: Callable[[str], None], deadline: float | None
-) -> Iterator[None]:
-    from filelock import Timeout
+class _Collecting:
+    """The locks of some GPUs, taken as they get free."""
 
+    def __init__(self, uuids: Sequence[str], count: int, deadline: float | None) -> None:
+        self.held: dict[str, FileLock] = {}
+        self._uuids = uuids
+        self._count = count
+        self._deadline = deadline
+
+    def take(self) -> bool:
+        """Lock what is free, until there are enough."""
+        for uuid in self._uuids:
+            if len(self.held) < self._count and uuid not in self.held and (lock := try_lock(_path(uuid))):
+                self.held[uuid] = lock
+                # Beside the lock and not in it: some releases of filelock empty the file they try to lock.
+                # A disk that is full costs those who wait a name, and nobody the lease.
+                with suppress(OSError):
+                    _holder(uuid).write_text(str(os.getpid()))
+        return len(self.held) == self._count
+
+    def wait(self) -> None:
+        while not self.take():
+            self.pause()
+
+    def pause(self) -> None:
+        """
+        Raises:
+            GpuHeldError: there is no time left.
+        """
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            raise GpuHeldError("{} is still held by {}".format(*self.missing()))
+        time.sleep(POLL_SECONDS)
+
+    def give_back(self) -> None:
+        while self.held:
+            uuid, lock = self.held.popitem()
+            with suppress(OSError):
+                _holder(uuid).unlink(missing_ok=True)
+            lock.release()
+
+    def missing(self) -> tuple[str, str]:
+        """What is still wanted, as "GPU GPU-a", and by whom it is held, as "pid 7"."""
+        others = [uuid for uuid in self._uuids if uuid not in self.held]
+        count = self._count - len(self.held)
+        several = f"{count} of the GPUs {', '.join(others)}"
+        return f"GPU {others[0]}" if len(others) == 1 else several, ", ".join(dict.fromkeys(map(_name, others)))
+
+
+class _Turnstile:
+    """Held by the one that collects several GPUs."""
+
+    def __init__(self, collecting: _Collecting) -> None:
+        self._collecting = collecting
+
+    def __enter__(self) -> None:
+        while (lock := try_lock(own_folder() / "several.lock")) is None:
+            self._collecting.pause()
+        self._lock = lock
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def try_lock(path: Path) -> FileLock | None:
+    """
+    The lock, held by this process until it is released or dies; None if it is taken.
+
+    Raises:
+        LeaseFolderError: it cannot be written there.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout:
-        announce(f"waiting for GPU {uuid}, held by {_name(holder)}")
-        remaining = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            lock.acquire(timeout=remaining, poll_interval=POLL_SECONDS)
-        except Timeout:
-            raise GpuHeldError(f"GPU {uuid} is still held by {_name(holder)}") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    except Timeout:  # an OSError itself, so it comes first
+        return None
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
+    return lock
 
 
-def _name(holder: Path) -> str:
-    """Whoever holds a lock, as far as it has said so."""
-    try:
-        return f"pid {int(holder.read_text())}"
-    except (OSError, ValueError):
-        return "another run"
+def own_folder() -> Path:
+    """
+    Where the locks of this user lie.
 
-
-def _folder() -> Path:
-    """Where the locks of this user lie."""
+    Raises:
+        LeaseFolderError: another user made it, or it cannot be made.
+    """
     folder = Path(tempfile.gettempdir()) / f"pytest-llmbench-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise LeaseFolderError(f"{folder} belongs to another user; remove it or set TMPDIR to a folder of your own")
     return folder
+
+
+def _unwritable(folder: Path, error: OSError) -> LeaseFolderError:
+    return LeaseFolderError(
+        f"{folder}: a GPU cannot be leased there: {error.strerror}; set TMPDIR to a folder that can be written to"
+    )
+
+
+def _path(uuid: str) -> Path:
+    name = re.sub(r"[^\w-]", "_", uuid)
+    return own_folder() / f"{name}.lock"
+
+
+def _holder(uuid: str) -> Path:
+    return _path(uuid).with_suffix(".pid")
+
+
+def _name(uuid: str) -> str:
+    """Whoever holds a GPU, as far as it has said so."""
+    try:
+        return f"pid {int(_holder(uuid).read_text())}"
+    except (OSError, ValueError):
+        return "another run"

@@ -1,17 +1,25 @@
-"""What a process printed: kept in a file of its own, of which only the end is ever read."""
+"""What a process prints: taken from a pipe as it comes, of which the beginning and the end are kept."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 __all__ = ["Log"]
 
+HEAD_BYTES = 2**14
 TAIL_BYTES = 2**16
+PIPE_BYTES = 2**20
+"""So much can be printed while nobody reads; the most that Linux gives everybody."""
+READ_BYTES = 2**16
+FLOOD_BYTES = 2**20
+"""Nobody prints so much on purpose."""
 LINES = 8
+FIRST_LINES = 3
 LINE_CHARACTERS = 200
 FRAMES = 3
 
@@ -21,13 +29,29 @@ _STACK = re.compile(
     re.DOTALL,
 )
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
+_UNPRINTABLE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0e-\x1b\x7f]")
+"""Colours and what else a terminal would obey."""
 
 
 class Log:
-    """An anonymous file for a process's standard output and error; gone when closed."""
+    """
+    The standard output and error of a process, which may print without end: neither disk nor memory fills up.
+
+    Whoever waits for the process reads meanwhile, or it stands still once the pipe is full.
+
+    Attributes:
+        writer: file descriptor to hand to the process; closed by `start`.
+    """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._reader, self.writer = os.pipe()
+        self._open = {self._reader, self.writer}
+        os.set_blocking(self._reader, False)
+        with suppress(OSError):  # each user may have only so many large pipes
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._printed_bytes = 0
+        self._head = bytearray()
+        self._tail = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -35,26 +59,67 @@ class Log:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        self._file.close()
-
     def fileno(self) -> int:
-        return self._file.fileno()
+        return self._reader
+
+    def start(self) -> None:
+        """The process has the writing end; this side's copy would hide that it closed it."""
+        self._close(self.writer)
+
+    def close(self) -> None:
+        self._close(self._reader)
+        self._close(self.writer)
+
+    def read(self) -> bool:
+        """Take in what was printed; False when there is nothing now."""
+        try:
+            data = os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            return False
+        self._printed_bytes += len(data)
+        self._head += data[: HEAD_BYTES - len(self._head)]
+        self._tail += data
+        if len(self._tail) > 2 * TAIL_BYTES:
+            del self._tail[:-TAIL_BYTES]
+        return bool(data)
 
     def last_lines(self) -> str | None:
         """The last lines that say something, without a stack that faulthandler wrote after them."""
-        lines = [line.rstrip()[:LINE_CHARACTERS] for line in _STACK.sub("", self._tail()).splitlines()]
-        return "\n".join([line for line in lines if line][-LINES:]) or None
+        return "\n".join(_lines(_STACK.sub("", self._end()))[-LINES:]) or None
+
+    def flood(self) -> str | None:
+        """How a process began that printed more than anybody reads, as "40.00 MiB, which began with ..."; else None."""
+        self._read_rest()
+        if self._printed_bytes < FLOOD_BYTES:
+            return None
+        first = "\n".join(_lines(self._head.decode(errors="replace"))[:FIRST_LINES])
+        return f"{self._printed_bytes / 2**20:.2f} MiB, which began with\n{first}"
 
     def stack(self) -> str | None:
         """Where the process stood when faulthandler was last made to say so, innermost call first."""
-        stacks = list(_STACK.finditer(self._tail()))
+        stacks = list(_STACK.finditer(self._end()))
         if not stacks:
             return None
         frames = _FRAME.finditer(stacks[-1]["frames"])
         calls = [f"{Path(*Path(frame['file']).parts[-2:])}:{frame['line']} in {frame['name']}" for frame in frames]
         return " <- ".join(calls[:FRAMES])
 
-    def _tail(self) -> str:
-        size = os.fstat(self.fileno()).st_size
-        return os.pread(self.fileno(), TAIL_BYTES, max(0, size - TAIL_BYTES)).decode(errors="replace")
+    def _end(self) -> str:
+        self._read_rest()
+        return self._tail[-TAIL_BYTES:].decode(errors="replace")
+
+    def _read_rest(self) -> None:
+        """What was printed until now, and no more than a pipe holds: the process may still be printing."""
+        for _ in range(PIPE_BYTES // READ_BYTES + 1):
+            if not self.read():
+                return
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+
+def _lines(text: str) -> list[str]:
+    lines = (line.rstrip()[:LINE_CHARACTERS] for line in _UNPRINTABLE.sub("", text).splitlines())
+    return [line for line in lines if line]

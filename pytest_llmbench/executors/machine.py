@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
 
@@ -13,8 +15,9 @@ import msgspec
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment, installed_packages
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.executors.lease import LeaseFolderError, lease
-from pytest_llmbench.executors.local import LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.lease import LeaseFolderError, lease_any
+from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.neighbours import marked, present
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import Gpu, NvmlUnavailable, open_nvml
@@ -31,19 +34,35 @@ class Machine:
     """
     An executor that measures in local processes, on as many of the visible GPUs as the case uses.
 
+    `run` may be called from several threads at once, each of which then has a server of its own.
+    Of GPUs of different models only those like the first are used: a row is measured on one model.
+
     Args:
         device: what to measure on.
         timeout_seconds: deadline of a case, from the request to the end of its process.
-        announce: called with a sentence when something is not as it was asked for.
+        announce: called with a sentence when something is not as it was asked for, in the thread of `run`.
+        measure: `module:function` that measures, see `LocalExecutor`.
+        preload: modules that servers import, see `LocalExecutor`.
     """
 
     def __init__(
-        self, device: Literal["cuda", "cpu"], *, timeout_seconds: float, announce: Callable[[str], None]
+        self,
+        device: Literal["cuda", "cpu"],
+        *,
+        timeout_seconds: float,
+        announce: Callable[[str], None],
+        measure: str = MEASURE,
+        preload: Sequence[str] = PRELOAD,
     ) -> None:
         self._device = device
         self._timeout_seconds = timeout_seconds
         self._announce = announce
-        self._local: LocalExecutor | None = None
+        self._measure = measure
+        self._preload = preload
+        self._guard = threading.Lock()
+        self._idle: list[LocalExecutor] = []
+        self._busy: list[LocalExecutor] = []
+        self._closed = False
         self._gpus, self.no_gpu = _find_gpus() if device == "cuda" else ((), "")
         """`no_gpu` is why there is nothing to measure on, or empty."""
 
@@ -56,27 +75,48 @@ class Machine:
         memory = f" ({gib(first.total_memory_bytes)} GiB)" if first.total_memory_bytes else ""
         return f"{first.name}{memory}" + (f" x {len(self._gpus)}" if len(self._gpus) > 1 else "")
 
+    def look_again(self, announce: Callable[[str], None]) -> None:
+        """The environment variables that show this process GPUs have changed, or who is announced to."""
+        self._announce = announce
+        self._gpus, self.no_gpu = _find_gpus() if self._device == "cuda" else ((), "")
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs that cases can have."""
+        return len(self._gpus)
+
+    def width(self, case: Case) -> int:
+        """GPUs that *case* uses, or on the CPU the processes that compute."""
+        return case.num_ranks if self._device == "cpu" else case.num_gpus
+
     def run(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
         """
         Measure *request* once; see `Executor.run`. Waits for GPUs that another run of this user holds.
         """
         if self._device == "cpu":
-            return self._started(request.case).run(request, on_phase)
+            self._check_installed(request.case)
+            return self._measured(request, on_phase)
         if self.no_gpu:
             raise NotMeasurable(f"no CUDA device; --llmbench-scale smoke runs miniatures on the CPU ({self.no_gpu})")
-        if len(self._gpus) < request.case.num_gpus:
-            raise NotMeasurable(f"needs {request.case.num_gpus} GPUs, {len(self._gpus)} visible")
-        local = self._started(request.case)
-        chosen = [gpu.uuid for gpu in self._gpus[: request.case.num_gpus]]
+        count = request.case.num_gpus
+        if len(self._gpus) < count:
+            raise NotMeasurable(f"needs {count} GPUs, {len(self._gpus)} visible")
+        self._check_installed(request.case)
         try:
-            with lease(chosen, self._announce):
-                return local.run(msgspec.structs.replace(request, visible_devices=",".join(chosen)), on_phase)
+            with lease_any([gpu.uuid for gpu in self._gpus], count, self._announce) as chosen:
+                return self._measured(msgspec.structs.replace(request, visible_devices=",".join(chosen)), on_phase)
         except LeaseFolderError as error:
             raise SetupError(str(error)) from None
 
     def close(self) -> None:
-        if self._local is not None:
-            self._local.close()
+        """End every process. From another thread than that of `run`: its case ends as crashed."""
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for local in self._busy:
+                local.stop()
+        for local in idle:
+            local.close()
 
     def is_as_in(self, environment: Environment | None) -> bool:
         """
@@ -89,18 +129,56 @@ class Machine:
         device = self._gpus[0].name if self._gpus else "cpu"
         return environment is not None and environment.device == device and environment.packages == installed_packages()
 
-    def _started(self, case: Case) -> LocalExecutor:
+    def _measured(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
+        with self._local() as local, present() as neighbours:
+
+            def tell(phase: Phase) -> None:
+                neighbours.look()
+                on_phase(phase)
+
+            measurement = local.run(request, tell)
+        return marked(measurement, neighbours.most)
+
+    @contextmanager
+    def _local(self) -> Iterator[LocalExecutor]:
+        """One with a warm server, if there is one that no other thread uses."""
+        with self._guard:
+            local = self._idle.pop() if self._idle else self._new()
+            self._busy.append(local)
+            if self._closed:
+                local.stop()
+        try:
+            yield local
+        finally:
+            with self._guard:
+                self._busy.remove(local)
+                is_over = self._closed
+                if not is_over:
+                    self._idle.append(local)
+            if is_over:
+                local.close()
+
+    def _new(self) -> LocalExecutor:
+        try:
+            return LocalExecutor(
+                timeout_seconds=self._timeout_seconds,
+                announce=self._tell,
+                measure=self._measure,
+                preload=self._preload,
+                environ=_environ(),
+            )
+        except UnsupportedSystemError as error:
+            raise SetupError(str(error)) from None
+
+    def _tell(self, sentence: str) -> None:
+        self._announce(sentence)
+
+    def _check_installed(self, case: Case) -> None:
+        if self._measure != MEASURE:
+            return  # what that needs is not known here
         missing = [name for name in (STACK[:1] if case.step else STACK) if find_spec(name) is None]
         if missing:
             raise SetupError(f"{', '.join(missing)} not installed; pip install 'pytest-llmbench[train]'")
-        if self._local is None:
-            try:
-                self._local = LocalExecutor(
-                    timeout_seconds=self._timeout_seconds, announce=self._announce, environ=_environ()
-                )
-            except UnsupportedSystemError as error:
-                raise SetupError(str(error)) from None
-        return self._local
 
 
 def _environ() -> dict[str, str]:
@@ -120,4 +198,6 @@ def _find_gpus() -> tuple[tuple[Gpu, ...], str]:
             gpus = visible_gpus(nvml, os.environ)
     except NvmlUnavailable as error:
         return (), str(error)
-    return gpus, "" if gpus else "CUDA_VISIBLE_DEVICES hides every GPU"
+    if not gpus:
+        return (), "CUDA_VISIBLE_DEVICES hides every GPU"
+    return tuple(gpu for gpu in gpus if gpu.name == gpus[0].name), ""

@@ -40,4 +40,6 @@ def _with_log(reason: str, log: Log) -> str:
         reason += f"; it was at {stack}"
     if lines:
         reason += f"; its last output:\n{lines}"
+    if flood := log.flood():
+        reason += f"\nof {flood}"
     return reason

@@ -11,6 +11,7 @@ import faulthandler
 import importlib
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -57,6 +58,8 @@ EXTRAS = {
     "liger_kernel": "liger",
 }
 """Module of a library that a case can ask for to the extra of this package that installs it."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ProtocolError(ValueError):
@@ -154,6 +157,8 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     where = " <- ".join(f"{_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames)
     if _is_out_of_memory(error):
         return _failed(request, "oom", message)
+    if isinstance(error, MemoryError):
+        message = f"the memory of this machine, not that of the GPU, ran out: {message}"
     if library := _missing_library(error):
         hint = f"pip install 'pytest-llmbench[{EXTRAS[library]}]'"
         return _failed(request, "unavailable", f"{library} cannot be imported ({message}); {hint}")
@@ -161,8 +166,9 @@ def _failure(request: Request, error: BaseException) -> Measurement:
 
 
 def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
-    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON.
-    text = reason.encode(errors="backslashreplace").decode()
+    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON, nor what a
+    # terminal would obey in a report.
+    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], reason.encode(errors="backslashreplace").decode())
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return failed(request.case, request.workload, outcome, text, measured_at=now)
 

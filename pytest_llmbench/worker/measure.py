@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -30,10 +31,13 @@ from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.calls import CallRecorder, NotCounted
 from pytest_llmbench.probes.kernels import kernel_shares
 from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.probes.trace import TraceRecorder
 from pytest_llmbench.protocol import Phase, Request, Surroundings
 from pytest_llmbench.step import StepResult
+from pytest_llmbench.worker import rank
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
+from pytest_llmbench.worker.ranks import measure_ranks
 from pytest_llmbench.workload import Workload
 
 __all__ = ["measure"]
@@ -52,11 +56,13 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         CaseError: the case cannot be run as written, on any machine.
         ImportError: a library that the case needs is not installed.
     """
+    if request.case.parallelism != "split" and not rank.seated():
+        return measure_ranks(request, report)
     notes = Notes(report)
     if request.workload.scale == "smoke" and request.workload.device == "cpu":
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
-        devices = Devices(request.workload.device, request.case.num_gpus)
+        devices = Devices(request.workload.device, request.case.num_gpus // request.case.num_ranks)
         environment = devices.environment()
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
@@ -109,6 +115,9 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         operators = _note_operators(training, notes)
     with notes.phase("calls"):
         _note_calls(training, devices, notes)
+    if request.trace is not None:
+        with notes.phase("trace"):
+            _record(training, TraceRecorder(Path(request.trace), devices.synchronise), 1)
     if case.step is None:
         requested = effective_attention(case, workload)
         observed, fallback = attention_fallback(requested, [*kernels, *operators])
@@ -120,6 +129,10 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
 def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
     if case.step is not None:
         return build_custom(case, workload, device)
+    if case.parallelism != "split":
+        from pytest_llmbench.engine.parallel import build_parallel  # imports what no other case needs
+
+        return build_parallel(case, workload, device)
     if case.loop == "trainer":
         from pytest_llmbench.engine.trainer_loop import build_trainer  # imports what no other case needs
 

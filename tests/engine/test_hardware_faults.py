@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.executors.local import LocalExecutor  # noqa: E402
+from pytest_llmbench.probes.evidence import process_tree  # noqa: E402
 from pytest_llmbench.probes.gpus import visible_gpus  # noqa: E402
 from pytest_llmbench.probes.nvml import NvmlUnavailable, open_nvml  # noqa: E402
 from pytest_llmbench.protocol import Phase, Request  # noqa: E402
@@ -33,12 +36,16 @@ def used_bytes() -> int:
     return used
 
 
+def environ() -> dict[str, str]:
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1", "PYTHONPATH": os.pathsep.join(paths)}
+
+
 @pytest.fixture(scope="module", name="executor")
 def _executor() -> Iterator[LocalExecutor]:
     used_bytes()  # skips before a server is started for nothing
     announced: list[str] = []
-    environ = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    with LocalExecutor(timeout_seconds=300, announce=announced.append, environ=environ) as executor:
+    with LocalExecutor(timeout_seconds=300, announce=announced.append, environ=environ()) as executor:
         yield executor
     assert announced == []
 
@@ -75,9 +82,39 @@ def test_a_case_killed_while_it_holds_the_gpu_gives_it_back(executor: LocalExecu
     assert used_bytes() <= idle + 64 * MIB
 
 
+def test_an_assertion_on_the_gpu_costs_its_case_and_no_other(executor: LocalExecutor) -> None:
+    idle = used_bytes()
+
+    measurement = executor.run(custom("index_out_of_range"), lambda _: None)
+
+    assert measurement.outcome == "crashed"
+    assert "device-side assert" in (measurement.reason or "")
+    assert measurement.environment is not None
+    assert executor.run(custom("multiplication"), lambda _: None).outcome == "ok"
+    assert used_bytes() <= idle + 64 * MIB
+
+
+def test_a_kernel_without_end_is_a_timeout_and_the_gpu_is_free_again() -> None:
+    idle = used_bytes()
+    with LocalExecutor(timeout_seconds=60, announce=pytest.fail, environ=environ(), preload=()) as impatient:
+        measurement = impatient.run(custom("kernel_without_end"), lambda _: None)
+
+        assert measurement.outcome == "timeout"
+        assert "in phase 'warm-up'" in (measurement.reason or "")
+        assert impatient.run(custom("multiplication"), lambda _: None).outcome == "ok"
+    assert used_bytes() <= idle + 64 * MIB
+
+
+def custom(function: str) -> Request:
+    case = Case.custom(f"faulty_steps:{function}", name=function)
+    return Request(case=case, workload=Workload(samples=4))
+
+
 def _kill_measuring_process() -> None:
-    """The one process on the GPU beside this one, which may hold a context of an earlier test."""
-    with open_nvml() as nvml:
-        occupancy = nvml.occupancy(visible_gpus(nvml, os.environ)[0])
-    for pid in set(occupancy.process_bytes or ()) - {os.getpid()}:
-        os.kill(pid, signal.SIGKILL)
+    """The child of the server that this process has started; nothing else, whatever is on the GPU."""
+    tree = process_tree(os.getpid())
+    for pid in tree - {os.getpid()}:
+        with suppress(OSError):
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            if parent in tree and parent != os.getpid():
+                os.kill(pid, signal.SIGKILL)

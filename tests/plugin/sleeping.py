@@ -15,8 +15,9 @@ import pytest
 
 from pytest_llmbench.environment import Environment, installed_packages
 from pytest_llmbench.executors import Executor
+from pytest_llmbench.executors.choice import in_parallel
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.executors.pool import Announcements, in_parallel
+from pytest_llmbench.executors.pool import Announcements
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.protocol import Phase, Request
 

@@ -83,7 +83,9 @@ def test_a_strict_run_fails_if_nothing_was_measured(bench: Bench) -> None:
     run = bench.run("--llmbench-strict", plugin=NO_EXECUTOR)
 
     assert run.ret == pytest.ExitCode.TESTS_FAILED
-    run.stdout.fnmatch_lines(["llmbench: no case was measured", "llmbench: --llmbench-strict: no case was measured"])
+    run.stdout.fnmatch_lines(
+        ["llmbench: no case was measured", "llmbench: --llmbench-strict: no case was measured and judged"]
+    )
 
 
 def test_a_strict_run_fails_if_every_row_was_unavailable(bench: Bench) -> None:

@@ -174,8 +174,8 @@ def hang_with_descendants(request: Request, report: Report) -> Process:
 
 
 def channel() -> int:
-    """The pipe to the executor: the only one that a measuring process has open."""
-    (pipe,) = (int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.is_fifo())
+    """The pipe to the executor: the only one that a measuring process has open beside those for what it prints."""
+    (pipe,) = (int(fd.name) for fd in Path("/proc/self/fd").iterdir() if fd.is_fifo() and int(fd.name) > 2)
     return pipe
 
 

@@ -1,0 +1,141 @@
+"""
+Whether cases leave anything behind: many short ones in a row on one GPU, each in a fresh process.
+
+    python benchmarks/soak.py --cases 200
+
+Reads the GPU's used memory before the first case and after each, while the warm server lives, and prints how far
+it was from that floor; the fixed cost of a case, all but its training steps, early and late in the run; and
+what the processes of this run hold open at the end. Exits with 1 if a case failed, if memory was left, or if the fixed
+cost grew by more than a tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from pytest_llmbench.cases import Case
+from pytest_llmbench.executors.local import LocalExecutor
+from pytest_llmbench.probes.evidence import process_tree
+from pytest_llmbench.probes.gpus import visible_gpus
+from pytest_llmbench.probes.nvml import open_nvml
+from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.workload import Workload
+
+MIB = 2**20
+STEPPING = ("warm-up", "rounds", "activity", "operators", "calls")
+"""Phases that run training steps; all else is fixed cost."""
+LEFT_BYTES = 64 * MIB
+"""Of more memory above the floor than this, somebody forgot to let go."""
+DRIFT = 0.1
+
+
+class Soaked(msgspec.Struct, frozen=True):
+    """What one case did to the machine."""
+
+    outcome: str
+    seconds: float
+    fixed_seconds: float
+    """From asking for a process until it was gone, but for its training steps."""
+    above_floor_bytes: int | None
+    """None on the CPU."""
+    open_files: int
+    """Of this process and its server."""
+    server_bytes: int
+    """Resident memory of the server."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="qwen-1_8b-chat")
+    parser.add_argument("--attention", default="sdpa")
+    parser.add_argument("--max-length", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--cases", type=int, default=200)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    arguments = parser.parse_args()
+    workload = Workload(
+        device=arguments.device,
+        scale="full" if arguments.device == "cuda" else "smoke",
+        samples=arguments.samples,
+    )
+    case = Case(
+        model=arguments.model, attention=arguments.attention, max_length=arguments.max_length, accumulation_steps=1
+    )
+    floor = used_bytes() if arguments.device == "cuda" else None
+    environ = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    with LocalExecutor(timeout_seconds=300, announce=print, environ=environ) as executor:
+        rows = []
+        for number in range(arguments.cases):
+            rows.append(one_case(executor, Request(case=case, workload=workload), floor))
+            if number % 20 == 0:
+                print(f"{number}: {rows[-1]}", flush=True)
+    if "OUT" in os.environ:
+        Path(os.environ["OUT"], "soak.json").write_bytes(msgspec.json.encode(rows))
+    raise SystemExit(told(rows[1:]))  # the first one starts the server
+
+
+def one_case(executor: LocalExecutor, request: Request, floor: int | None) -> Soaked:
+    started = time.monotonic()
+    measurement = executor.run(request, _ignore)
+    seconds = time.monotonic() - started
+    phases = measurement.processes[-1].phase_seconds
+    if measurement.outcome != "ok":
+        print(f"{measurement.outcome}: {measurement.reason}")
+    here = process_tree(os.getpid())
+    return Soaked(
+        outcome=measurement.outcome,
+        seconds=seconds,
+        fixed_seconds=seconds - sum(phases.get(name, 0.0) for name in STEPPING),
+        above_floor_bytes=None if floor is None else used_bytes() - floor,
+        open_files=sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in here),
+        server_bytes=sum(resident_bytes(pid) for pid in here - {os.getpid()}),
+    )
+
+
+def _ignore(phase: Phase) -> None:
+    """Nobody watches a soak."""
+
+
+def used_bytes() -> int:
+    """Of the first visible GPU, by everybody."""
+    with open_nvml() as nvml:
+        occupancy = nvml.occupancy(visible_gpus(nvml, os.environ)[0])
+    if occupancy.used_bytes is None:
+        raise SystemExit(f"NVML does not say how much memory is used: {occupancy.missing['used_bytes']}")
+    return occupancy.used_bytes
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def told(rows: Sequence[Soaked]) -> int:
+    """Print what the cases came to; the exit status."""
+    part = max(1, len(rows) // 5)
+    first, last = (statistics.median(row.fixed_seconds for row in some) for some in (rows[:part], rows[-part:]))
+    failed = [row.outcome for row in rows if row.outcome != "ok"]
+    left = [row.above_floor_bytes for row in rows if row.above_floor_bytes is not None]
+    drift = last / first - 1
+    print(f"cases after the first: {len(rows)}, failed: {len(failed)}")
+    print(f"seconds a case: median {statistics.median(row.seconds for row in rows):.2f}")
+    print(f"fixed cost: median {first:.3f} s in the first fifth, {last:.3f} s in the last, {drift:+.1%}")
+    if left:
+        print(
+            f"GPU memory above the floor after a case: at most {max(left) / MIB:.1f} MiB, at last {left[-1] / MIB:.1f}"
+        )
+    print(f"open files of this process and its server: {rows[0].open_files} at first, {rows[-1].open_files} at last")
+    print(
+        f"memory of the server: {rows[0].server_bytes / MIB:.1f} MiB at first, {rows[-1].server_bytes / MIB:.1f} at last"
+    )
+    return int(bool(failed) or max(left, default=0) > LEFT_BYTES or drift > DRIFT)
+
+
+if __name__ == "__main__":
+    main()

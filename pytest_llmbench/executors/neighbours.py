@@ -1,0 +1,109 @@
+"""How many other cases run on this machine while one is measured: they share its CPUs, and wall time shows it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from pytest_llmbench.executors.lease import LeaseFolderError, own_folder
+from pytest_llmbench.measurement import Measurement
+
+__all__ = ["NEIGHBOURS", "Neighbours", "marked", "present"]
+
+NEIGHBOURS = "neighbours"
+"""In `Process.ran`: the most cases that were measured at the same time on the machine, itself not counted."""
+
+
+class Neighbours:
+    """
+    The other cases that are measured at the same time, by this run or others of the same user.
+
+    Attributes:
+        most: the most that were seen at once; None if that cannot be known.
+    """
+
+    def __init__(self, own: Path | None) -> None:
+        self.most = None if own is None else 0
+        self._own = own
+
+    def look(self) -> None:
+        if self._own is None or self.most is None:
+            return
+        try:
+            others = sum(_is_held(path) for path in self._own.parent.glob("*.case") if path != self._own)
+        except OSError:
+            self.most = None
+        else:
+            self.most = max(self.most, others)
+
+
+@contextmanager
+def present() -> Iterator[Neighbours]:
+    """
+    Be a case that is measured, to be seen by others, and see them.
+
+    A file stands for the case. It is locked while the case runs, so that one that a killed run left
+    behind counts for nothing, and is removed.
+    """
+    try:
+        path, fd = _appear()
+    except (OSError, LeaseFolderError):
+        yield Neighbours(None)
+        return
+    neighbours = Neighbours(path)
+    neighbours.look()
+    try:
+        yield neighbours
+        neighbours.look()
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def marked(measurement: Measurement, neighbours: int | None) -> Measurement:
+    """*measurement* with what was seen written into its processes."""
+    if neighbours is None:
+        return measurement
+    processes = tuple(
+        msgspec.structs.replace(process, ran={**process.ran, NEIGHBOURS: str(neighbours)})
+        for process in measurement.processes
+    )
+    return msgspec.structs.replace(measurement, processes=processes)
+
+
+def _appear() -> tuple[Path, int]:
+    folder = own_folder() / "cases"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{os.getpid()}-{uuid.uuid4().hex}.case"
+    hidden = path.with_suffix(".new")
+    fd = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        hidden.rename(path)  # nobody sees it before it is locked
+    except BaseException:
+        os.close(fd)
+        raise
+    return path, fd
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        path.unlink(missing_ok=True)
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,109 @@
+"""A gate that is broken on purpose fails the tests of the gate: they would notice if it was broken by mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Suite
+
+HERE = Path(__file__).parent
+JUDGE = ("tests/unit/test_judge.py",)
+ROWS = ("tests/plugin/test_update.py", "-k", "without_a_baseline_fails")
+MODES = ("tests/plugin/test_update.py", "-k", "mode_records")
+VANISHED = ("tests/unit/test_report_summary.py",)
+STRICT = ("tests/plugin/test_switch.py", "-k", "strict")
+LOOKS = ("tests/plugin/test_several_processes.py", "-k", "looks_worse or confirm or invalid")
+STORE = ("tests/unit/test_baseline_store.py", "-k", "must_not_become")
+
+BROKEN = {
+    "the_verdict": JUDGE,
+    "the_limits": JUDGE,
+    "the_tolerances_of_the_run": JUDGE,
+    "the_tolerances_of_the_row": JUDGE,
+    "the_direction": JUDGE,
+    "equality": JUDGE,
+    "gating": JUDGE,
+    "comparing_like_with_like": JUDGE,
+    "doubt": JUDGE,
+    "outcomes": JUDGE,
+    "failing": JUDGE,
+    "the_row_without_a_baseline": ROWS,
+    "the_decision": ROWS,
+    "the_choice_of_what_is_recorded": MODES,
+    "the_evidence": LOOKS,
+    "the_confirmation": LOOKS,
+    "the_suspicion": LOOKS,
+    "the_list_of_rows_not_run": VANISHED,
+    "the_strict_run": STRICT,
+    "the_refusal_to_record": STORE,
+}
+"""What is broken, as a function of `broken_gate`, and the tests that have to notice."""
+
+
+def run_tests_of_the_gate(broken: str, *selection: str) -> subprocess.CompletedProcess[str]:
+    """Run tests over a gate in which that is broken."""
+    paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    environ = {**os.environ, "PYTHONPATH": paths, "LLMBENCH_TEST_BROKEN": broken, "PYTEST_ADDOPTS": ""}
+    plugins = ("-p", "broken_gate", "-p", "pytest_llmbench.plugin", "-p", "no:cacheprovider")
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *plugins, "-q", "-x", *selection],
+        cwd=HERE.parents[1],
+        env=environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("selection", [JUDGE, ROWS, MODES, LOOKS, VANISHED, STRICT, STORE], ids=lambda it: it[-1])
+def test_a_gate_in_which_nothing_is_broken_passes(selection: tuple[str, ...]) -> None:
+    done = run_tests_of_the_gate("nothing", *selection)
+
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_gate_is_noticed(broken: str) -> None:
+    done = run_tests_of_the_gate(broken, *BROKEN[broken])
+
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "1 failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("unavailable-1", "unavailable-2"), ()),
+        (("invalid-1", "invalid-2"), ()),
+        (("unavailable", "invalid"), ()),
+        (("ok-1", "ok-2"), ("--llmbench-missing=skip",)),
+        (("ok-1",), ("--deselect=test_speed.py::test_speed[ok-1]",)),
+        (("ok-1",), ("-k", "no such test")),
+    ],
+    ids=["unavailable", "invalid", "both", "skipped", "deselected", "none"],
+)
+def test_a_strict_suite_in_which_nothing_was_judged_is_not_green(
+    suite: Suite, names: tuple[str, ...], options: tuple[str, ...]
+) -> None:
+    suite.rows(*names)
+
+    assert suite.run("--llmbench-strict", *options).status != 0
+
+
+def test_rows_that_vanished_from_a_suite_are_reported(suite: Suite) -> None:
+    suite.rows("ok-1", "ok-2")
+    assert suite.run("--llmbench-missing=record").status == 0
+    suite.rows("ok-1")
+
+    ended = suite.run("--llmbench-strict")
+
+    assert "llmbench: speed: not run, of 2 rows with a baseline: ok-2" in ended.text

@@ -1,0 +1,151 @@
+"""Many rows in one run: nothing piles up in the process of pytest, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.cases import Case
+from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.measurement import Measurement, Process
+from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.results import Result, read_results
+from pytest_llmbench.workload import Workload
+
+if TYPE_CHECKING:
+    from tests.faults.conftest import Executor, Suite
+
+KIB, MIB = 2**10, 2**20
+WATCH = """
+import os
+from pathlib import Path
+
+def pytest_llmbench_result(result, config):
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    with Path("watched.txt").open("a") as stream:
+        stream.write(f"{pages * os.sysconf('SC_PAGE_SIZE')} {open_files}\\n")
+"""
+
+
+def test_a_run_of_150_rows_holds_on_to_its_results_and_to_nothing_else(suite: Suite) -> None:
+    suite.rows(*(f"ok-{number}" for number in range(150)))
+    (suite.folder / "conftest.py").write_text(WATCH)
+
+    assert suite.run("--llmbench-missing=record").status == 0
+
+    watched = [tuple(map(int, line.split())) for line in (suite.folder / "watched.txt").read_text().splitlines()]
+    (memory_then, files_then), (memory_now, files_now) = watched[49], watched[149]
+    assert files_now == files_then
+    assert (memory_now - memory_then) / 100 < 40 * KIB
+    assert len(suite.recorded()) == 150
+
+
+def test_an_executor_keeps_nothing_of_the_cases_that_are_over(executor: Executor) -> None:
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    executor.run("ok")
+    before = open_files()
+    for number in range(30):
+        executor.run(f"ok-{number}")
+        executor.run("abort")
+        assert executor.survivors() == []
+
+    assert open_files() == before
+    assert executor.announced == []
+
+
+def test_a_case_costs_a_fraction_of_a_second(executor: Executor) -> None:
+    executor.run("ok")
+
+    assert best_of(20, lambda: executor.run("ok")) < 0.2
+
+
+ENVIRONMENT = Environment(
+    device="cpu",
+    num_devices=1,
+    device_memory_bytes=None,
+    driver=None,
+    cuda=None,
+    power_limit_watts=None,
+    allocator={},
+    python="3",
+    cpu="a CPU",
+    num_cpus=1,
+    system="Linux",
+    packages={f"package-{number}": "1.2.3" for number in range(15)},
+)
+
+
+def a_measurement(number: int) -> Measurement:
+    """As large as those of a GPU."""
+    return Measurement(
+        case=Case.custom("steps:build", name=f"row-{number}"),
+        workload=Workload(),
+        environment=ENVIRONMENT,
+        processes=(Process(outcome="ok", metrics=dict.fromkeys(METRICS, 123.456)),),
+        measured_at="2026-11-24T10:00:00+00:00",
+    )
+
+
+@pytest.fixture
+def unhurried_collector() -> Iterator[None]:
+    """What other tests have left in memory is not to be searched while this one looks at the clock."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("unhurried_collector")
+def test_ten_thousand_results_are_read_in_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    verdict = RowVerdict(status="unchanged", reason="12 metrics within their limits")
+    with path.open("wb") as stream:
+        for number in range(10_000):
+            result = Result(
+                nodeid=f"test_speed.py::test_speed[row-{number}]",
+                table="speed",
+                row=f"row-{number}",
+                measurement=a_measurement(number),
+                verdict=verdict,
+                decision="pass",
+                message="",
+                seconds=1.0,
+            )
+            stream.write(msgspec.json.encode(result) + b"\n")
+
+    assert len(read_results(path)) == 10_000
+    assert best_of(3, lambda: read_results(path)) < 1.0
+
+
+@pytest.mark.usefixtures("unhurried_collector")
+def test_a_row_is_recorded_beside_a_thousand_others_in_no_time(tmp_path: Path) -> None:
+    store = BaselineStore(tmp_path)
+    path = store.record("speed", "row", a_measurement(0), "first")
+    stored = msgspec.json.decode(path.read_bytes())
+    stored["rows"] = {f"row-{number:04}": stored["rows"]["row"] for number in range(1000)}
+    path.write_bytes(msgspec.json.encode(stored))
+    store.record("speed", "new", a_measurement(1), "reads the file")
+
+    assert best_of(3, lambda: store.record("speed", "new", a_measurement(1), "again")) < 0.1
+    assert best_of(3, lambda: store.find(a_measurement(1), "speed", "new")) < 0.02
+
+
+def best_of(count: int, do: Callable[[], object]) -> float:
+    """Seconds of the fastest: the others waited for a machine shared with other work."""
+    durations = []
+    for _ in range(count):
+        started = time.perf_counter()
+        do()
+        durations.append(time.perf_counter() - started)
+    return min(durations)

@@ -18,7 +18,7 @@ from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.baselines.update import RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.cases import Case
-from pytest_llmbench.executors import Executor
+from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.looks import Plan, next_step
 from pytest_llmbench.judge.sentence import failure_sentence
@@ -111,14 +111,17 @@ class Gate:
             NotMeasurable: there is no device here for the case.
             SetupError: no case can be run as the run was set up.
         """
-        if self._settings.loop is not None and case.step is None:
-            case = msgspec.structs.replace(case, loop=self._settings.loop)
-        resumed = self._resumed.get((nodeid, case))
-        if resumed is not None and _is_reusable(resumed, self.workload):
+        case = self._as_run(case)
+        if (resumed := self._resumed_one(nodeid, case)) is not None:
             return resumed, 0.0
-        started = time.monotonic()
-        measurement = self.fresh(case, self.plan.screen, on_phase)
-        return measurement, time.monotonic() - started
+        return self._timed(lambda: self.fresh(case, self.plan.screen, on_phase))
+
+    def requests(self, nodeid: str, case: Case) -> tuple[Request, ...]:
+        """What `measure` will ask the executor for, unless a process has to be measured again."""
+        case = self._as_run(case)
+        if self._resumed_one(nodeid, case) is not None:
+            return ()
+        return (Request(case=case, workload=self.workload),) * self.plan.screen
 
     def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Measurement:
         """
@@ -169,6 +172,23 @@ class Gate:
     def close(self) -> None:
         """End every measuring process."""
         self.executor.close()
+
+    def _as_run(self, case: Case) -> Case:
+        if self._settings.loop is None or case.step is not None:
+            return case
+        return msgspec.structs.replace(case, loop=self._settings.loop)
+
+    def _resumed_one(self, nodeid: str, case: Case) -> Measurement | None:
+        resumed = self._resumed.get((nodeid, case))
+        return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
+
+    def _timed(self, measure: Callable[[], Measurement]) -> tuple[Measurement, float]:
+        """The measurement and its seconds, without those that it waited for its turn."""
+        started = time.monotonic()
+        measurement = measure()
+        if isinstance(self.executor, Scheduling):
+            return measurement, self.executor.last_seconds
+        return measurement, time.monotonic() - started
 
     def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Measurement:
         """One process, measured again while its evidence speaks against it; after the last try it is invalid."""

@@ -74,6 +74,12 @@ OPTIONS = (
         metavar="N|auto",
     ),
     Option(
+        "jobs",
+        "cases that are measured at once, each on GPUs of its own; auto is one for each GPU. On the CPU they share it",
+        default="1",
+        metavar="N|auto",
+    ),
+    Option(
         "budget", "minutes that the confirming processes of --llmbench-processes=auto may take in all", metavar="MIN"
     ),
     Option("shared-gpu", "other programs may use the GPU: that does not make a measurement invalid", kind="flag"),
@@ -128,6 +134,7 @@ class Settings:
     loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
     processes: int | Literal["auto"]
+    jobs: int | Literal["auto"]
     budget_seconds: float | None
     shared_gpu: bool
     timeout_seconds: float
@@ -191,6 +198,7 @@ def resolve(config: pytest.Config) -> Settings:
         loop=given["loop"].value or None,
         samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
         processes="auto" if given["processes"].value == "auto" else _count(given["processes"], "processes", "auto"),
+        jobs="auto" if given["jobs"].value == "auto" else _count(given["jobs"], "cases", "auto"),
         budget_seconds=60 * _duration(given["budget"], "minutes") if given["budget"].value else None,
         shared_gpu=bool(given["shared-gpu"].value),
         timeout_seconds=_duration(given["timeout"], "seconds"),

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import msgspec
 
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.metrics import Value
 
 __all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
 
@@ -151,17 +151,40 @@ def _collector_off() -> Iterator[None]:
     try:
         yield
     finally:
+        if gc.get_freeze_count() == 0:  # nobody else's are thawed
+            gc.freeze()
+            gc.unfreeze()  # they are old now, and will be looked at when everything is
         if was_on:
             gc.enable()
 
 
 def _decoded(line: bytes, path: Path, number: int) -> Result:
-    if _HUGE.search(line):
-        raise ResultError(f"{path}, line {number}: is not a result: it has a number of hundreds of digits")
     try:
-        return _decoder.decode(line)
+        result = _decoder.decode(line)
     except _UNREADABLE as error:
         raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
+    if any(map(_is_huge, _numbers(result))):
+        raise ResultError(f"{path}, line {number}: is not a result: it has a number of more than 64 bits")
+    return result
+
+
+def _numbers(result: Result) -> Iterator[Value | None]:
+    """Everything that is going to be calculated with."""
+    for process in result.measurement.processes:
+        yield from process.metrics.values()
+        for one in process.rounds:
+            yield one.samples
+            yield one.tokens
+    for metric in result.verdict.metrics:
+        yield metric.baseline
+        yield metric.now
+
+
+def _is_huge(value: Value | None) -> bool:
+    """Whether it is an integer that could not even be set beside a float; one of 64 bits always can."""
+    if type(value) is tuple:
+        return any(map(_is_huge, value))
+    return type(value) is int and value.bit_length() >= 64
 
 
 def _is_torn(rest: bytes) -> bool:
@@ -187,8 +210,6 @@ def _newer(line: bytes) -> str | None:
     return None
 
 
-_HUGE = re.compile(rb"\d{309}")
-"""No float has as many digits; as one it would be read as infinite."""
 _START = b'{"format":'
 """The first bytes of every line that `ResultLog` writes."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

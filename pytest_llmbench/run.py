@@ -19,8 +19,9 @@ import pytest
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.published import PublishedError, load_published
 from pytest_llmbench.bench import Llmbench, row_name
-from pytest_llmbench.executors import Executor
-from pytest_llmbench.executors.machine import Machine
+from pytest_llmbench.cases import Case
+from pytest_llmbench.executors import Executor, Scheduling
+from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.gate import Gate
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.options import Settings, resolve
@@ -78,7 +79,7 @@ class Run:
         if settings.benchmark and config.getoption("--benchmark-disable", None) is None:
             raise pytest.UsageError("--llmbench-benchmark: pytest-benchmark is not installed or switched off")
         workload = _workload(settings)
-        executor = self._executor(workload)
+        executor = self._executor(workload, written)
         self._resumed = self._still_true(written, executor)
         self.gate = Gate(
             settings, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
@@ -102,9 +103,15 @@ class Run:
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
-        """Count the tests that are going to measure."""
-        self._progress.total = sum(_uses_llmbench(item) for item in items)
-        self.gate.num_rows = max(1, self._progress.total)
+        """Count the tests that are going to measure, and have them measured ahead where the executor can."""
+        chosen = [item for item in items if _uses_llmbench(item)]
+        self._progress.total = len(chosen)
+        self.gate.num_rows = max(1, len(chosen))
+        if isinstance(self.gate.executor, Scheduling):
+            known = ((item, case) for item in chosen if (case := _case_of(item)) is not None)
+            self.gate.executor.schedule(
+                request for item, case in known for request in self.gate.requests(item.nodeid, case)
+            )
 
     def bench(self, request: pytest.FixtureRequest) -> Llmbench:
         """The fixture's value for one test."""
@@ -225,22 +232,32 @@ class Run:
             pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERRUPTED)  # which still has its tables
         self.config.hook.pytest_llmbench_result(result=result, config=self.config)
 
-    def _executor(self, workload: Workload) -> Executor:
+    def _executor(self, workload: Workload, written: Iterable[Result]) -> Executor:
         supplied: Executor | None = self.config.hook.pytest_llmbench_executor(config=self.config)
         if supplied is not None:
             return supplied
-        machine = Machine(workload.device, timeout_seconds=self._settings.timeout_seconds, announce=self.announce)
-        if machine.no_gpu and self._settings.device == "cuda":
+        with _blamed_on("--llmbench-jobs"):
+            executor = choose_executor(
+                workload.device,
+                timeout_seconds=self._settings.timeout_seconds,
+                jobs=1 if self._is_worker else self._settings.jobs,  # processes of pytest-xdist are jobs themselves
+                cluster=None,
+                known=[result.measurement for result in written],
+                announce=self.announce,
+            )
+        machine = machine_of(executor)
+        if machine is not None and machine.no_gpu and self._settings.device == "cuda":
             raise pytest.UsageError(f"--llmbench-device=cuda: no CUDA device: {machine.no_gpu}")
-        return machine
+        return executor
 
     def _still_true(self, written: Iterable[Result], executor: Executor) -> list[Result]:
         """The results of an earlier run that this one would measure the same way."""
-        if not isinstance(executor, Machine):
+        machine = machine_of(executor)
+        if machine is None:
             return list(written)
         kept, stale = [], 0
         for result in written:
-            if executor.is_as_in(result.measurement.environment):
+            if machine.is_as_in(result.measurement.environment):
                 kept.append(result)
             else:
                 stale += 1
@@ -268,6 +285,15 @@ def _ending_on_sigterm() -> Any:
 
 def _uses_llmbench(item: pytest.Item) -> bool:
     return "llmbench" in getattr(item, "fixturenames", ())
+
+
+def _case_of(item: pytest.Item) -> Case | None:
+    """The case that a test is going to measure, as far as its parameters tell; None if it may be skipped."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.get_closest_marker("skip") is not None:
+        return None
+    found = [getattr(value, "case", value) for value in callspec.params.values()]
+    return next((value for value in found if isinstance(value, Case)), None)
 
 
 @contextmanager

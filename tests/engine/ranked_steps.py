@@ -76,7 +76,7 @@ def uneven(device: torch.device) -> Callable[[], int]:
         while time.process_time() < end:
             pass
         meet()
-        return 1 + 2 * rank
+        return 1 + 2 * int(rank)
 
     return step
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -78,6 +80,7 @@ class Suite:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_heed_signals,  # noqa: PLW1509 - these tests have no threads
         )
         return Run(self, process)
 
@@ -118,8 +121,8 @@ class Run:
     def pid(self) -> int:
         return self.process.pid
 
-    def signal(self, number: int) -> None:
-        """As from a terminal or a scheduler: to pytest alone."""
+    def send(self, number: int) -> None:
+        """A signal, as from a terminal or a scheduler: to pytest alone."""
         self.process.send_signal(number)
 
     def await_rows(self, *rows: str) -> None:
@@ -133,11 +136,13 @@ class Run:
     def read_until(self, text: str) -> str:
         """Wait until the run has shown *text*; everything that it has shown since it was last read."""
         assert self.process.stdout is not None
-        for line in iter(self.process.stdout.readline, b""):
-            self._shown += line.decode(errors="replace")
-            if text in self._shown:
-                return self._shown
-        raise AssertionError(f"the run ended before it showed {text!r}:\n{self._shown}")
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while text not in self._shown:
+            ready = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]
+            data = os.read(self.process.stdout.fileno(), 2**16) if ready else b""
+            assert data, f"the run did not show {text!r}:\n{self._shown}"
+            self._shown += data.decode(errors="replace")
+        return self._shown
 
     def end(self) -> Ended:
         """Wait for the end."""
@@ -150,6 +155,12 @@ class Run:
 
         await_that(condition_or_end)
         assert condition(), f"the run ended before there was {what}:\n{self.end().text}"
+
+
+def _heed_signals() -> None:
+    """A shell that runs these tests in the background lets them, and all below them, ignore Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _clean_environ(mark: str) -> dict[str, str]:
@@ -190,7 +201,11 @@ def suite(tmp_path: Path) -> Iterator[Suite]:
     """An empty one; whatever its test did, nothing may be left running."""
     made = Suite(tmp_path)
     yield made
-    await_that(lambda: not made.running())
+    try:
+        await_that(lambda: not made.running())
+    finally:
+        for pid in made.running():
+            os.kill(pid, signal.SIGKILL)
 
 
 class Executor:

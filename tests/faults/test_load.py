@@ -14,7 +14,7 @@ import pytest
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
-from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.results import Result, read_results
@@ -109,7 +109,8 @@ def unhurried_collector() -> Iterator[None]:
 @pytest.mark.usefixtures("unhurried_collector")
 def test_ten_thousand_results_are_read_in_a_second(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
-    verdict = RowVerdict(status="unchanged", reason="12 metrics within their limits")
+    verdict = judge(a_measurement(0), Reference(measurement=a_measurement(0)))
+    assert len(verdict.metrics) == len(METRICS)
     with path.open("wb") as stream:
         for number in range(10_000):
             result = Result(

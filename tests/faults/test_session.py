@@ -47,7 +47,7 @@ def interrupted(suite: Suite, *numbers: int, after: float = 0.1) -> Ended:
     run.await_rows("ok-1")
     run.await_measuring("hang")
     for number in numbers:
-        run.signal(number)
+        run.send(number)
         time.sleep(after)
     return run.end()
 
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_the_processes_of_xdist(suite: Suite) -> None:
     run = suite.start(RECORD, *TWO)
     run.await_rows("ok-1")
     run.await_measuring("hang")
-    run.signal(signal.SIGINT)
+    run.send(signal.SIGINT)
 
     assert run.end().status == pytest.ExitCode.INTERRUPTED
     assert_resumes(suite, "ok-1")
@@ -157,7 +157,7 @@ def test_a_controller_of_xdist_that_is_killed_leaves_no_process(suite: Suite) ->
     run = suite.start(RECORD, *TWO)
     run.await_rows("ok-1")
     run.await_measuring("hang")
-    run.signal(signal.SIGKILL)
+    run.send(signal.SIGKILL)
 
     assert run.end().status == -signal.SIGKILL
     assert_resumes(suite, "ok-1")

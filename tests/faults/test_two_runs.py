@@ -38,7 +38,7 @@ def test_the_second_run_on_a_gpu_waits_and_says_for_whom(two: tuple[Suite, Suite
     shown = waiting.read_until("waiting for GPU")
     assert f"held by pid {holder.pid}" in shown
     assert not second.result_file.read_bytes()
-    holder.signal(signal.SIGINT)
+    holder.send(signal.SIGINT)
     holder.end()
 
     assert waiting.end().status == 0
@@ -53,7 +53,7 @@ def test_a_run_that_is_killed_gives_its_gpu_to_the_one_that_waits(two: tuple[Sui
     holder.await_measuring("hang")
     waiting = second.start(RECORD, plugin="gpus")
     waiting.read_until("waiting for GPU")
-    holder.signal(signal.SIGKILL)
+    holder.send(signal.SIGKILL)
     holder.end()
 
     assert waiting.end().status == 0
@@ -68,11 +68,11 @@ def test_a_run_interrupted_while_it_waits_measures_nothing(two: tuple[Suite, Sui
     holder.await_measuring("hang")
     waiting = second.start(RECORD, plugin="gpus")
     waiting.read_until("waiting for GPU")
-    waiting.signal(signal.SIGINT)
+    waiting.send(signal.SIGINT)
 
     assert waiting.end().status == pytest.ExitCode.INTERRUPTED
     assert not second.result_file.exists()
-    holder.signal(signal.SIGINT)
+    holder.send(signal.SIGINT)
     holder.end()
     assert second.run(RECORD, plugin="gpus").status == 0
 

@@ -1,0 +1,112 @@
+"""Runs of several cases at once: measured ahead of their tests, told in the tests' own order."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.plugin.conftest import Bench
+
+ROWS = """
+import pytest
+from pytest_llmbench import Case
+
+CASES = [Case.custom("m:f", name=name) for name in {names!r}]
+
+@pytest.mark.parametrize("case", CASES, ids=[case.model.split()[0] for case in CASES])
+def test_speed(llmbench, case):
+    llmbench(case)
+    {after}
+"""
+SMOKE = ("--llmbench-scale=smoke", "--llmbench-missing=record")
+
+
+@pytest.fixture
+def many(bench: Bench, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("LLMBENCH_TEST_SLEPT", str(bench.folder / "slept.txt"))
+    monkeypatch.setenv("LLMBENCH_TEST_JOBS", "3")
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("leases")))
+    return bench
+
+
+def rows(bench: Bench, *names: str, after: str = "") -> None:
+    bench.pytester.makepyfile(test_rows=ROWS.format(names=names, after=after))
+
+
+def order(bench: Bench) -> list[str]:
+    """What was measured, in the order in which it ended."""
+    path = bench.folder / "slept.txt"
+    return [line.split()[-2] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_rows_are_measured_at_once_and_told_in_their_order(many: Bench) -> None:
+    rows(many, "a 1.5", "b 1.5", "c 1.5", "d 0.1")
+
+    started = time.monotonic()
+    run = many.run_apart(*SMOKE, plugin="sleeping")
+
+    run.assert_outcomes(passed=4)
+    assert time.monotonic() - started < 4.6  # and not the sum of what they sleep
+    assert [result.row for result in many.results()] == ["a", "b", "c", "d"]
+    assert sorted(order(many)) == ["a", "b", "c", "d"]
+
+
+def test_a_result_has_the_seconds_of_its_own_case(many: Bench) -> None:
+    rows(many, "short 0.1", "a 1.2", "b 1.2", "c 1.2")
+
+    many.run_apart(*SMOKE, plugin="sleeping")
+
+    spent = {result.row: result.seconds for result in many.results()}
+    assert 0.1 < spent["short"] < 1.0
+    assert all(1.2 < spent[name] < 2.2 for name in "abc")
+
+
+def test_a_run_that_stops_early_leaves_nothing_running(many: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBENCH_TEST_JOBS", "4")
+    rows(many, "a 0.1", "b 30", "c 30", "d 30", after="assert False")
+
+    started = time.monotonic()
+    run = many.run_apart(*SMOKE, "-x", plugin="sleeping")
+
+    run.assert_outcomes(failed=1)
+    assert time.monotonic() - started < 12
+    assert order(many) == ["a"]
+
+
+def test_rows_of_a_resumed_run_are_not_measured_ahead(many: Bench) -> None:
+    rows(many, "a 0.1", "b 0.1")
+    many.run_apart(*SMOKE, "--llmbench-results=r.jsonl", "test_rows.py::test_speed[a]", plugin="sleeping")
+
+    many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=2)
+
+    assert sorted(order(many)) == ["a", "b"]
+
+
+def test_a_row_that_is_marked_to_be_skipped_is_not_measured_ahead(many: Bench) -> None:
+    rows(many, "a 0.1")
+    many.pytester.makepyfile(
+        test_skipped="""
+        import pytest
+        from pytest_llmbench import Case
+
+        @pytest.mark.skip
+        @pytest.mark.parametrize("case", [Case.custom("m:f", name="skipped 0.1")])
+        def test_skipped(llmbench, case):
+            llmbench(case)
+        """
+    )
+
+    many.run_apart(*SMOKE, plugin="sleeping").assert_outcomes(passed=1, skipped=1)
+
+    assert order(many) == ["a"]
+
+
+@pytest.mark.parametrize("given", ["0", "many", "-1", "1.5"])
+def test_jobs_are_a_number_or_auto(many: Bench, given: str) -> None:
+    run = many.run_apart(f"--llmbench-jobs={given}", plugin="no:nothing")
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"*--llmbench-jobs={given}: give a number of cases above 0, or 'auto'"])

@@ -80,6 +80,13 @@ OPTIONS = (
         metavar="N|auto",
     ),
     Option(
+        "ray",
+        "measure on a Ray cluster instead of here: auto for the one that this machine belongs to, host:6379, or "
+        "ray://host:10001",
+        metavar="ADDRESS",
+    ),
+    Option("ray-gpu", "GPU model to ask the cluster for, as Ray names it: H100, A100-80G", metavar="MODEL"),
+    Option(
         "budget", "minutes that the confirming processes of --llmbench-processes=auto may take in all", metavar="MIN"
     ),
     Option("shared-gpu", "other programs may use the GPU: that does not make a measurement invalid", kind="flag"),
@@ -135,6 +142,8 @@ class Settings:
     samples: int | Literal["full"]
     processes: int | Literal["auto"]
     jobs: int | Literal["auto"]
+    ray: str | None
+    ray_gpu: str | None
     budget_seconds: float | None
     shared_gpu: bool
     timeout_seconds: float
@@ -199,6 +208,8 @@ def resolve(config: pytest.Config) -> Settings:
         samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
         processes="auto" if given["processes"].value == "auto" else _count(given["processes"], "processes", "auto"),
         jobs="auto" if given["jobs"].value == "auto" else _count(given["jobs"], "cases", "auto"),
+        ray=given["ray"].value or None,
+        ray_gpu=given["ray-gpu"].value or None,
         budget_seconds=60 * _duration(given["budget"], "minutes") if given["budget"].value else None,
         shared_gpu=bool(given["shared-gpu"].value),
         timeout_seconds=_duration(given["timeout"], "seconds"),

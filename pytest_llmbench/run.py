@@ -22,6 +22,7 @@ from pytest_llmbench.bench import Llmbench, row_name
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.executors.choice import choose_executor, machine_of
+from pytest_llmbench.executors.ray_cluster import Cluster
 from pytest_llmbench.gate import Gate
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.options import Settings, resolve
@@ -241,7 +242,7 @@ class Run:
                 workload.device,
                 timeout_seconds=self._settings.timeout_seconds,
                 jobs=1 if self._is_worker else self._settings.jobs,  # processes of pytest-xdist are jobs themselves
-                cluster=None,
+                cluster=self._cluster(),
                 known=[result.measurement for result in written],
                 announce=self.announce,
             )
@@ -249,6 +250,18 @@ class Run:
         if machine is not None and machine.no_gpu and self._settings.device == "cuda":
             raise pytest.UsageError(f"--llmbench-device=cuda: no CUDA device: {machine.no_gpu}")
         return executor
+
+    def _cluster(self) -> Cluster | None:
+        """
+        Raises:
+            pytest.UsageError: a GPU model is asked for, and no cluster.
+        """
+        address, model = self._settings.ray, self._settings.ray_gpu
+        if address is None:
+            if model is not None:
+                raise pytest.UsageError("--llmbench-ray-gpu: say which cluster, with --llmbench-ray")
+            return None
+        return Cluster(address=address, accelerator=model, working_dir=self.config.rootpath)
 
     def _still_true(self, written: Iterable[Result], executor: Executor) -> list[Result]:
         """The results of an earlier run that this one would measure the same way."""

@@ -141,7 +141,7 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     if metric.gate == "statistical":
         verdict = _by_noise(verdict, metric, sides)
         if limit is None:
-            return verdict
+            return _in_its_company(verdict, sides)
     limit = limit or limit_of(metric, same_environment=sides.same_environment)
     doubt = scatter(sides.now, then, metric) if limit.exact else None
     limited = Limited("inconclusive", doubt) if doubt else held_to(limit, metric, before, after)
@@ -157,6 +157,20 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         gates=gates,
         reason=limited.reason,
     )
+
+
+def _in_its_company(verdict: MetricVerdict, sides: _Sides) -> MetricVerdict:
+    """Wall time of a row that shared its CPUs with others says nothing of one that was alone, and the reverse."""
+    then, now = sides.against.measurement, sides.now
+    if verdict.metric != "samples_per_second" or _alone(then) == _alone(now):
+        return verdict
+    who = "the baseline" if _alone(now) else "this one"
+    reason = f"advisory: {who} was measured beside other rows, which share the CPUs"
+    return msgspec.structs.replace(verdict, gates=False, reason=reason)
+
+
+def _alone(measurement: Measurement) -> bool:
+    return all(process.ran.get("neighbours", "0") == "0" for process in measurement.processes)
 
 
 def _why_absent(now: Measurement, name: str) -> str:

@@ -67,7 +67,7 @@ def test_an_executor_keeps_nothing_of_the_cases_that_are_over(executor: Executor
 def test_a_case_costs_a_fraction_of_a_second(executor: Executor) -> None:
     executor.run("ok")
 
-    assert best_of(20, lambda: executor.run("ok")) < 0.2
+    assert best_of(20, lambda: executor.run("ok"), time.perf_counter) < 0.2
 
 
 ENVIRONMENT = Environment(
@@ -142,11 +142,11 @@ def test_a_row_is_recorded_beside_a_thousand_others_in_no_time(tmp_path: Path) -
     assert best_of(3, lambda: store.find(a_measurement(1), "speed", "new")) < 0.02
 
 
-def best_of(count: int, do: Callable[[], object]) -> float:
-    """Seconds of the fastest: the others waited for a machine shared with other work."""
+def best_of(count: int, do: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
+    """Seconds of the fastest, by the time of this process: the machine is shared with other work."""
     durations = []
     for _ in range(count):
-        started = time.perf_counter()
+        started = clock()
         do()
-        durations.append(time.perf_counter() - started)
+        durations.append(clock() - started)
     return min(durations)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,3 +133,23 @@ def test_a_setup_that_measures_nothing_ends_the_run(bench: Bench) -> None:
     )
     run.stdout.no_fnmatch_line("*another exception*")
     assert bench.asked() == ["a"]
+
+
+def test_a_gpu_model_without_a_cluster_is_a_usage_error(bench: Bench) -> None:
+    bench.rows("a")
+
+    run = bench.run("--llmbench-ray-gpu=H100", plugin=NO_EXECUTOR)
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*--llmbench-ray-gpu: say which cluster, with --llmbench-ray"])
+
+
+def test_a_cluster_without_ray_installed_is_said(bench: Bench) -> None:
+    if find_spec("ray") is not None:
+        pytest.skip("ray is installed")
+    bench.rows("a")
+
+    run = bench.run("--llmbench-ray=auto", plugin=NO_EXECUTOR)
+
+    assert run.ret != 0
+    assert "pytest-llmbench[cluster]" in run.stdout.str() + run.stderr.str()

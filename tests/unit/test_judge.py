@@ -466,3 +466,19 @@ def test_a_row_that_noise_alone_leaves_open_does_not_fail() -> None:
 )
 def test_what_is_not_known_to_be_good_fails(status: Status, failed: bool) -> None:
     assert RowVerdict(status=status, reason="r").failed is failed
+
+
+def beside(others: str, speed: float) -> Measurement:
+    process = Process(
+        outcome="ok", metrics={"samples_per_second": speed, "host_bound": 0.95}, ran={"neighbours": others}
+    )
+    return measured(processes=(process,))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "gates"), [("0", "0", True), ("3", "2", True), ("0", "3", False), ("3", "0", False)]
+)
+def test_wall_time_counts_only_in_the_company_of_its_baseline(then: str, now: str, gates: bool) -> None:
+    verdict = judge(beside(now, 1.5), Reference(measurement=beside(then, 3.0)))
+
+    assert the_metric(verdict, "samples_per_second").gates == gates

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import msgspec
+import torch
 import torch.distributed as dist
 
 from pytest_llmbench.measurement import Measurement
@@ -64,6 +65,8 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
 
     (seat,) = _seats
     faulthandler.register(STACK_SIGNAL, file=seat.stack, all_threads=False)
+    if seat.num_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)  # as torchrun has it: each rank would take all CPUs
     _join(seat, request.workload.device)
     clock = _Clock(report)
     measurement = measure_share(request, clock.hear)

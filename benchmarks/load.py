@@ -1,7 +1,7 @@
 """
 What many rows cost: time per row, and what piles up in the process of pytest.
 
-    python benchmarks/load.py --cases 2000
+    python -m benchmarks.load --cases 2000
 
 Runs pytest over so many custom cases at smoke scale on the CPU, each in a fresh process of the real worker,
 and prints the time that a row takes, the memory and the open files of pytest early and late in the run, and

@@ -12,53 +12,36 @@ Prints medians over the processes, in relation to those alone.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from pytest_llmbench.cases import Case
+from benchmarks.setting import case_of, parser, save, workload_of
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.measurement import Process
 from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
 
 WATCHED = ("samples_per_second", "device_busy_seconds_per_sample", "python_calls_per_sample", "peak_reserved_bytes")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="qwen-1_8b-chat")
-    parser.add_argument("--attention", default="sdpa")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--others", type=int, default=1, help="the most cases beside the one that counts")
-    parser.add_argument("--processes", type=int, default=5, help="of the row, in each company")
-    arguments = parser.parse_args()
-    workload = Workload(
-        device=arguments.device, scale="full" if arguments.device == "cuda" else "smoke", samples=arguments.samples
-    )
-    case = Case(model=arguments.model, attention=arguments.attention, max_length=arguments.max_length)
+    # Others are the most cases beside the one that counts; so many processes measure it in each company.
+    arguments = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=64, others=1, processes=5).parse_args()
+    request = Request(case=case_of(arguments), workload=workload_of(arguments))
     companies = sorted(
         {0, *(2**power - 1 for power in range(1, 8) if 2**power - 1 < arguments.others), arguments.others}
     )
     machine = Machine(arguments.device, timeout_seconds=600, announce=print)
     taken: dict[int, list[Process]] = {others: [] for others in companies}
     try:
-        measured_at_once(machine, Request(case=case, workload=workload), companies[-1])  # servers start, caches fill
+        measured_at_once(machine, request, companies[-1])  # servers start, caches fill
         for _ in range(arguments.processes):
             for others in companies:
-                taken[others].append(measured_at_once(machine, Request(case=case, workload=workload), others))
+                taken[others].append(measured_at_once(machine, request, others))
     finally:
         machine.close()
     report(taken)
-    if "OUT" in os.environ:
-        metrics = {others: [process.metrics for process in processes] for others, processes in taken.items()}
-        Path(os.environ["OUT"], "neighbours.json").write_text(json.dumps(metrics))
+    save("neighbours", {others: [process.metrics for process in processes] for others, processes in taken.items()})
 
 
 def measured_at_once(machine: Machine, request: Request, others: int) -> Process:

@@ -1,7 +1,7 @@
 """
 What the harness costs a measured step: our rounds against a bare loop over the very same step.
 
-    python benchmarks/overhead.py --model qwen-7b-chat --batch-size 4 --max-length 2048
+    python -m benchmarks.overhead --model qwen-7b-chat --batch-size 4 --max-length 2048
 
 Both run in this one process, in turn (A B B A ...), on one set-up; the ratio of each pair is printed
 and its median is the answer. On a device-bound row it has to stay within 0.5 %.
@@ -9,46 +9,21 @@ and its median is the answer. On a device-bound row it has to stay within 0.5 %.
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import os
 import statistics
 import time
-from pathlib import Path
 
 import torch
 
-from pytest_llmbench.cases import Case
+from benchmarks.setting import case_of, parser, save, workload_of
 from pytest_llmbench.engine.rounds import run_rounds, warm_up
 from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
 from pytest_llmbench.worker.devices import Devices
-from pytest_llmbench.workload import Workload
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="qwen-7b-chat")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--max-length", type=int, default=2048)
-    parser.add_argument("--accumulation", type=int, default=4)
-    parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--attention", default="sdpa")
-    parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    arguments = parser.parse_args()
-    case = Case(
-        model=arguments.model,
-        batch_size=arguments.batch_size,
-        max_length=arguments.max_length,
-        accumulation_steps=arguments.accumulation,
-        attention=arguments.attention,
-    )
-    workload = Workload(
-        device=arguments.device,
-        scale="full" if arguments.device == "cuda" else "smoke",
-        samples=arguments.samples,
-    )
+    arguments = parser(__doc__, batch_size=4, max_length=2048, accumulation_steps=4, pairs=6).parse_args()
+    case, workload = case_of(arguments), workload_of(arguments)
     devices = Devices(arguments.device, 1)
     training = build_fine_tuning(case, workload, devices.first)
     warm_up(training, devices.synchronise)
@@ -59,8 +34,7 @@ def main() -> None:
         ratios.append(seconds[measured] / seconds[bare])
         print(f"pair {pair}: measured {seconds[measured]:.4f} s, bare {seconds[bare]:.4f} s, ratio {ratios[-1]:.4f}")
     print(f"median ratio measured / bare: {statistics.median(ratios):.4f}")
-    if "OUT" in os.environ:
-        Path(os.environ["OUT"], "overhead.json").write_text(json.dumps({"case": repr(case), "ratios": ratios}))
+    save("overhead", {"case": case, "ratios": ratios})
 
 
 def measured(training: FineTuning, devices: Devices) -> float:

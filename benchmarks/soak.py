@@ -1,7 +1,7 @@
 """
 Whether cases leave anything behind: many short ones in a row on one GPU, each in a fresh process.
 
-    python benchmarks/soak.py --cases 200
+    python -m benchmarks.soak --cases 200
 
 Reads the GPU's used memory before the first case and after each, while the warm server lives, and prints how far
 it was from that floor; the fixed cost of a case, all but its training steps, early and late in the run; and
@@ -11,7 +11,6 @@ cost grew by more than a tenth.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import time
@@ -20,17 +19,14 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.cases import Case
+from benchmarks.setting import STEPPING, case_of, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.probes.evidence import process_tree
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import open_nvml
 from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.workload import Workload
 
 MIB = 2**20
-STEPPING = ("warm-up", "rounds", "activity", "operators", "calls")
-"""Phases that run training steps; all else is fixed cost."""
 LEFT_BYTES = 64 * MIB
 """Of more memory above the floor than this, somebody forgot to let go."""
 DRIFT = 0.1
@@ -52,32 +48,16 @@ class Soaked(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="qwen-1_8b-chat")
-    parser.add_argument("--attention", default="sdpa")
-    parser.add_argument("--max-length", type=int, default=512)
-    parser.add_argument("--samples", type=int, default=2)
-    parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    arguments = parser.parse_args()
-    workload = Workload(
-        device=arguments.device,
-        scale="full" if arguments.device == "cuda" else "smoke",
-        samples=arguments.samples,
-    )
-    case = Case(
-        model=arguments.model, attention=arguments.attention, max_length=arguments.max_length, accumulation_steps=1
-    )
+    arguments = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=2, cases=200).parse_args()
+    request = Request(case=case_of(arguments, accumulation_steps=1), workload=workload_of(arguments))
     floor = used_bytes() if arguments.device == "cuda" else None
-    environ = {**os.environ, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    with LocalExecutor(timeout_seconds=300, announce=print, environ=environ) as executor:
+    with LocalExecutor(timeout_seconds=300, announce=print) as executor:
         rows = []
         for number in range(arguments.cases):
-            rows.append(one_case(executor, Request(case=case, workload=workload), floor))
+            rows.append(one_case(executor, request, floor))
             if number % 20 == 0:
                 print(f"{number}: {rows[-1]}", flush=True)
-    if "OUT" in os.environ:
-        Path(os.environ["OUT"], "soak.json").write_bytes(msgspec.json.encode(rows))
+    save("soak", rows)
     raise SystemExit(told(rows[1:]))  # the first one starts the server
 
 

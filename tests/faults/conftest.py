@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import pytest
 
+import surroundings
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
@@ -167,10 +168,9 @@ def _clean_environ(mark: str) -> dict[str, str]:
     """This process's, without what would have a say in the runs."""
     unwanted = ("CUDA_", "FAKE_NVML_", "PYTEST_", "LLMBENCH_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
-    paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return environ | {
         MARK: mark,
-        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": surroundings.python_path(HERE),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "200",

@@ -20,27 +20,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_llmbench.environment import Environment
+import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.protocol import Phase, Request, Surroundings
 
 Report = Callable[[Phase | Surroundings], None]
 
-HERE = Environment(
-    device="cpu",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages={},
-)
+HERE = surroundings.environment(device="cpu", python="3")
 GOOD = Process(outcome="ok", metrics={"operators_per_sample": 12.0})
 
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import surroundings
 from pytest_llmbench.baselines import store as store_module
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.published import PublishedError, load_published
 from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Process, Round
 from pytest_llmbench.metrics import METRICS
@@ -30,20 +30,7 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_
 
 MIB = 2**20
 PUBLISHED = Path(__file__).parents[2] / "baselines"
-ENVIRONMENT = Environment(
-    device="Test GPU",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages={"torch": "2.11.0"},
-)
+ENVIRONMENT = surroundings.environment(device="Test GPU", python="3", packages={"torch": "2.11.0"})
 
 
 def a_measurement(**changes: Any) -> Measurement:

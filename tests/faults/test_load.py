@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import METRICS
@@ -70,19 +70,8 @@ def test_a_case_costs_a_fraction_of_a_second(executor: Executor) -> None:
     assert best_of(20, lambda: executor.run("ok"), time.perf_counter) < 0.2
 
 
-ENVIRONMENT = Environment(
-    device="cpu",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages={f"package-{number}": "1.2.3" for number in range(15)},
+ENVIRONMENT = surroundings.environment(
+    device="cpu", python="3", packages={f"package-{number}": "1.2.3" for number in range(15)}
 )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.measurement import Evidence, Measurement, Outcome, Process, Round
@@ -98,18 +99,13 @@ def _process(answer: Answer) -> Process:
 
 
 def _environment(device: str, packages: dict[str, str]) -> Environment:
-    return Environment(
+    return surroundings.environment(
         device=device,
-        num_devices=1,
         device_memory_bytes=80 * 2**30,
         driver="580.1",
         cuda="13.0",
-        power_limit_watts=None,
-        allocator={},
         python="3.11.7",
-        cpu="a CPU",
         num_cpus=2,
-        system="Linux",
         packages=packages,
     )
 

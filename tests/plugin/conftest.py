@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +9,10 @@ import msgspec
 import pytest
 import scipy.special  # noqa: TID253 - see below
 
-# Imported once here: pytester forgets whatever a run of its own was the first to import.
 import pytest_llmbench.run
+
+# Imported once here: pytester forgets whatever a run of its own was the first to import.
+import surroundings
 from pytest_llmbench.baselines.file import BaselineFile
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.results import Result, read_results
@@ -116,7 +117,7 @@ def has_line(lines: Iterable[str], *words: str) -> bool:
 @pytest.fixture
 def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Bench:
     pytester.syspathinsert(HERE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
+    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(HERE))
     # Neither other plugins that are installed nor the machine's GPUs have a say.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable
 
-from pytest_llmbench.environment import Environment
+import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.protocol import Phase, Request
@@ -21,20 +21,7 @@ def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
     report(Phase("rounds"))
     if match := re.fullmatch(r"(\d+)s", request.case.model):
         time.sleep(int(match[1]))
-    environment = Environment(
-        device="cpu",
-        num_devices=1,
-        device_memory_bytes=None,
-        driver=None,
-        cuda=None,
-        power_limit_watts=None,
-        allocator={},
-        python="3.11.7",
-        cpu="a CPU",
-        num_cpus=2,
-        system="Linux",
-        packages={},
-    )
+    environment = surroundings.environment(device="cpu", python="3.11.7", num_cpus=2)
     return Measurement(
         case=request.case,
         workload=request.workload,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.environment import Environment, installed_packages
+import surroundings
+from pytest_llmbench.environment import installed_packages
 from pytest_llmbench.executors import Executor
 from pytest_llmbench.executors.choice import in_parallel
 from pytest_llmbench.executors.machine import Machine
@@ -21,20 +22,7 @@ from pytest_llmbench.executors.pool import Announcements
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.protocol import Phase, Request
 
-ENVIRONMENT = Environment(
-    device="cpu",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages=installed_packages(),
-)
+ENVIRONMENT = surroundings.environment(device="cpu", python="3", packages=installed_packages())
 
 
 def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.measurement import Measurement
@@ -24,8 +25,7 @@ class Bench:
         self.mark = uuid.uuid4().hex
         self.announced: list[str] = []
         self.phases: list[str] = []
-        paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.environ = {**os.environ, MARK: self.mark, "PYTHONPATH": os.pathsep.join(paths)}
+        self.environ = {**os.environ, MARK: self.mark, "PYTHONPATH": surroundings.python_path(Path(__file__).parent)}
         self.environ.pop("PYTHONUNBUFFERED", None)  # what was printed is to survive without it
         self.executor = LocalExecutor(
             timeout_seconds=timeout_seconds,

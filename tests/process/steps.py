@@ -12,27 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import surroundings
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement, Process, failed
 from pytest_llmbench.protocol import Answer, Phase, Request, Surroundings, encode
 
 Report = Callable[[Phase | Surroundings], None]
 
-HERE = Environment(
-    device="a device of tests",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages={},
-)
+HERE = surroundings.environment(device="a device of tests", python="3")
 
 
 def measure(request: Request, report: Report) -> Measurement:

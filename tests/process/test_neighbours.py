@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmbench.cases import Case
-from pytest_llmbench.executors.neighbours import NEIGHBOURS, marked, present
+from pytest_llmbench.executors.neighbours import marked, present
 from pytest_llmbench.measurement import failed
 from pytest_llmbench.workload import Workload
 
@@ -93,5 +93,5 @@ def test_without_a_folder_the_neighbours_are_not_known(folder: Path) -> None:
 def test_a_measurement_is_marked_with_what_is_known() -> None:
     measurement = failed(Case(model="qwen-7b-chat"), Workload(), "oom", "full", measured_at="")
 
-    assert marked(measurement, 3).processes[0].ran == {NEIGHBOURS: "3"}
+    assert marked(measurement, 3).processes[0].neighbours == 3
     assert marked(measurement, None) == measurement

@@ -15,7 +15,6 @@ import pytest
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.executors.neighbours import NEIGHBOURS
 from pytest_llmbench.executors.pool import Announcements, Pool
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Phase, Request
@@ -206,8 +205,8 @@ def test_rows_beside_others_are_marked_with_how_many(make_pool: MakePool) -> Non
     beside = run_all(pool, [row("a", 0.8), row("b", 0.8), row("c", 0.8)])
     alone = pool.run(row("d", 0.1), lambda _: None)
 
-    assert [one.processes[0].ran[NEIGHBOURS] for one in beside] == ["2", "2", "2"]
-    assert alone.processes[0].ran[NEIGHBOURS] == "0"
+    assert [one.processes[0].neighbours for one in beside] == [2, 2, 2]
+    assert alone.processes[0].neighbours == 0
 
 
 def children() -> set[int]:

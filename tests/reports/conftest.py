@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.baselines.published import PublishedTable, load_published
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
@@ -29,16 +30,11 @@ SHARES = (0.52, 0.17, 0.11, 0.09, 0.05, 0.02, 0.04)
 
 
 def environment(packages: dict[str, str] | None = None, **changes: Any) -> Environment:
-    default = Environment(
-        device="NVIDIA H200",
-        num_devices=1,
+    default = surroundings.environment(
         device_memory_bytes=141 * GIB,
         driver="580.1",
         cuda="13.0",
         power_limit_watts=700.0,
-        allocator={},
-        python="3.12.3",
-        cpu="a CPU",
         num_cpus=16,
         system="Linux 6.18",
         packages=OLD if packages is None else packages,

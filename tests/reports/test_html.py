@@ -184,16 +184,6 @@ def test_a_row_without_kernels_has_no_section_of_them(bench: Bench) -> None:
     assert "by kernel" not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
 
 
-def test_the_memory_of_a_process_is_drawn_over_its_phases(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    points = ((0.0, 0.0, 0.0), (0.9, 14.0 * 2**30, 15.0 * 2**30), (6.0, 18.0 * 2**30, 20.0 * 2**30))
-    monkeypatch.setattr("pytest_llmbench.reports.html.row.memory_points", lambda process: points)
-
-    text = page(bench, bench.result()).text
-
-    assert "Memory over time peak 18.00 GiB allocated, 20.00 GiB reserved" in text
-    assert "warm-up" in text
-
-
 def test_a_test_id_with_markup_stays_text(bench: Bench) -> None:
     shown = page(bench, bench.result(row="<script>alert(1)</script>", slower=0.1))
 

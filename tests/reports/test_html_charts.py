@@ -10,7 +10,6 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.measurement import KernelShare, Measurement, Process
 from pytest_llmbench.reports.html.charts import axis, lane, mean_interval, sparkline, strip
 from pytest_llmbench.reports.html.kernels import kernels
-from pytest_llmbench.reports.html.timeline import timeline
 from pytest_llmbench.workload import Workload
 
 
@@ -117,16 +116,3 @@ def test_many_small_kernels_are_one_line() -> None:
 
 def test_without_kernels_there_is_nothing_to_show() -> None:
     assert kernels(with_kernels(("gemm", 1, 1.0)), with_kernels()) is None
-
-
-def test_memory_is_drawn_in_steps_under_its_phases() -> None:
-    found = timeline([(0.0, 0, 2**30), (1.0, 2**30, 2 * 2**30)], {"build": 1.0, "rounds": 3.0})
-
-    assert found is not None
-    assert found.peak == "2.00"
-    assert [(phase.start, phase.width) for phase in found.phases] == [(0, 25), (25, 75)]
-    assert found.allocated == "0.00,100.00 0.00,100.00 0.00,100.00 25.00,100.00 25.00,50.00 100.00,50.00 100.00,100.00"
-
-
-def test_memory_that_was_not_recorded_is_not_drawn() -> None:
-    assert timeline([], {"build": 1.0}) is None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.comparison.journal import Asked, Named
 from pytest_llmbench.comparison.pair import Pair, Stage, first_side, merged
 from pytest_llmbench.comparison.run import judge_of
 from pytest_llmbench.comparison.selection import Selected
 from pytest_llmbench.comparison.settle import DOUBTED, Settled, Wanted, settle
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.measurement import Measurement, Outcome, Process
 from pytest_llmbench.metrics import Value
@@ -19,20 +19,7 @@ from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.workload import Workload
 
 CASE = Case(model="qwen-7b-chat")
-HERE = Environment(
-    device="cpu",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.11",
-    cpu="a CPU",
-    num_cpus=1,
-    system="Linux",
-    packages={"torch": "2.0"},
-)
+HERE = surroundings.environment(device="cpu", python="3.11", packages={"torch": "2.0"})
 PLAN = Plan(screen=2, max_processes=8, looks=2, cases=1)
 ASKED = Asked(
     command="ab",

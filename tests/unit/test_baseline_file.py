@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import surroundings
 from pytest_llmbench.baselines import file as file_module
 from pytest_llmbench.baselines.file import BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.cases import MODELS, Case
@@ -88,16 +89,11 @@ noises = st.dictionaries(
 
 
 def a_measurement(**changes: Any) -> Measurement:
-    environment = Environment(
-        device="NVIDIA H200",
-        num_devices=1,
+    environment = surroundings.environment(
         device_memory_bytes=143771 * 2**20,
         driver="580.159.04",
         cuda="13.0",
         power_limit_watts=700.0,
-        allocator={},
-        python="3.12.3",
-        cpu="a CPU",
         num_cpus=16,
         system="Linux 6.8",
         packages={"torch": "2.11.0"},

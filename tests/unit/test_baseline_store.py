@@ -13,29 +13,18 @@ import filelock
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.baselines import store as store_module
 from pytest_llmbench.baselines.file import BaselineError, BaselineFile, decode, encode
 from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.baselines.update import RefusedUpdate
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.workload import Injection, Workload
 
-ENVIRONMENT = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver="580.159.04",
-    cuda="13.0",
-    power_limit_watts=None,
-    allocator={},
-    python="3.12.3",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux 6.8",
-    packages={"torch": "2.11.0"},
+ENVIRONMENT = surroundings.environment(
+    driver="580.159.04", cuda="13.0", num_cpus=16, system="Linux 6.8", packages={"torch": "2.11.0"}
 )
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+import surroundings
 from pytest_llmbench.bisection.report import sentences
 from pytest_llmbench.bisection.run import Bisected, Trial, Versions
 from pytest_llmbench.bisection.search import Answer, Found, search, search_versions
@@ -20,7 +21,6 @@ from pytest_llmbench.comparison.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.comparison.pair import Pair
 from pytest_llmbench.comparison.selection import Selected
 from pytest_llmbench.comparison.settle import Settled
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
@@ -129,20 +129,7 @@ def test_a_version_that_cannot_be_measured_is_passed_over() -> None:
 
 
 def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outcome = "ok") -> Measurement:
-    environment = Environment(
-        device="cpu",
-        num_devices=1,
-        device_memory_bytes=None,
-        driver=None,
-        cuda=None,
-        power_limit_watts=None,
-        allocator={},
-        python="3.11",
-        cpu="a CPU",
-        num_cpus=1,
-        system="Linux",
-        packages={"torch": str(values)},
-    )
+    environment = surroundings.environment(device="cpu", python="3.11", packages={"torch": str(values)})
     processes = tuple(Process(outcome=outcome, reason="why", metrics={metric: value}) for value in values or (1.0,))
     return Measurement(
         case=Case(model="qwen-7b-chat"),

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import surroundings
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
 from pytest_llmbench.cli import app
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.results import Result
@@ -24,10 +24,9 @@ WALL = "samples_per_second"
 def measured(
     day: int, *busy: float, packages: dict[str, str] | None = None, injection: Injection | None = None
 ) -> Measurement:
-    environment = Environment(
-        device="Test GPU", num_devices=1, device_memory_bytes=1, driver="1", cuda="13.0", power_limit_watts=None,
-        allocator={}, python="3.12.3", cpu="a CPU", num_cpus=1, system="Linux", packages=packages or {"peft": "0.21.2"},
-    )  # fmt: skip
+    environment = surroundings.environment(
+        device="Test GPU", device_memory_bytes=1, driver="1", cuda="13.0", packages=packages or {"peft": "0.21.2"}
+    )
     processes = tuple(
         Process(outcome="ok", metrics={WALL: 0.95 / seconds, BUSY: seconds, "host_bound": 0.95}) for seconds in busy
     )

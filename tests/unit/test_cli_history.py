@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.cli import app
 from pytest_llmbench.environment import Environment
@@ -18,10 +19,9 @@ from pytest_llmbench.workload import Workload
 
 
 def environment(peft: str) -> Environment:
-    return Environment(
-        device="Test GPU", num_devices=1, device_memory_bytes=1, driver="1", cuda="13.0", power_limit_watts=None,
-        allocator={}, python="3.12.3", cpu="a CPU", num_cpus=1, system="Linux", packages={"peft": peft},
-    )  # fmt: skip
+    return surroundings.environment(
+        device="Test GPU", device_memory_bytes=1, driver="1", cuda="13.0", packages={"peft": peft}
+    )
 
 
 def write(path: Path, busy: list[float], *, peft_from: int | None = None) -> Path:

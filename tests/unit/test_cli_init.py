@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
+import surroundings
 from pytest_llmbench.cli.init import FILES, init
 
 app = typer.Typer()
@@ -67,8 +67,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
 
 def test_the_written_test_measures_both_rows(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(pytester.path)
-    paths = [str(Path(__file__).parents[1] / "plugin"), os.environ.get("PYTHONPATH")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(Path(__file__).parents[1] / "plugin"))
 
     result = pytester.runpytest_subprocess(
         "-p", "canned", "tests/llmbench", "-m", "gpu", "--llmbench", "--llmbench-missing=record", "--strict-markers"

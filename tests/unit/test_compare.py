@@ -10,6 +10,7 @@ from typer import Typer
 from typer.testing import CliRunner
 from typer.testing import Result as Shown
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.compare import compare
 from pytest_llmbench.environment import Environment
@@ -23,20 +24,7 @@ app.command("compare")(compare)
 
 
 def here(packages: dict[str, str], device: str = "NVIDIA H200") -> Environment:
-    return Environment(
-        device=device,
-        num_devices=1,
-        device_memory_bytes=None,
-        driver="570",
-        cuda="13.0",
-        power_limit_watts=None,
-        allocator={},
-        python="3.11",
-        cpu="a CPU",
-        num_cpus=1,
-        system="Linux",
-        packages=packages,
-    )
+    return surroundings.environment(device=device, driver="570", cuda="13.0", python="3.11", packages=packages)
 
 
 OLD, NEW = here({"torch": "2.9", "peft": "0.17"}), here({"torch": "2.9", "peft": "0.21"})

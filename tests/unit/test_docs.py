@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+import surroundings
 from pytest_llmbench.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,7 @@ def test_a_test_in_the_documentation_passes(
     if "def test_" not in example.text and example.name != "conftest.py":
         compile(example.text, example.page, "exec")
         return
-    paths = [str(ROOT / "tests" / "plugin"), os.environ.get("PYTHONPATH")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(ROOT / "tests" / "plugin"))
     (pytester.path / example.name).write_text(example.text)
     (pytester.path / "test_none.py").write_text("def test_none():\n    pass\n")
 

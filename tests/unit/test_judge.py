@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge, typical_value
@@ -16,19 +17,8 @@ from pytest_llmbench.metrics import MIB, Tolerance, Value
 from pytest_llmbench.workload import WORKLOAD_VERSION, Injection, Workload
 
 GIB = 1024 * MIB
-ENVIRONMENT = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver="580.159.04",
-    cuda="13.0",
-    power_limit_watts=None,
-    allocator={},
-    python="3.12.3",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux 6.8",
-    packages={"torch": "2.11.0", "peft": "0.21.0"},
+ENVIRONMENT = surroundings.environment(
+    driver="580.159.04", cuda="13.0", num_cpus=16, system="Linux 6.8", packages={"torch": "2.11.0", "peft": "0.21.0"}
 )
 UPGRADED = msgspec.structs.replace(ENVIRONMENT, packages={"torch": "2.12.0", "peft": "0.21.0"})
 
@@ -468,17 +458,16 @@ def test_what_is_not_known_to_be_good_fails(status: Status, failed: bool) -> Non
     assert RowVerdict(status=status, reason="r").failed is failed
 
 
-def beside(others: str, speed: float) -> Measurement:
-    process = Process(
-        outcome="ok", metrics={"samples_per_second": speed, "host_bound": 0.95}, ran={"neighbours": others}
-    )
+def beside(others: int | None, speed: float) -> Measurement:
+    process = Process(outcome="ok", metrics={"samples_per_second": speed, "host_bound": 0.95}, neighbours=others)
     return measured(processes=(process,))
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "gates"), [("0", "0", True), ("3", "2", True), ("0", "3", False), ("3", "0", False)]
+    ("then", "now", "gates"),
+    [(0, 0, True), (3, 2, True), (0, 3, False), (3, 0, False), (None, 0, True), (None, 2, False)],
 )
-def test_wall_time_counts_only_in_the_company_of_its_baseline(then: str, now: str, gates: bool) -> None:
+def test_wall_time_counts_only_in_the_company_of_its_baseline(then: int | None, now: int | None, gates: bool) -> None:
     verdict = judge(beside(now, 1.5), Reference(measurement=beside(then, 3.0)))
 
     assert the_metric(verdict, "samples_per_second").gates == gates

@@ -7,27 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.measurement import KernelShare, Measurement, Process
 from pytest_llmbench.metrics import MIB, Value
 from pytest_llmbench.workload import Injection, Workload
 
-ENVIRONMENT = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.12",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux",
-    packages={},
-)
+ENVIRONMENT = surroundings.environment(python="3.12", num_cpus=16)
 GIB = 1024 * MIB
 BUSY, SPEED = "device_busy_seconds_per_sample", "samples_per_second"
 DEVICE_BOUND: dict[str, Value] = {

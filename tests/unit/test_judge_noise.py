@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, estimate_noise, pooled, row_class
 from pytest_llmbench.measurement import Measurement, Process, Round
 from pytest_llmbench.metrics import Value
@@ -57,20 +57,7 @@ def test_the_baseline_says_of_what_class_a_row_is(then: float | None, now: float
 
 
 def test_a_cpu_is_a_class_of_its_own() -> None:
-    cpu = Environment(
-        device="cpu",
-        num_devices=1,
-        device_memory_bytes=None,
-        driver=None,
-        cuda=None,
-        power_limit_watts=None,
-        allocator={},
-        python="3.12",
-        cpu="a CPU",
-        num_cpus=1,
-        system="Linux",
-        packages={},
-    )
+    cpu = surroundings.environment(device="cpu", python="3.12")
 
     assert row_class(measured({"host_bound": 0.95}, environment=cpu), measured({})) == "CPU"
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
@@ -18,20 +19,7 @@ from pytest_llmbench.metrics import Tolerance, Value
 from pytest_llmbench.workload import Workload
 
 SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
-OLD = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver="580",
-    cuda="13.0",
-    power_limit_watts=None,
-    allocator={},
-    python="3.12",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux",
-    packages={"torch": "2.11.0"},
-)
+OLD = surroundings.environment(driver="580", cuda="13.0", python="3.12", num_cpus=16, packages={"torch": "2.11.0"})
 NEW = msgspec.structs.replace(OLD, packages={"torch": "2.12.0"}, cuda="13.1")
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import surroundings
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
@@ -27,20 +27,7 @@ SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
 DEVICE_BOUND: dict[str, Value] = {SPEED: 4.0, BUSY: 0.24, "host_bound": 0.96, "kernels_per_sample": 7587}
 HOST_BOUND: dict[str, Value] = {SPEED: 4.0, BUSY: 0.06, "host_bound": 0.24, "kernels_per_sample": 7587}
 QUIET = Noise(process_sd=0.001, process_df=40, session_sd=0.0005, session_df=20)
-ENVIRONMENT = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.12",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux",
-    packages={},
-)
+ENVIRONMENT = surroundings.environment(python="3.12", num_cpus=16)
 
 
 def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:

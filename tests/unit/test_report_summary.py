@@ -7,29 +7,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.reports.summary import not_run, totals
 from pytest_llmbench.results import Result
 from pytest_llmbench.workload import Scale, Workload
 
-ENVIRONMENT = Environment(
-    device="H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.12.3",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux 6.8",
-    packages={},
-)
+ENVIRONMENT = surroundings.environment(device="H200", num_cpus=16, system="Linux 6.8")
 
 
 def result(table: str, row: str, status: Status = "unchanged", scale: Scale = "full") -> Result:

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+import surroundings
 from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Outcome, Process
@@ -20,20 +20,7 @@ from pytest_llmbench.tables import TABLES
 from pytest_llmbench.workload import Workload
 
 GIB = 2**30
-ENVIRONMENT = Environment(
-    device="NVIDIA H200",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.12.3",
-    cpu="a CPU",
-    num_cpus=16,
-    system="Linux 6.8",
-    packages={},
-)
+ENVIRONMENT = surroundings.environment(num_cpus=16, system="Linux 6.8")
 SAME: dict[str, Value] = {
     "samples_per_second": 2.0,
     "device_busy_seconds_per_sample": 0.25,

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.gate import Gate, RowName
+from pytest_llmbench.gate import Gate, RowName, Taken
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.results import Result
@@ -30,11 +30,10 @@ def row_name(item: pytest.Item) -> RowName:
     return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
 
 
-class _Taken(NamedTuple):
+class _Mine(NamedTuple):
     """A measurement of this test's."""
 
-    measurement: Measurement
-    seconds: float
+    taken: Taken
     row_suffix: str
     """Of the row's name: a row whose loop the run's options changed stands beside the row as it is written."""
 
@@ -63,7 +62,7 @@ class Llmbench:
         self._progress = progress
         self._on_result = on_result
         self._stop = stop
-        self._measured: list[_Taken] = []
+        self._measured: list[_Mine] = []
 
     def __call__(self, case: Case) -> Measurement:
         """
@@ -81,7 +80,7 @@ class Llmbench:
         """
         self._progress.start(f"{self._name.table}[{self._name.row}]")
         try:
-            measurement, seconds = self._gate.measure(self._name.nodeid, case, self._progress.phase)
+            taken = self._gate.measure(self._name.nodeid, case, self._progress.phase)
         except NotMeasurable as reason:
             pytest.skip(str(reason))
         except SetupError as error:
@@ -89,9 +88,9 @@ class Llmbench:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
             self._progress.end()
-        changed = measurement.case.loop != case.loop
-        self._measured.append(_Taken(measurement, seconds, f"-{measurement.case.loop}" if changed else ""))
-        return measurement
+        loop = taken.measurement.case.loop
+        self._measured.append(_Mine(taken, f"-{loop}" if loop != case.loop else ""))
+        return taken.measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:
         """
@@ -99,17 +98,18 @@ class Llmbench:
 
         Fails the test on a regression, skips it where the case is unavailable.
         """
-        taken = next((one for one in self._measured if one.measurement is measurement), _Taken(measurement, 0.0, ""))
-        name = self._name._replace(row=(row or self._name.row) + taken.row_suffix)
+        mine = (one for one in self._measured if one.taken.measurement is measurement)
+        taken, row_suffix = next(mine, _Mine(Taken(measurement, 0.0), ""))
+        name = self._name._replace(row=(row or self._name.row) + row_suffix)
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
-        result = self._gate.check(name, measurement, taken.seconds, more)
+        result = self._gate.check(name, taken, more)
         self._on_result(result)
         if result.decision == "fail":
             pytest.fail(result.message, pytrace=False)
         if result.decision == "skip":
             pytest.skip(result.message)
 
-    def _more(self, case: Case, count: int) -> Measurement:
+    def _more(self, case: Case, count: int) -> Taken:
         self._progress.start(f"{self._name.table}[{self._name.row}], {count} more")
         try:
             return self._gate.fresh(case, count, self._progress.phase)

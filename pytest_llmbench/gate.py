@@ -31,16 +31,13 @@ from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.results import Decision, Result
 from pytest_llmbench.workload import Workload
 
-__all__ = ["MOST_TRIES", "Gate", "More", "RowName"]
+__all__ = ["MOST_TRIES", "Gate", "More", "RowName", "Taken"]
 
 MOST_TRIES = 3
 """So often a process is measured that its evidence makes invalid, before the row is."""
 
 AUTO_PROCESSES, AUTO_LOOKS = 9, 2
 """Of a row under `--llmbench-processes=auto`: one that screens, and two shares of four if it is suspect."""
-
-More = Callable[[int], Measurement]
-"""Measures so many fresh processes of a case."""
 
 
 class _Decided(NamedTuple):
@@ -49,6 +46,17 @@ class _Decided(NamedTuple):
     decision: Decision
     message: str = ""
     recorded: bool = False
+
+
+class Taken(NamedTuple):
+    """A measurement, and the seconds that its processes took, those in which it waited for its turn left out."""
+
+    measurement: Measurement
+    seconds: float
+
+
+More = Callable[[int], Taken]
+"""Measures so many fresh processes of a case."""
 
 
 class RowName(NamedTuple):
@@ -101,7 +109,7 @@ class Gate:
             return Plan(max_processes=AUTO_PROCESSES, looks=AUTO_LOOKS, cases=self.num_rows)
         return Plan(max_processes=self._settings.processes, screen=self._settings.processes, cases=self.num_rows)
 
-    def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> tuple[Measurement, float]:
+    def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> Taken:
         """
         The case's measurement, and the seconds it took; that of the resumed run, and 0, if it has one.
 
@@ -113,8 +121,8 @@ class Gate:
         """
         case = self._as_run(case)
         if (resumed := self._resumed_one(nodeid, case)) is not None:
-            return resumed, 0.0
-        return self._timed(lambda: self.fresh(case, self.plan.screen, on_phase))
+            return Taken(resumed, 0.0)
+        return self.fresh(case, self.plan.screen, on_phase)
 
     def requests(self, nodeid: str, case: Case) -> tuple[Request, ...]:
         """What `measure` will ask the executor for, unless a process has to be measured again."""
@@ -123,21 +131,22 @@ class Gate:
             return ()
         return (Request(case=case, workload=self.workload),) * self.plan.screen
 
-    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Measurement:
+    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Taken:
         """
         *count* fresh processes of the case, or up to the first that does not end well.
 
         Raises:
             NotMeasurable, SetupError: as `measure`.
         """
-        measurement = self._valid(case, on_phase)
+        measurement, seconds = self._valid(case, on_phase)
         for _ in range(count - 1):
             if measurement.outcome != "ok":
                 break
-            measurement = joined(measurement, self._valid(case, on_phase))
-        return measurement
+            another, more_seconds = self._valid(case, on_phase)
+            measurement, seconds = joined(measurement, another), seconds + more_seconds
+        return Taken(measurement, seconds)
 
-    def check(self, name: RowName, measurement: Measurement, seconds: float, more: More | None = None) -> Result:
+    def check(self, name: RowName, taken: Taken, more: More | None = None) -> Result:
         """
         Judge a measurement and, if the run is to do so, make it the baseline.
 
@@ -146,14 +155,15 @@ class Gate:
         Args:
             more: measures fresh processes where the plan asks for them; without it the measurement is all there is.
         """
-        started = time.monotonic()
+        measurement = taken.measurement
         try:
             against = self.store.find(measurement, name.table, name.row)
         except BaselineError as error:
             verdict = RowVerdict(status="inconclusive", reason=f"its baseline cannot be read: {error}")
             decided = _Decided("fail", str(error))
         else:
-            measurement, verdict = self._settled(measurement, against, more)
+            taken, verdict = self._settled(taken, against, more)
+            measurement = taken.measurement
             decided = self._decide(name.row, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict):
                 decided = self._record((name.table, name.row), measurement, why, decided)
@@ -166,7 +176,7 @@ class Gate:
             decision=decided.decision,
             message=decided.message,
             recorded=decided.recorded,
-            seconds=seconds + (time.monotonic() - started if seconds else 0.0),
+            seconds=taken.seconds,
         )
 
     def close(self) -> None:
@@ -182,48 +192,42 @@ class Gate:
         resumed = self._resumed.get((nodeid, case))
         return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
 
-    def _timed(self, measure: Callable[[], Measurement]) -> tuple[Measurement, float]:
-        """The measurement and its seconds, without those that it waited for its turn."""
-        started = time.monotonic()
-        measurement = measure()
-        if isinstance(self.executor, Scheduling):
-            return measurement, self.executor.last_seconds
-        return measurement, time.monotonic() - started
-
-    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Measurement:
+    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Taken:
         """One process, measured again while its evidence speaks against it; after the last try it is invalid."""
-        tries = 0
+        tries, seconds = 0, 0.0
         while True:
+            started = time.monotonic()
             measurement = self.executor.run(Request(case=case, workload=self.workload), on_phase)
+            spent = time.monotonic() - started
+            seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
             process = measurement.processes[-1]
             reason = why_invalid(process, shared=self._settings.shared_gpu)
             if reason is None:
-                return measurement
+                return Taken(measurement, seconds)
             tries += 1
             self._announce(f"{case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
             if tries == MOST_TRIES:
                 process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
-                return msgspec.structs.replace(measurement, processes=(process,))
+                return Taken(msgspec.structs.replace(measurement, processes=(process,)), seconds)
 
-    def _settled(
-        self, measurement: Measurement, against: Reference | None, more: More | None
-    ) -> tuple[Measurement, RowVerdict]:
-        """The verdict on *measurement*, or on the fresh processes that the plan has it confirmed by."""
+    def _settled(self, taken: Taken, against: Reference | None, more: More | None) -> tuple[Taken, RowVerdict]:
+        """The verdict on *taken*, or on the fresh processes that the plan has it confirmed by; the seconds of all."""
         plan = self.plan
+        measurement, seconds = taken
         screening = judge(measurement, against, self._tolerances, alpha=plan.alpha)
         looks: list[RowVerdict] = []
         step = next_step(plan, screening)
         while step.verdict is None and more is not None:
             if self._budget is not None and self._budget <= 0:
-                return measurement, _unconfirmed((screening, *looks)[-1])
-            started = time.monotonic()
-            taken = more(step.processes)
+                return Taken(measurement, seconds), _unconfirmed((screening, *looks)[-1])
+            fresh = more(step.processes)
+            seconds += fresh.seconds
             if self._budget is not None:
-                self._budget -= time.monotonic() - started
-            measurement = joined(measurement, taken) if looks else taken
+                self._budget -= fresh.seconds
+            measurement = joined(measurement, fresh.measurement) if looks else fresh.measurement
             looks.append(judge(measurement, against, self._tolerances, alpha=plan.alpha))
             step = next_step(plan, screening, looks)
-        return measurement, step.verdict or screening
+        return Taken(measurement, seconds), step.verdict or screening
 
     def _decide(self, row: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:

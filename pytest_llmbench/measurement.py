@@ -84,6 +84,11 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Families that took most of the GPU's time, longest first."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
+    neighbours: int | None = None
+    """
+    The most other cases that were measured on the same machine at the same time, as far as the user's own
+    runs go; 0 if it was alone, None if that is not known. They share its CPUs, which wall time shows.
+    """
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -128,6 +128,14 @@ _ALL = (
         describe="Device-busy time over wall time; below 0.9 the row measures Python and launches.",
     ),
     Metric(
+        name="straggler_spread",
+        unit="ratio",
+        better="lower",
+        gate="advisory",
+        tolerance=Tolerance(0.0, 0.02),
+        describe="How much longer the slowest rank computes than the fastest, for the same samples.",
+    ),
+    Metric(
         name="trainable_parameters",
         unit="1",
         better="same",

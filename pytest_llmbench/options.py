@@ -264,10 +264,12 @@ def _path(config: pytest.Config, given: _Given) -> Path:
 
 
 def _count(given: _Given, what: str, otherwise: str) -> int:
-    text: str = given.value
-    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
-        return int(text)
-    raise pytest.UsageError(f"{given.told}: give a number of {what} above 0, or {otherwise!r}")
+    from pytest_llmbench.workload import parse_count  # which imports what a run without the switch does not pay for
+
+    try:
+        return parse_count(given.value, what, otherwise)
+    except ValueError as error:
+        raise pytest.UsageError(f"{given.told}: {error}") from None
 
 
 def _duration(given: _Given, unit: str) -> float:

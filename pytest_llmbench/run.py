@@ -67,7 +67,6 @@ class Run:
         self._settings = settings = resolve(config)
         self._announcements: list[str] = []
         self._is_worker = hasattr(config, "workerinput")
-        self._before = _ending_on_sigterm()
         self._screen = Screen(config)
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
@@ -86,6 +85,7 @@ class Run:
             settings, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
         )
         self._log = None if self._is_worker else _open_log(settings, config.rootpath, written)
+        self._before = _ending_on_sigterm()
 
     def header(self) -> list[str]:
         """What is measured where, for the top of pytest's output."""

@@ -15,7 +15,7 @@ import msgspec
 
 from pytest_llmbench.cases import Case
 
-__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "parse_injection", "workload_hash"]
+__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "parse_count", "parse_injection", "workload_hash"]
 
 WORKLOAD_VERSION = 1
 """Raised by hand when the built-in models, batches or training step change what they compute."""
@@ -63,6 +63,21 @@ def workload_hash(case: Case, workload: Workload) -> str:
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Case) if not field.required}
 
 _UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+
+
+def parse_count(text: str, what: str, otherwise: str) -> int:
+    """
+    A number above 0 as users write it.
+
+    Args:
+        what: things that are counted, in the plural; *otherwise*: the word that may stand in place of a number.
+
+    Raises:
+        ValueError: not such a number; the message says what to give.
+    """
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
+        return int(text)
+    raise ValueError(f"give a number of {what} above 0, or {otherwise!r}")
 
 
 def parse_injection(text: str) -> Injection:

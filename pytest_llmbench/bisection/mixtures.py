@@ -103,7 +103,10 @@ class Mixtures:
     def _measured(self, name: str, requirements: Requirements, judge: Judge) -> Settled:
         asked = self.journal.asked
         self._progress.start(name)
-        sides = lambda: self._beside_good(self._stack(name, requirements))  # noqa: E731 - made only if it is needed
+
+        def sides() -> Sides:
+            return self._beside_good(self._stack(name, requirements))
+
         return measure(name, asked.selected[0].case, self.journal, sides, judge=judge, progress=self._progress)
 
     def _beside_good(self, other: Stack) -> Sides:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +9,17 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.judge.calibration import Calibration, calibrated
 from pytest_llmbench.judge.compare import Reference
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.reports.terminal import Page
 from pytest_llmbench.results import ResultError, latest, read_results
 
 __all__ = ["calibrate"]
@@ -73,8 +71,7 @@ def _calibrations(store: BaselineStore, files: list[Path]) -> Iterator[tuple[str
 
 
 def _print(found: list[tuple[str, str, str, Calibration]]) -> None:
-    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    console = Console(width=shutil.get_terminal_size((120, 24)).columns, no_color=not color, highlight=False)
+    page = Page(width=columns(), color=has_color())
     for name in dict.fromkeys(table for _, table, _, _ in found):
         table = Table(title=name, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
         table.add_column("row", no_wrap=True, overflow="ellipsis")
@@ -86,8 +83,9 @@ def _print(found: list[tuple[str, str, str, Calibration]]) -> None:
                 if metric.gate == "statistical":
                     cells += _cells(calibration, metric.name)
             table.add_row(row, *cells)
-        console.print(table)
-    console.print("sd: between processes / between sessions. sees: the least slow-down that one process notices.")
+        page.console.print(table)
+    page.console.print("sd: between processes / between sessions. sees: the least slow-down that one process notices.")
+    typer.echo(page.text())
 
 
 def _cells(calibration: Calibration, metric: str) -> tuple[str, str]:

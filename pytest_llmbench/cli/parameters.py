@@ -24,7 +24,7 @@ from pytest_llmbench.results import ResultError
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
-from pytest_llmbench.workload import Scale, Workload
+from pytest_llmbench.workload import Scale, Workload, parse_count
 
 __all__ = [
     "FAILED",
@@ -152,11 +152,12 @@ def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str)
     """How every case is measured."""
     if device == "cpu" and scale == "full":
         stop("--device cpu runs miniatures only; add --scale smoke")
-    number = int(samples) if samples.isascii() and samples.isdigit() and len(samples) < 10 else 0
-    if samples != "full" and number < 1:
-        stop(f"--samples {samples}: give a number of samples above 0, or 'full'")
+    try:
+        number: int | Literal["full"] = "full" if samples == "full" else parse_count(samples, "samples", "full")
+    except ValueError as error:
+        stop(f"--samples {samples}: {error}")
     chosen: Literal["cuda", "cpu"] = ("cuda" if scale == "full" else "cpu") if device == "auto" else device
-    return Workload(scale=scale, device=chosen, samples="full" if samples == "full" else number)
+    return Workload(scale=scale, device=chosen, samples=number)
 
 
 def plan(pairs: int, max_pairs: int, cases: int) -> Plan:

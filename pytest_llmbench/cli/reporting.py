@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -12,6 +9,7 @@ import typer
 
 from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
 from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.comparison.export import to_json
 from pytest_llmbench.comparison.markdown import markdown
 from pytest_llmbench.comparison.result import Comparison, FailOn, fails
@@ -31,7 +29,7 @@ class Reporting(NamedTuple):
 
     def show(self, comparison: Comparison) -> None:
         """Print the report and write the files."""
-        typer.echo(render(comparison, width=_width(), color=_color(), every_metric=self.verbose))
+        typer.echo(render(comparison, width=columns(), color=has_color(), every_metric=self.verbose))
         if self.markdown is not None:
             write(self.markdown, markdown(comparison, every_metric=self.verbose))
         if self.json is not None:
@@ -42,15 +40,6 @@ class Reporting(NamedTuple):
         if not any(row.is_measured for row in comparison.rows):
             raise typer.Exit(NOTHING_MEASURED)
         raise typer.Exit(FAILED if fails(comparison, self.fail_on) else 0)
-
-
-def _width() -> int:
-    """Columns of the terminal; where there is none, enough for a table."""
-    return shutil.get_terminal_size((120, 24)).columns
-
-
-def _color() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def write(path: Path, text: str) -> None:

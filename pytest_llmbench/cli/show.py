@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.reports.summary import totals
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
@@ -26,13 +25,10 @@ def show(
     try:
         found = latest(read_results(results))
     except ResultError as error:
-        typer.echo(f"llmbench: {error}", err=True)
-        raise typer.Exit(2) from None
+        stop(str(error))
     if not found:
-        typer.echo(f"llmbench: {results}: there is no result in it", err=True)
-        raise typer.Exit(2)
-    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    typer.echo(render(report_tables(found), width=shutil.get_terminal_size().columns, color=color))
+        stop(f"{results}: there is no result in it")
+    typer.echo(render(report_tables(found), width=columns(80), color=has_color()))
     failed = [result for result in found if result.decision == "fail"]
     for result in failed:
         typer.echo(f"failed: {result.message}")

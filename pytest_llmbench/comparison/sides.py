@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,9 +11,9 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.lease import LeaseFolderError, lease
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.machine import usable_gpus
 from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.probes.gpus import visible_gpus
-from pytest_llmbench.probes.nvml import Gpu, NvmlUnavailable, open_nvml
+from pytest_llmbench.probes.nvml import Gpu
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.workload import Workload
@@ -126,13 +125,9 @@ def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
     """
     if device == "cpu":
         return ()
-    try:
-        with open_nvml() as nvml:
-            gpus = visible_gpus(nvml, os.environ)
-    except NvmlUnavailable as error:
-        raise SetupError(f"no CUDA device; --scale smoke runs miniatures on the CPU ({error})") from None
-    if not gpus:
-        raise SetupError("no CUDA device: CUDA_VISIBLE_DEVICES hides every GPU")
+    gpus, why = usable_gpus()
+    if why:
+        raise SetupError(f"no CUDA device; --scale smoke runs miniatures on the CPU ({why})")
     return gpus
 
 

@@ -11,7 +11,7 @@ from pytest_llmbench.comparison.settle import DOUBTED
 from pytest_llmbench.environment import PackageChange
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
 from pytest_llmbench.reports.table import HEADLINES, LABELS, number_text
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import TABLES, in_page_order
 from pytest_llmbench.units import percent
 
 __all__ = ["HEADERS", "CompareLine", "CompareTable", "compare_tables", "one_sided", "stories"]
@@ -54,13 +54,12 @@ def compare_tables(rows: Iterable[Compared], *, every_metric: bool = False) -> l
     grouped: dict[str, list[Compared]] = {}
     for row in rows:
         grouped.setdefault(row.table, []).append(row)
-    names = [*(name for name in TABLES if name in grouped), *(name for name in grouped if name not in TABLES)]
     return [
         CompareTable(
             title=TABLES[name].title if name in TABLES else name,
             lines=tuple(line for row in grouped[name] for line in _lines(row, every_metric)),
         )
-        for name in names
+        for name in in_page_order(grouped)
     ]
 
 

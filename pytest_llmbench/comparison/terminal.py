@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import io
-
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pytest_llmbench.comparison.result import Comparison, summary
 from pytest_llmbench.comparison.table import HEADERS, CompareTable, compare_tables, one_sided, stories
-from pytest_llmbench.judge.verdict import Status
+from pytest_llmbench.reports.terminal import STYLES, Page
 
 __all__ = ["render"]
 
 _NUMBERS = HEADERS[2:-1]
-_STYLES: dict[Status, str] = {
-    "regressed": "bold red",
-    "not comparable": "yellow",
-    "inconclusive": "yellow",
-    "improved": "bold green",
-    "unchanged": "green",
-    "no baseline": "cyan",
-}
 
 
 def render(comparison: Comparison, *, width: int, color: bool, every_metric: bool = False) -> str:
     """Packages, tables, what changed in words, and the summary, at most *width* columns wide."""
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
+    page = Page(width=width, color=color)
+    console = page.console
     for line in heading(comparison):
         console.print(line)
     for table in compare_tables(comparison.rows, every_metric=every_metric):
@@ -51,7 +30,7 @@ def render(comparison: Comparison, *, width: int, color: bool, every_metric: boo
     console.print()
     for sentence in (*comparison.left_out, *summary(comparison.rows)):
         console.print(f"llmbench: {sentence}")
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
+    return page.text()
 
 
 def heading(comparison: Comparison) -> list[str]:
@@ -79,5 +58,5 @@ def _table(table: CompareTable) -> Table:
         row, metric, *numbers, verdict = line.cells
         # What a row was measured by has room where its metrics have their intervals.
         cells = (row, "", "", "", metric) if row else (f"  {metric}", *numbers)
-        rendered.add_row(*map(Text, cells), Text(verdict, style=_STYLES[line.status]))
+        rendered.add_row(*map(Text, cells), Text(verdict, style=STYLES[line.status]))
     return rendered

@@ -135,7 +135,11 @@ class LocalExecutor:
                 self._lose_server(f"between two cases {error}")
         if self._server is None and self._preload:
             on_phase(Phase(name="preload"))
-        environ = os.environ if self._environ is None else self._environ
+        environ = {
+            **(os.environ if self._environ is None else self._environ),
+            # Asking CUDA how many GPUs there are, as peft does when imported, would spoil it for forked processes.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        }
         while self._server is None:
             if self._stopped:
                 raise ServerError("the run is over")

@@ -24,7 +24,7 @@ from pytest_llmbench.probes.nvml import Gpu, NvmlUnavailable, open_nvml
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.units import gib
 
-__all__ = ["STACK", "Machine"]
+__all__ = ["STACK", "Machine", "usable_gpus"]
 
 STACK = ("torch", "transformers", "peft", "accelerate")
 """What a built-in case needs; a custom step needs only the first of them."""
@@ -63,7 +63,7 @@ class Machine:
         self._idle: list[LocalExecutor] = []
         self._busy: list[LocalExecutor] = []
         self._closed = False
-        self._gpus, self.no_gpu = _find_gpus() if device == "cuda" else ((), "")
+        self._gpus, self.no_gpu = usable_gpus() if device == "cuda" else ((), "")
         """`no_gpu` is why there is nothing to measure on, or empty."""
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Machine:
     def look_again(self, announce: Callable[[str], None]) -> None:
         """The environment variables that show this process GPUs have changed, or who is announced to."""
         self._announce = announce
-        self._gpus, self.no_gpu = _find_gpus() if self._device == "cuda" else ((), "")
+        self._gpus, self.no_gpu = usable_gpus() if self._device == "cuda" else ((), "")
 
     @property
     def num_gpus(self) -> int:
@@ -186,13 +186,11 @@ def _environ() -> dict[str, str]:
         **os.environ,
         # A custom step is imported where the test that names it is.
         "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")])),
-        # Asking CUDA how many GPUs there are, as peft does when imported, would spoil it for forked processes.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
 
 
-def _find_gpus() -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that a measuring process would see, and why if there are none."""
+def usable_gpus() -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that rows are measured on: the visible ones of the first one's model; and why, if there are none."""
     try:
         with open_nvml() as nvml:
             gpus = visible_gpus(nvml, os.environ)

@@ -14,10 +14,7 @@ import msgspec
 from pytest_llmbench.executors.lease import LeaseFolderError, own_folder
 from pytest_llmbench.measurement import Measurement
 
-__all__ = ["NEIGHBOURS", "Neighbours", "marked", "present"]
-
-NEIGHBOURS = "neighbours"
-"""In `Process.ran`: the most cases that were measured at the same time on the machine, itself not counted."""
+__all__ = ["Neighbours", "marked", "present"]
 
 
 class Neighbours:
@@ -69,12 +66,7 @@ def present() -> Iterator[Neighbours]:
 
 def marked(measurement: Measurement, neighbours: int | None) -> Measurement:
     """*measurement* with what was seen written into its processes."""
-    if neighbours is None:
-        return measurement
-    processes = tuple(
-        msgspec.structs.replace(process, ran={**process.ran, NEIGHBOURS: str(neighbours)})
-        for process in measurement.processes
-    )
+    processes = tuple(msgspec.structs.replace(one, neighbours=neighbours) for one in measurement.processes)
     return msgspec.structs.replace(measurement, processes=processes)
 
 

@@ -170,7 +170,8 @@ def _in_its_company(verdict: MetricVerdict, sides: _Sides) -> MetricVerdict:
 
 
 def _alone(measurement: Measurement) -> bool:
-    return all(process.ran.get("neighbours", "0") == "0" for process in measurement.processes)
+    """What is not known counts as alone: it was recorded before anybody looked."""
+    return not any(process.neighbours for process in measurement.processes)
 
 
 def _why_absent(now: Measurement, name: str) -> str:

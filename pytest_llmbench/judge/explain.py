@@ -20,7 +20,6 @@ _COUNTS = {
     "kernels_per_sample": "kernels",
     "operators_per_sample": "operators",
     "python_calls_per_sample": "Python calls",
-    "host_instructions_per_sample": "host instructions",
     "synchronisations_per_sample": "waits for the GPU",
 }
 _NAMED_KERNELS = 3

@@ -7,7 +7,7 @@ Two releases of a library rarely share a mangled name, so that names are cut to 
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 
 from pytest_llmbench.measurement import KernelShare
@@ -51,13 +51,13 @@ def kernel_shares(
         per_sample: one over the samples of the micro-batches.
         per_step_sample: one over the samples of an optimizer step.
     """
-    launches: Counter[str] = Counter()
-    seconds: Counter[str] = Counter()
+    launches: defaultdict[str, float] = defaultdict(float)
+    seconds: defaultdict[str, float] = defaultdict(float)
     for activity, rate in ((micro_batches, per_sample), (optimizer_step, per_step_sample)):
         for kernel in activity.by_kernel:
             name = family(kernel.name)
-            launches[name] += kernel.launches * rate  # type: ignore[assignment]  # a Counter of floats works
-            seconds[name] += kernel.seconds * rate  # type: ignore[assignment]
+            launches[name] += kernel.launches * rate
+            seconds[name] += kernel.seconds * rate
     return _shares(launches, seconds)
 
 

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 __all__ = ["Recorder"]
 
 
-class Recorder:
+class Recorder(ABC):
     """
     Started, told of the boundary between micro-batches and optimizer step, and stopped.
 
     Leaving the context stops what still runs, so that an error in the pass is the only one.
     """
 
+    @abstractmethod
     def begin(self) -> None:
         """Before the micro-batches."""
-        raise NotImplementedError
 
+    @abstractmethod
     def boundary(self) -> None:
         """After the micro-batches, before the optimizer step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """After the optimizer step."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
 
+    @abstractmethod
     def __exit__(self, *_: object) -> None:
         """Stop what still runs."""
-        raise NotImplementedError

@@ -12,7 +12,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.results import Result
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import TABLES, in_page_order
 from pytest_llmbench.units import gib, percent
 
 __all__ = [
@@ -81,8 +81,7 @@ def report_tables(results: Iterable[Result]) -> list[ReportTable]:
     grouped: dict[str, list[Result]] = {}
     for result in results:
         grouped.setdefault(result.table, []).append(result)
-    names = [*(name for name in TABLES if name in grouped), *(name for name in grouped if name not in TABLES)]
-    return [_table(name, grouped[name]) for name in names]
+    return [_table(name, grouped[name]) for name in in_page_order(grouped)]
 
 
 def _table(name: str, results: list[Result]) -> ReportTable:

@@ -15,9 +15,9 @@ from rich.text import Text
 from pytest_llmbench.judge.verdict import Status
 from pytest_llmbench.reports.table import Line, ReportTable
 
-__all__ = ["render"]
+__all__ = ["STYLES", "Page", "render"]
 
-_STYLES: dict[Status, str] = {
+STYLES: dict[Status, str] = {
     "regressed": "bold red",
     "not comparable": "yellow",
     "inconclusive": "yellow",
@@ -29,29 +29,41 @@ _VERDICT_WIDTH = len("inconclusive")
 _ENDLESS = 10_000
 
 
+class Page:
+    """What is printed on `console`, as text of at most *width* columns, with ANSI colours or without."""
+
+    def __init__(self, *, width: int, color: bool) -> None:
+        self._stream = io.StringIO()
+        self.console = Console(
+            file=self._stream,
+            width=width,
+            force_terminal=color,
+            color_system="standard" if color else None,
+            no_color=not color,
+            highlight=False,
+            emoji=False,
+            markup=False,
+            legacy_windows=False,
+        )
+
+    def text(self) -> str:
+        """Without blanks at the ends of lines."""
+        return "\n".join(line.rstrip() for line in self._stream.getvalue().rstrip("\n").split("\n"))
+
+
 def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
     """
     All tables as text that is at most *width* columns wide, with ANSI colours or without.
 
     Where a table's columns do not fit side by side, each row's inputs stand above its metrics.
     """
-    stream = io.StringIO()
-    console = Console(
-        file=stream,
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        highlight=False,
-        emoji=False,
-        markup=False,
-        legacy_windows=False,
-    )
+    page = Page(width=width, color=color)
+    console = page.console
     for table in tables:
         wide = _wide(table)
         fits = console.measure(wide, options=console.options.update_width(_ENDLESS)).maximum <= width
         console.print(Text(table.title, style="bold"), wide if fits else _narrow(table), "", sep="\n")
-    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip("\n").split("\n"))
+    return page.text()
 
 
 def _wide(table: ReportTable) -> Table:
@@ -84,4 +96,4 @@ def _empty(*left: str) -> Table:
 
 def _add(rendered: Table, left: tuple[str, ...], line: Line) -> None:
     cells = (*left, line.baseline, line.now, line.change, line.limit)
-    rendered.add_row(*map(Text, cells), Text(line.verdict, style=_STYLES[line.status]))
+    rendered.add_row(*map(Text, cells), Text(line.verdict, style=STYLES[line.status]))

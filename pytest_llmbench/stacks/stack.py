@@ -200,6 +200,4 @@ def _environ(python: Path, prefix: str | None, path: Iterable[Path]) -> dict[str
         "PYTHONPATH": os.pathsep.join(map(str, path)),
         # Without this a checkout in the current folder would be measured on both sides.
         "PYTHONSAFEPATH": "1",
-        # Asking CUDA how many GPUs there are, as peft does when imported, would spoil it for forked processes.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }

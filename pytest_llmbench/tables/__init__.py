@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pytest_llmbench.tables import (
     batch_size,
     flash_attention,
@@ -13,7 +15,7 @@ from pytest_llmbench.tables import (
 )
 from pytest_llmbench.tables.table import Row, Table
 
-__all__ = ["TABLES", "Row", "Table"]
+__all__ = ["TABLES", "Row", "Table", "in_page_order"]
 
 TABLES = {
     table.name: table
@@ -28,3 +30,8 @@ TABLES = {
     )
 }
 """By name, in the order of the page."""
+
+
+def in_page_order(names: Collection[str]) -> list[str]:
+    """Names of tables: the published ones as on the page, then the user's own as they come."""
+    return [*(name for name in TABLES if name in names), *(name for name in names if name not in TABLES)]

@@ -168,6 +168,7 @@ def _note_rounds(trail: Trail, notes: Notes) -> None:
             raise Diverged(f"the loss of measured micro-batch {index} is {loss}")
     if norm is not None and not math.isfinite(norm):
         raise Diverged(f"the gradient norm of the last optimizer step is {norm}")
+    notes.metric("straggler_spread", None, "the case has no ranks")
     notes.metric("loss_first", losses[0] if losses else None, "the step returns no loss")
     notes.metric("loss_last", losses[-1] if losses else None, "the step returns no loss")
     notes.metric("grad_norm", norm, "the step returns no gradient norm")

@@ -116,14 +116,14 @@ def _together(processes: Sequence[Process]) -> Process:
     missing: dict[str, str] = {}
     for process in reversed(processes):
         missing |= process.missing
-    spread = _straggler_spread(processes)
+    metrics["straggler_spread"] = _straggler_spread(processes)
     ran = {name: text for name, text in first.ran.items() if name != COMPUTE}
     return Process(
         outcome="ok",
         metrics=metrics,
-        missing=missing,
+        missing={name: reason for name, reason in missing.items() if name not in metrics},
         rounds=rounds,
-        ran={**ran, "ranks": str(len(processes)), "straggler_spread": f"{spread:.2%}"},
+        ran={**ran, "ranks": str(len(processes))},
         evidence=_evidence([process.evidence for process in processes]),
         kernels=_kernels([process.kernels for process in processes]),
         phase_seconds={

@@ -15,7 +15,6 @@ from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
-from pytest_llmbench.reports.html.timeline import Point, Timeline, timeline
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import HEADLINES, LABELS, limit_text, number_text
 from pytest_llmbench.units import gib, percent, seconds
@@ -67,7 +66,6 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     scatters: tuple[Scatter, ...]
     kernels: Kernels | None
     phases: tuple[Phase, ...]
-    memory: Timeline | None
     packages: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     ran: tuple[tuple[str, str], ...]
@@ -89,7 +87,6 @@ def detail(row: Held) -> Detail:
         scatters=tuple(_scatters(row)),
         kernels=kernels(row.before, measurement),
         phases=_phases(last),
-        memory=timeline(memory_points(last), last.phase_seconds),
         packages=() if "Packages: " in result.message else tuple(map(str, result.verdict.package_changes)),
         facts=tuple(_facts(row)),
         ran=tuple(last.ran.items()),
@@ -177,11 +174,6 @@ def _scale(name: str) -> float:
 
 def _form(name: str) -> str:
     return "{:.2f}" if METRICS[name].unit in ("B", "s", "1/s") else "{:.5g}"
-
-
-def memory_points(process: Process) -> tuple[Point, ...]:
-    """None of a version that does not record them."""
-    return getattr(process, "memory_timeline", ())
 
 
 def _phases(process: Process) -> tuple[Phase, ...]:

@@ -5,6 +5,7 @@ The tables of the report: bars of speed and memory for every row, of those that 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import input_text, number_text
-from pytest_llmbench.tables import TABLES, Row
+from pytest_llmbench.tables import TABLES, Row, in_page_order
 from pytest_llmbench.units import percent
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
@@ -87,8 +88,7 @@ def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -
     grouped: dict[str, list[Held]] = {}
     for row in rows:
         grouped.setdefault(row.result.table, []).append(row)
-    names = [*(name for name in TABLES if name in grouped), *(name for name in grouped if name not in TABLES)]
-    return tuple(_table(name, grouped[name], published.get(name)) for name in names)
+    return tuple(_table(name, grouped[name], published.get(name)) for name in in_page_order(grouped))
 
 
 def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
@@ -203,4 +203,6 @@ def _values(metric: str, row: Held | None, published: PublishedRow | None) -> It
 
 
 def _share(value: float | None, longest: float) -> float:
-    return round(value / longest * 100, 2) if value and longest > 0 and value == value else 0.0  # noqa: PLR0124 - NaN
+    if value is None or not math.isfinite(value) or longest <= 0:
+        return 0.0
+    return round(value / longest * 100, 2)

@@ -5,7 +5,8 @@ What many rows cost: time per row, and what piles up in the process of pytest.
 
 Runs pytest over so many custom cases at smoke scale on the CPU, each in a fresh process of the real worker,
 and prints the time that a row takes, the memory and the open files of pytest early and late in the run, and
-the processes left behind. Then it reads a result file of ten thousand of these rows.
+the processes left behind. Then it reads a result file of ten thousand of these rows, and finds and records one
+beside a thousand others.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.results import Result, read_results
 
 STEP = """
@@ -70,7 +73,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = one_run(Path(folder), arguments.cases, arguments.tables, arguments.samples)
-        found |= reading(Path(folder), read_results(Path(folder, "r.jsonl")))
+        results = read_results(Path(folder, "r.jsonl"))
+        found |= reading(Path(folder), results)
+        found |= recording(Path(folder), results[0].measurement)
     for name, value in found.items():
         print(f"{name:>40}: {value:.6g}" if isinstance(value, float) else f"{name:>40}: {value}")
     if "OUT" in os.environ:
@@ -151,13 +156,34 @@ def reading(folder: Path, rows: tuple[Result, ...], count: int = 10_000) -> dict
     lines = (folder / "r.jsonl").read_bytes().splitlines(keepends=True)
     path = folder / "many.jsonl"
     path.write_bytes(b"".join(lines[number % len(rows)] for number in range(count)))
-    started = time.perf_counter()
-    read = len(read_results(path))
     return {
-        "results in a file": read,
+        "results in a file": count,
         "MiB of that file": path.stat().st_size / 2**20,
-        "seconds to read it": time.perf_counter() - started,
+        "seconds to read it": timed(lambda: read_results(path)),
     }
+
+
+def recording(folder: Path, measurement: Measurement, count: int = 1000) -> dict[str, float | int]:
+    """How long a row takes to be found and to be recorded in a file that has *count* rows."""
+    store = BaselineStore(folder / "many")
+    path = store.record("load", "row", measurement, "first")
+    stored = json.loads(path.read_bytes())
+    stored["rows"] = {f"row-{number}": stored["rows"]["row"] for number in range(count)}
+    path.write_text(json.dumps(stored))
+    store = BaselineStore(folder / "many")
+    first = timed(lambda: store.find(measurement, "load", "row-0"))
+    return {
+        "rows in a baseline": count,
+        "seconds to find one, the file unread": first,
+        "seconds to find another": timed(lambda: store.find(measurement, "load", "row-1")),
+        "seconds to record one": timed(lambda: store.record("load", "new", measurement, "again")),
+    }
+
+
+def timed(do: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    do()
+    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

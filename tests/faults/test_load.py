@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import pytest
 
 import surroundings
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.measurement import Measurement, Process
@@ -64,12 +59,6 @@ def test_an_executor_keeps_nothing_of_the_cases_that_are_over(executor: Executor
     assert executor.announced == []
 
 
-def test_a_case_costs_a_fraction_of_a_second(executor: Executor) -> None:
-    executor.run("ok")
-
-    assert best_of(20, lambda: executor.run("ok"), time.perf_counter) < 0.2
-
-
 ENVIRONMENT = surroundings.environment(
     device="cpu", python="3", packages={f"package-{number}": "1.2.3" for number in range(15)}
 )
@@ -86,17 +75,7 @@ def a_measurement(number: int) -> Measurement:
     )
 
 
-@pytest.fixture
-def unhurried_collector() -> Iterator[None]:
-    """What other tests have left in memory is not to be searched while this one looks at the clock."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("unhurried_collector")
-def test_ten_thousand_results_are_read_in_a_second(tmp_path: Path) -> None:
+def test_ten_thousand_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     verdict = judge(a_measurement(0), Reference(measurement=a_measurement(0)))
     assert len(verdict.metrics) == len(METRICS)
@@ -114,28 +93,7 @@ def test_ten_thousand_results_are_read_in_a_second(tmp_path: Path) -> None:
             )
             stream.write(msgspec.json.encode(result) + b"\n")
 
-    assert len(read_results(path)) == 10_000
-    assert best_of(3, lambda: read_results(path)) < 1.0
-
-
-@pytest.mark.usefixtures("unhurried_collector")
-def test_a_row_is_recorded_beside_a_thousand_others_in_no_time(tmp_path: Path) -> None:
-    store = BaselineStore(tmp_path)
-    path = store.record("speed", "row", a_measurement(0), "first")
-    stored = msgspec.json.decode(path.read_bytes())
-    stored["rows"] = {f"row-{number:04}": stored["rows"]["row"] for number in range(1000)}
-    path.write_bytes(msgspec.json.encode(stored))
-    store.record("speed", "new", a_measurement(1), "reads the file")
-
-    assert best_of(3, lambda: store.record("speed", "new", a_measurement(1), "again")) < 0.1
-    assert best_of(3, lambda: store.find(a_measurement(1), "speed", "new")) < 0.02
-
-
-def best_of(count: int, do: Callable[[], object], clock: Callable[[], float] = time.process_time) -> float:
-    """Seconds of the fastest, by the time of this process: the machine is shared with other work."""
-    durations = []
-    for _ in range(count):
-        started = clock()
-        do()
-        durations.append(clock() - started)
-    return min(durations)
+    results = read_results(path)
+    assert [result.row for result in results] == [f"row-{number}" for number in range(10_000)]
+    assert results[-1].measurement == a_measurement(9_999)
+    assert results[-1].verdict == verdict

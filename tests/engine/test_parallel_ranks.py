@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import marked
+import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor
 from pytest_llmbench.measurement import Measurement, Process
@@ -21,7 +23,6 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
-MARK = "LLMBENCH_TEST_MARK"
 
 
 class Bench:
@@ -30,12 +31,15 @@ class Bench:
     def __init__(self, timeout_seconds: float) -> None:
         self.mark = uuid.uuid4().hex
         self.announced: list[str] = []
-        path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.executor = LocalExecutor(
             timeout_seconds=timeout_seconds,
             announce=self.announced.append,
             preload=(*PRELOAD, "pytest_llmbench.worker.measure"),
-            environ={**os.environ, MARK: self.mark, "PYTHONPATH": path},
+            environ={
+                **os.environ,
+                marked.MARK: self.mark,
+                "PYTHONPATH": surroundings.python_path(Path(__file__).parent),
+            },
         )
 
     def run(self, step: str, num_gpus: int = 2, phases: list[Phase] | None = None) -> Measurement:
@@ -45,18 +49,7 @@ class Bench:
 
     def left_behind(self) -> list[int]:
         """Everything but the server that carries the mark and runs."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdecimal():
-                continue
-            try:
-                environ, stat = (folder / "environ").read_bytes(), (folder / "stat").read_text()
-            except OSError:
-                continue
-            parent = int(stat.rpartition(")")[2].split()[1])
-            if f"{MARK}={self.mark}".encode() in environ and parent != os.getpid():
-                found.append(int(folder.name))
-        return found
+        return [pid for pid, parent in marked.running(self.mark).items() if parent != os.getpid()]
 
 
 @pytest.fixture(scope="module", name="shared")

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import pytest
 
+import marked
 import surroundings
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
@@ -24,7 +25,6 @@ from pytest_llmbench.results import Result, read_results
 from pytest_llmbench.workload import Workload
 
 HERE = Path(__file__).parent
-MARK = "LLMBENCH_TEST_MARK"
 PATIENCE_SECONDS = 60.0
 """For a busy machine; nothing here takes so long."""
 ROWS = """
@@ -81,7 +81,7 @@ class Suite:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_heed_signals,  # noqa: PLW1509 - these tests have no threads
+            preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
         )
         return Run(self, process)
 
@@ -106,8 +106,8 @@ class Suite:
         file = BaselineStore(self.folder / "baselines").load("cpu", table)
         return sorted(file.rows) if file else []
 
-    def running(self) -> list[int]:
-        return running(self.mark)
+    def running(self) -> dict[int, int]:
+        return marked.running(self.mark)
 
 
 class Run:
@@ -158,35 +158,17 @@ class Run:
         assert condition(), f"the run ended before there was {what}:\n{self.end().text}"
 
 
-def _heed_signals() -> None:
-    """A shell that runs these tests in the background lets them, and all below them, ignore Ctrl-C."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def _clean_environ(mark: str) -> dict[str, str]:
     """This process's, without what would have a say in the runs."""
     unwanted = ("CUDA_", "FAKE_NVML_", "PYTEST_", "LLMBENCH_", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return environ | {
-        MARK: mark,
+        marked.MARK: mark,
         "PYTHONPATH": surroundings.python_path(HERE),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "200",
     }
-
-
-def running(mark: str) -> list[int]:
-    """Processes other than this one with the mark in their environment, zombies left out."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it has just ended, or is another user's
-            continue
-    return found
 
 
 def await_that(condition: Callable[[], object]) -> None:
@@ -232,15 +214,7 @@ class Executor:
 
     def survivors(self) -> list[int]:
         """Whatever runs beside the server."""
-        return [pid for pid in running(self.mark) if _parent(pid) != os.getpid()]
-
-
-def _parent(pid: int) -> int:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
+        return [pid for pid, parent in marked.running(self.mark).items() if parent != os.getpid()]
 
 
 @pytest.fixture
@@ -255,7 +229,7 @@ def new_executor(tmp_path: Path) -> Iterator[Callable[..., Executor]]:
     for executor in made:
         assert executor.survivors() == []
         executor.local.close()
-        assert running(executor.mark) == []
+        assert marked.running(executor.mark) == {}
 
 
 @pytest.fixture

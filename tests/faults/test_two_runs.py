@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import marked
+
 if TYPE_CHECKING:
     from tests.faults.conftest import Suite
 
@@ -23,7 +25,7 @@ def two(suite: Suite, tmp_path_factory: pytest.TempPathFactory, fake_nvml: Path)
     for each in (suite, other):
         each.environ["TMPDIR"] = str(locks)
         each.environ["LD_LIBRARY_PATH"] = str(fake_nvml)
-        each.environ["LLMBENCH_TEST_MARK"] = suite.mark
+        each.environ[marked.MARK] = suite.mark
     return suite, other
 
 

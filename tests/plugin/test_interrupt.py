@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import marked
 from pytest_llmbench.results import read_results
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def mark(monkeypatch: pytest.MonkeyPatch) -> str:
     """Stands in the environment of everything that is started during the test."""
     value = uuid.uuid4().hex
-    monkeypatch.setenv("LLMBENCH_TEST_MARK", value)
+    monkeypatch.setenv(marked.MARK, value)
     return value
 
 
@@ -31,9 +31,15 @@ def test_ctrl_c_keeps_the_results_and_leaves_no_process(bench: Bench, mark: str)
     command = [sys.executable, "-m", "pytest", "-p", "pytest_llmbench.plugin", "-p", "processes"]
     command += ["--llmbench", "--llmbench-missing=record", "--llmbench-results=r.jsonl"]
     path = bench.folder / "r.jsonl"
-    with subprocess.Popen(command, cwd=bench.folder, stdout=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command,
+        cwd=bench.folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
+    ) as run:
         await_that(lambda: path.exists() and path.read_bytes().endswith(b"\n"))
-        await_that(lambda: len(running(mark)) >= 3)  # pytest, its server, the process of the row that hangs
+        await_that(lambda: len(marked.running(mark)) >= 3)  # pytest, its server, the process of the row that hangs
         run.send_signal(signal.SIGINT)
         shown, _ = run.communicate(timeout=20)
 
@@ -41,19 +47,7 @@ def test_ctrl_c_keeps_the_results_and_leaves_no_process(bench: Bench, mark: str)
     assert [result.row for result in read_results(path)] == ["a"]
     assert "KeyboardInterrupt" in shown
     assert "llmbench: 1 recorded" in shown
-    await_that(lambda: not running(mark))
-
-
-def running(mark: str) -> list[int]:
-    """Processes other than this one with the mark in their environment."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:  # it has just ended
-            continue
-    return found
+    await_that(lambda: not marked.running(mark))
 
 
 def await_that(condition: object) -> None:

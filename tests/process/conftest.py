@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import marked
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Request
 from pytest_llmbench.workload import Workload
-
-MARK = "LLMBENCH_TEST_MARK"
 
 
 class Bench:
@@ -25,7 +24,11 @@ class Bench:
         self.mark = uuid.uuid4().hex
         self.announced: list[str] = []
         self.phases: list[str] = []
-        self.environ = {**os.environ, MARK: self.mark, "PYTHONPATH": surroundings.python_path(Path(__file__).parent)}
+        self.environ = {
+            **os.environ,
+            marked.MARK: self.mark,
+            "PYTHONPATH": surroundings.python_path(Path(__file__).parent),
+        }
         self.environ.pop("PYTHONUNBUFFERED", None)  # what was printed is to survive without it
         self.executor = LocalExecutor(
             timeout_seconds=timeout_seconds,
@@ -43,7 +46,7 @@ class Bench:
 
     def running(self) -> dict[int, int]:
         """Process id to parent's of everything below the executor that has not ended."""
-        return {pid: parent for pid, parent in _parents() if self.mark.encode() in _read(f"/proc/{pid}/environ")}
+        return marked.running(self.mark)
 
     def servers(self) -> list[int]:
         return [pid for pid, parent in self.running().items() if parent == os.getpid()]
@@ -57,19 +60,6 @@ class Bench:
         while set(self.running()) - {but}:
             assert time.monotonic() < deadline, f"still running: {self.running()}"
             time.sleep(0.02)
-
-
-def _parents() -> Iterator[tuple[int, int]]:
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and (stat := _read(f"{folder}/stat")):
-            yield int(folder.name), int(stat.rpartition(b")")[2].split()[1])
-
-
-def _read(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import marked
+
 if TYPE_CHECKING:
     from tests.process.conftest import Bench
 
@@ -26,6 +28,7 @@ def start_parent(bench: Bench, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
     )
 
 

@@ -40,7 +40,7 @@ class Screen:
             reporter._tw.flush()
 
     def line(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a line that stays, to be read at once, in the log of a CI job too."""
         reporter = self._reporter()
         if reporter is None:
             return
@@ -48,6 +48,7 @@ class Screen:
             if reporter._tw.width_of_current_line:
                 reporter._tw.line()
             reporter._tw.line(f"llmbench {text}")
+            reporter._tw.flush()
 
     def _reporter(self) -> pytest.TerminalReporter | None:
         reporter: pytest.TerminalReporter | None = self._plugins.get_plugin("terminalreporter")

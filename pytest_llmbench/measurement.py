@@ -15,7 +15,18 @@ from pytest_llmbench.environment import Environment
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.workload import Workload, workload_hash
 
-__all__ = ["OUTCOMES", "Evidence", "KernelShare", "Measurement", "Outcome", "Process", "Round", "failed", "joined"]
+__all__ = [
+    "OUTCOMES",
+    "Evidence",
+    "KernelShare",
+    "Measurement",
+    "MemoryPoint",
+    "Outcome",
+    "Process",
+    "Round",
+    "failed",
+    "joined",
+]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
@@ -66,6 +77,24 @@ class KernelShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """Added up over the GPUs; kernels that overlap count twice, unlike in the device-busy time."""
 
 
+class MemoryPoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """
+    Memory where a phase, or a round within the phase `rounds`, ended.
+
+    Written as `[phase, seconds, allocated, peak allocated, peak reserved, used]`, bytes with an entry per
+    GPU. The peaks are of the stretch since the point before.
+    """
+
+    phase: str
+    seconds: float
+    """Since the process began to look for its devices."""
+    allocated_bytes: tuple[int, ...]
+    peak_allocated_bytes: tuple[int, ...]
+    peak_reserved_bytes: tuple[int, ...]
+    used_bytes: tuple[int, ...] | None = None
+    """What NVML counts at that moment, all processes together; None where it does not say."""
+
+
 class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One fresh process that measured the case once: the unit of statistics."""
 
@@ -82,6 +111,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     evidence: Evidence = Evidence()
     kernels: tuple[KernelShare, ...] = ()
     """Families that took most of the GPU's time, longest first."""
+    memory: tuple[MemoryPoint, ...] = ()
+    """From the build to the last round, or to where memory ran out; empty on the CPU."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
     neighbours: int | None = None
@@ -136,7 +167,8 @@ def joined(first: Measurement, second: Measurement) -> Measurement:
     """
     The processes of two measurements of one case in one session, dated as the second.
 
-    Kernels are kept of the last process only: they differ by little, and take most of the room.
+    Kernels and the course of memory are kept of the last process only: they differ by little, and take
+    most of the room.
     """
-    earlier = tuple(msgspec.structs.replace(process, kernels=()) for process in first.processes)
+    earlier = tuple(msgspec.structs.replace(process, kernels=(), memory=()) for process in first.processes)
     return msgspec.structs.replace(second, processes=(*earlier, *second.processes))

@@ -32,7 +32,7 @@ _HOST_MOVED = 0.01
 def explain(metrics: Iterable[MetricVerdict], then: Measurement, now: Measurement) -> str:
     """One sentence for each of speed, memory and arithmetic that moved, without a final stop; empty if none did."""
     by_name = {verdict.metric: verdict for verdict in metrics}
-    sentences = (_speed(by_name, then, now), _memory(by_name), _arithmetic(by_name))
+    sentences = (_speed(by_name, then, now), _memory(by_name, then, now), _arithmetic(by_name))
     return ". ".join(sentence for sentence in sentences if sentence)
 
 
@@ -143,13 +143,26 @@ _PLACES = {
 """From the peaks that moved to the place, the innermost peak first."""
 
 
-def _memory(metrics: Mapping[str, MetricVerdict]) -> str:
+def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measurement) -> str:
     moved = {name: verdict for name, verdict in metrics.items() if METRICS[name].unit == "B" and _moved(verdict)}
     for peaks, place in _PLACES.items():
         if all(peak in moved for peak in peaks):
             told = ", ".join(f"{name} {_bytes_moved(verdict)}" for name, verdict in moved.items())
-            return f"Memory, {place}: {told}"
+            return f"Memory, {place}: {told}{_reached(then, now)}"
     return ""
+
+
+def _reached(then: Measurement, now: Measurement) -> str:
+    """In which phase live tensors take most, if both sides know."""
+    before, after = _fullest_phase(then), _fullest_phase(now)
+    if before is None or after is None:
+        return ""
+    return f"; most is allocated in {after}" + (", as before" if before == after else f", in {before} before")
+
+
+def _fullest_phase(measurement: Measurement) -> str | None:
+    points = next((process.memory for process in reversed(measurement.processes) if process.memory), ())
+    return max(points, key=lambda point: max(point.peak_allocated_bytes)).phase if points else None
 
 
 def _bytes_moved(verdict: MetricVerdict) -> str:

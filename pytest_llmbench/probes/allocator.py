@@ -13,6 +13,7 @@ __all__ = ["AllocatorReading", "allocation_failure", "read_allocator", "reset_pe
 class AllocatorReading(msgspec.Struct, frozen=True):
     """One entry per GPU where a field is a tuple."""
 
+    allocated_bytes: tuple[int, ...]
     peak_allocated_bytes: tuple[int, ...]
     peak_reserved_bytes: tuple[int, ...]
     reserved_bytes: tuple[int, ...]
@@ -26,6 +27,7 @@ def read_allocator(num_devices: int) -> AllocatorReading:
     """Peaks are those since the process started or since `reset_peaks`."""
     stats = [torch.cuda.memory_stats(index) for index in range(num_devices)]
     return AllocatorReading(
+        allocated_bytes=tuple(torch.cuda.memory_allocated(index) for index in range(num_devices)),
         peak_allocated_bytes=tuple(entry.get("allocated_bytes.all.peak", 0) for entry in stats),
         peak_reserved_bytes=tuple(torch.cuda.max_memory_reserved(index) for index in range(num_devices)),
         reserved_bytes=tuple(torch.cuda.memory_reserved(index) for index in range(num_devices)),
@@ -36,7 +38,7 @@ def read_allocator(num_devices: int) -> AllocatorReading:
 
 def reset_peaks(num_devices: int) -> None:
     """
-    Start the peaks anew, so that the steady window can be told from loading.
+    Start the peaks anew, so that each stretch of a process has its own.
 
     Reserved memory never shrinks while nothing is freed, so its peak since the start survives a
     reset as the current value.

@@ -16,11 +16,12 @@ import torch
 
 from pytest_llmbench.cases import CaseError
 from pytest_llmbench.environment import Environment, installed_packages
-from pytest_llmbench.measurement import Evidence
+from pytest_llmbench.measurement import Evidence, MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
 from pytest_llmbench.probes.evidence import NVML_FIELDS, evidence, peak_footprint, process_tree
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
+from pytest_llmbench.probes.timeline import MemoryTimeline
 
 __all__ = ["Devices", "MetricReading"]
 
@@ -53,7 +54,7 @@ class Devices:
         self._before: tuple[GpuReading, ...] = ()
         self._after: tuple[GpuReading, ...] = ()
         self._millijoules: list[int] = []
-        self._loading: AllocatorReading | None = None
+        self._timeline = MemoryTimeline(self._allocator, self._used_bytes)
         if self.num_gpus:
             self._open_nvml()
             self._idle = self._occupancies()
@@ -67,10 +68,8 @@ class Devices:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Around the measured rounds: what is read before and after them, and the allocator's peaks within."""
-        if self.num_gpus:
-            self._loading = read_allocator(self.num_gpus)
-            reset_peaks(self.num_gpus)
+        """Around the measured rounds: what is read before and after them; memory noted within is of them."""
+        self._timeline.begin_steady()
         self._before = self._readings()
         self._note_energy()
         yield
@@ -78,19 +77,26 @@ class Devices:
         self._after = self._readings()
         self._busy = self._occupancies()
 
+    def note_memory(self, phase: str) -> None:
+        """Read what the stretch of *phase* that has just ended took; nothing on the CPU."""
+        if self.num_gpus:
+            self._timeline.note(phase)
+
+    @property
+    def memory(self) -> tuple[MemoryPoint, ...]:
+        """What was noted."""
+        return tuple(self._timeline.points)
+
     def memory_metrics(self) -> Iterator[MetricReading]:
-        """Peaks since the process began, and within the rounds; also after the memory ran out."""
+        """Peaks of all that was noted, and of the rounds; also after the memory ran out."""
         names = ("peak_allocated_bytes", "peak_allocated_steady_bytes", "peak_reserved_bytes", "peak_footprint_bytes")
         if not self.num_gpus:
             yield from ((name, None, "measured on the CPU") for name in names)
             return
-        now = read_allocator(self.num_gpus)
-        loading = self._loading or now
-        yield names[0], _larger(loading.peak_allocated_bytes, now.peak_allocated_bytes), None
-        steady = now.peak_allocated_bytes if self._loading else None
-        yield names[1], steady, "the rounds were not reached"
-        yield names[2], _larger(loading.peak_reserved_bytes, now.peak_reserved_bytes), None
-        yield names[3], *self._footprint(now)
+        yield names[0], self._timeline.peak_allocated_bytes, "nothing was built"
+        yield names[1], self._timeline.peak_allocated_steady_bytes, "the rounds were not reached"
+        yield names[2], self._timeline.peak_reserved_bytes, "nothing was built"
+        yield names[3], *self._footprint(read_allocator(self.num_gpus))
 
     def energy_joules(self, seconds: float) -> tuple[float | None, str | None]:
         """Energy of the rounds on all GPUs, or None and why; *seconds* is how long they took."""
@@ -153,6 +159,16 @@ class Devices:
     def _occupancies(self) -> tuple[Occupancy, ...]:
         return tuple(self._nvml.occupancy(gpu) for gpu in self._gpus) if self._nvml else ()
 
+    def _allocator(self) -> AllocatorReading:
+        """Its peaks are those since it was last read here."""
+        reading = read_allocator(self.num_gpus)
+        reset_peaks(self.num_gpus)
+        return reading
+
+    def _used_bytes(self) -> tuple[int, ...] | None:
+        used = tuple(one.used_bytes for one in self._occupancies() if one.used_bytes is not None)
+        return used if len(used) == self.num_gpus else None
+
     def _readings(self) -> tuple[GpuReading, ...]:
         return tuple(self._nvml.reading(gpu) for gpu in self._gpus) if self._nvml else ()
 
@@ -172,10 +188,6 @@ class Devices:
             reason = reason or "torch gave memory back in between, so what NVML shows now is not the peak"
         peaks = tuple(one.peak_bytes for one in found if one.peak_bytes is not None)
         return (None, reason) if reason else (peaks, None)
-
-
-def _larger(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(max(pair) for pair in zip(one, other, strict=True))
 
 
 def _allocator_settings() -> dict[str, str]:

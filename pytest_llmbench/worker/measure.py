@@ -80,6 +80,7 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
     try:
         _run(request, devices, notes)
     except torch.cuda.OutOfMemoryError as error:
+        devices.note_memory(next(reversed(notes.phase_seconds)))
         _note_memory(devices, notes)
         return "oom", allocation_failure(error)
     except Diverged as error:
@@ -96,14 +97,17 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
     with notes.phase("build"):
         training = _build(case, workload, devices.first)
         devices.synchronise()
+    devices.note_memory("build")
     notes.metric("load_seconds", notes.phase_seconds["build"])
     _note_parts(training, notes)
     with notes.phase("warm-up"):
         notes.metric("first_step_seconds", warm_up(training, devices.synchronise))
+    devices.note_memory("warm-up")
     if workload.injection is not None:
         with notes.phase("injection"):
             cost = _seconds_per_micro_batch(training, devices, of_device=workload.injection.kind == "device")
             training = Injected(training, workload.injection, devices.first, cost)
+        devices.note_memory("injection")
     with notes.phase("rounds"):
         trail = _run_rounds(training, devices, notes)
     _note_rounds(trail, notes)
@@ -149,6 +153,7 @@ def _note_parts(training: AnyTraining, notes: Notes) -> None:
 
 def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
     def told(done: Round) -> None:
+        devices.note_memory("rounds")
         notes.speed("rounds", done.samples / done.seconds)
 
     with devices.watched():
@@ -181,6 +186,7 @@ def _note_energy(trail: Trail, devices: Devices, notes: Notes) -> None:
 
 
 def _note_memory(devices: Devices, notes: Notes) -> None:
+    notes.memory = devices.memory
     for name, value, reason in devices.memory_metrics():
         notes.metric(name, value, reason)
 

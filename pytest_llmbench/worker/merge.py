@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.protocol import Request
 
@@ -96,6 +96,7 @@ def _failed(answers: Sequence[Measurement | None], failures: Sequence[Failure]) 
         missing=process.missing | dict.fromkeys(process.metrics, f"rank {rank} failed"),
         rounds=(),
         kernels=(),
+        memory=(),
         evidence=Evidence(),
     )
 
@@ -126,6 +127,7 @@ def _together(processes: Sequence[Process]) -> Process:
         ran={**ran, "ranks": str(len(processes))},
         evidence=_evidence([process.evidence for process in processes]),
         kernels=_kernels([process.kernels for process in processes]),
+        memory=_memory([process.memory for process in processes]),
         phase_seconds={
             name: max(process.phase_seconds.get(name, 0.0) for process in processes) for name in first.phase_seconds
         },
@@ -159,6 +161,25 @@ def _evidence(all_of_them: Sequence[Evidence]) -> Evidence:
         if None not in values:
             merged[field.name] = sum(values, ()) if isinstance(values[0], tuple) else sum(values)
     return Evidence(**merged)
+
+
+def _memory(all_of_them: Sequence[Sequence[MemoryPoint]]) -> tuple[MemoryPoint, ...]:
+    """Points of the same phases with the bytes of all ranks; when the last of them had come so far."""
+    if len({tuple(point.phase for point in points) for points in all_of_them}) > 1:
+        return ()
+    return tuple(map(_point, zip(*all_of_them, strict=True)))
+
+
+def _point(points: Sequence[MemoryPoint]) -> MemoryPoint:
+    used = [point.used_bytes for point in points if point.used_bytes is not None]
+    return MemoryPoint(
+        phase=points[0].phase,
+        seconds=max(point.seconds for point in points),
+        allocated_bytes=sum((point.allocated_bytes for point in points), ()),
+        peak_allocated_bytes=sum((point.peak_allocated_bytes for point in points), ()),
+        peak_reserved_bytes=sum((point.peak_reserved_bytes for point in points), ()),
+        used_bytes=sum(used, ()) if len(used) == len(points) else None,
+    )
 
 
 def _kernels(all_of_them: Sequence[Sequence[KernelShare]]) -> tuple[KernelShare, ...]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pytest_llmbench.measurement import Evidence, KernelShare, Outcome, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, MemoryPoint, Outcome, Process, Round
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.protocol import Phase
 
@@ -22,6 +22,7 @@ class Notes:
         self.ran: dict[str, str] = {}
         self.rounds: tuple[Round, ...] = ()
         self.kernels: tuple[KernelShare, ...] = ()
+        self.memory: tuple[MemoryPoint, ...] = ()
         self._report = report
         self.metrics: dict[str, Value] = {}
         self._missing: dict[str, str] = {}
@@ -70,5 +71,6 @@ class Notes:
             ran=dict(self.ran),
             evidence=self._evidence,
             kernels=self.kernels,
+            memory=self.memory,
             phase_seconds=dict(self.phase_seconds),
         )

@@ -160,8 +160,8 @@ class Run:
 
 def _clean_environ(mark: str) -> dict[str, str]:
     """This process's, without what would have a say in the runs."""
-    unwanted = ("CUDA_", "FAKE_NVML_", "PYTEST_", "PYTHONUNBUFFERED", "LLMBENCH_")
-    unwanted += ("COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS")
+    ours = ("CUDA_", "FAKE_NVML_", "PYTEST_", "LLMBENCH_")
+    unwanted = (*ours, "PYTHONUNBUFFERED", "COLUMNS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return environ | {
         marked.MARK: mark,

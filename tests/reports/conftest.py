@@ -15,7 +15,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.sentence import failure_sentence
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
@@ -61,7 +61,22 @@ def process(metrics: dict[str, Value], *, slower: float = 0.0) -> Process:
             for name, share in shares
             if isinstance(busy, float)
         ),
+        memory=_course(metrics, seconds),
         phase_seconds={"devices": 0.03, "build": 0.9, "warm-up": 1.9, "rounds": seconds, "activity": 2.6},
+    )
+
+
+def _course(metrics: dict[str, Value], seconds: float) -> tuple[MemoryPoint, ...]:
+    """Up to the peak in two rounds, where that is known."""
+    peak = metrics.get("peak_reserved_bytes")
+    if not isinstance(peak, tuple):
+        return ()
+    half, most = tuple(one // 2 for one in peak), tuple(one - GIB for one in peak)
+    return (
+        MemoryPoint("build", 0.93, half, half, half, half),
+        MemoryPoint("warm-up", 2.83, half, most, peak, peak),
+        MemoryPoint("rounds", 2.83 + seconds / 2, half, most, peak, peak),
+        MemoryPoint("rounds", 2.83 + seconds, half, most, peak, peak),
     )
 
 

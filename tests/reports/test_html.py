@@ -32,6 +32,7 @@ from pytest_llmbench.reports.html import ResultFile, html_report
 if TYPE_CHECKING:
     from tests.reports.conftest import Bench, Whole
 
+GIB = 2**30
 MEGABYTE = 10**6
 
 
@@ -182,6 +183,30 @@ def test_a_row_without_kernels_has_no_section_of_them(bench: Bench) -> None:
     measurement = msgspec.structs.replace(result.measurement, processes=bare)
 
     assert "by kernel" not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
+
+
+def test_the_memory_of_each_phase_is_shown_beside_the_baselines(bench: Bench) -> None:
+    bench.result(reserved=(20 * GIB,))
+
+    text = page(bench, bench.result(reserved=(24 * GIB,))).text
+
+    assert "warm-up 23.00 19.00 24.00 20.00 24.00" in text
+    assert "build 12.00 10.00 12.00 10.00 12.00" in text
+
+
+def test_of_several_gpus_the_memory_of_the_fullest_is_shown(bench: Bench) -> None:
+    text = page(bench, bench.result(reserved=(20 * GIB, 30 * GIB), baseline=False)).text
+
+    assert "Memory by phase GPU 1 of 2, the fullest" in text
+    assert "rounds 29.00 30.00 30.00" in text
+
+
+def test_a_row_that_noted_no_memory_has_no_section_of_it(bench: Bench) -> None:
+    result = bench.result(baseline=False)
+    bare = tuple(msgspec.structs.replace(process, memory=()) for process in result.measurement.processes)
+    measurement = msgspec.structs.replace(result.measurement, processes=bare)
+
+    assert "Memory by phase" not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
 
 
 def test_a_test_id_with_markup_stays_text(bench: Bench) -> None:

@@ -10,7 +10,7 @@ import pytest
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.measurement import KernelShare, Measurement, Process
+from pytest_llmbench.measurement import KernelShare, Measurement, MemoryPoint, Process
 from pytest_llmbench.metrics import MIB, Value
 from pytest_llmbench.workload import Injection, Workload
 
@@ -184,6 +184,30 @@ def test_memory_is_told_by_the_innermost_peak_that_moved(moved: dict[str, Value]
     verdict = judge(measured({**DEVICE_BOUND, **moved}), Reference(measurement=measured(DEVICE_BOUND)))
 
     assert verdict.explanation == sentence
+
+
+def peaks(**phases: int) -> Measurement:
+    """A row whose live tensors take so much in each phase, at most."""
+    most = max(phases.values())
+    row: dict[str, Value] = {**DEVICE_BOUND, "peak_allocated_bytes": (most,), "peak_allocated_steady_bytes": (most,)}
+    memory = tuple(
+        MemoryPoint(phase.replace("_", "-"), float(number), (1,), (peak,), (peak,))
+        for number, (phase, peak) in enumerate(phases.items())
+    )
+    return measured(row, processes=(Process(outcome="ok", metrics=row, memory=memory),))
+
+
+@pytest.mark.parametrize(
+    ("now", "where"),
+    [
+        ({"warm_up": 17 * GIB, "rounds": 19 * GIB}, "most is allocated in rounds, as before"),
+        ({"warm_up": 19 * GIB, "rounds": 17 * GIB}, "most is allocated in warm-up, in rounds before"),
+    ],
+)
+def test_the_phase_in_which_most_is_allocated_is_told(now: dict[str, int], where: str) -> None:
+    verdict = judge(peaks(**now), Reference(measurement=peaks(warm_up=17 * GIB, rounds=18 * GIB)))
+
+    assert verdict.explanation.endswith(f"; {where}")
 
 
 def test_other_arithmetic_is_told() -> None:

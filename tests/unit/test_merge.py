@@ -10,7 +10,7 @@ import pytest
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
 from pytest_llmbench.protocol import Request
 from pytest_llmbench.worker.merge import COMPUTE, Failure, merge
 from pytest_llmbench.workload import Workload
@@ -55,6 +55,23 @@ def test_memory_has_an_entry_per_rank() -> None:
 
     assert process.metrics["peak_reserved_bytes"] == (11, 12)
     assert process.metrics["peak_footprint_bytes"] == (13, 14)
+
+
+def point(phase: str, seconds: float, bytes_: int, used: tuple[int, ...] | None = (9,)) -> MemoryPoint:
+    return MemoryPoint(phase, seconds, (bytes_,), (bytes_ + 1,), (bytes_ + 2,), used)
+
+
+def test_the_course_of_memory_has_an_entry_per_rank_and_the_time_of_the_last() -> None:
+    process = merged(rank(memory=(point("build", 1.0, 10),)), rank(memory=(point("build", 1.5, 20),)))
+
+    assert process.memory == (MemoryPoint("build", 1.5, (10, 20), (11, 21), (12, 22), (9, 9)),)
+
+
+def test_memory_that_one_rank_alone_knows_is_not_that_of_all() -> None:
+    process = merged(rank(memory=(point("build", 1.0, 10),)), rank(memory=(point("build", 1.0, 10, used=None),)))
+
+    assert process.memory[0].used_bytes is None
+    assert merged(rank(memory=(point("build", 1.0, 10),)), rank()).memory == ()
 
 
 def test_parameters_are_counted_once() -> None:

@@ -1,0 +1,121 @@
+"""How the memory of the fullest GPU goes through the phases of a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from pytest_llmbench.measurement import Measurement, MemoryPoint
+from pytest_llmbench.units import gib
+
+__all__ = ["Memory", "PhasePeak", "Stretch", "memory"]
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """From one point to the next, in percent of the time and of the highest peak."""
+
+    start: float
+    width: float
+    reserved: float
+    allocated: float
+    kept: float
+    """What is still allocated at its end."""
+    colour: int
+    """The number of its phase."""
+    told: str
+
+
+class PhasePeak(msgspec.Struct, frozen=True, kw_only=True):
+    """The peaks of one phase, as GiB; empty on a side that does not know it."""
+
+    phase: str
+    allocated: str
+    reserved: str
+    used: str
+    """At its end, by NVML."""
+    allocated_before: str
+    reserved_before: str
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """The course of a process, and the peaks of its phases beside those of the baseline."""
+
+    stretches: tuple[Stretch, ...]
+    phases: tuple[PhasePeak, ...]
+    highest: str
+    """GiB that are the full height."""
+    gpu: str
+    """Which one of several; empty for one."""
+    compared: bool
+
+
+def memory(before: Measurement | None, now: Measurement) -> Memory | None:
+    """The last process of each side that noted its memory; None where this side has none."""
+    after, old = _points(now), _points(before)
+    highest = max((max(point.peak_reserved_bytes) for point in after), default=0)
+    if highest <= 0 or after[-1].seconds <= 0:
+        return None
+    num_gpus = len(after[0].peak_reserved_bytes)
+    gpu = max(range(num_gpus), key=lambda index: max(point.peak_reserved_bytes[index] for point in after))
+    names = list(dict.fromkeys(point.phase for point in after))
+    begins = (0.0, *(point.seconds for point in after[:-1]))
+    percent = _Percent(seconds=after[-1].seconds, bytes=highest)
+    return Memory(
+        stretches=tuple(
+            _stretch(point, gpu, begin, percent, names.index(point.phase))
+            for begin, point in zip(begins, after, strict=True)
+        ),
+        phases=tuple(_peaks(name, after, old, gpu) for name in names),
+        highest=gib(highest),
+        gpu=f"GPU {gpu} of {num_gpus}, the fullest" if num_gpus > 1 else "",
+        compared=bool(old),
+    )
+
+
+def _points(measurement: Measurement | None) -> tuple[MemoryPoint, ...]:
+    processes = measurement.processes if measurement else ()
+    return next((process.memory for process in reversed(processes) if process.memory), ())
+
+
+class _Percent(NamedTuple):
+    """What is full width, and full height."""
+
+    seconds: float
+    bytes: int
+
+    def of_time(self, seconds: float) -> float:
+        return round(seconds / self.seconds * 100, 2)
+
+    def of_memory(self, count_bytes: int) -> float:
+        return round(count_bytes / self.bytes * 100, 2)
+
+
+def _stretch(point: MemoryPoint, gpu: int, begin: float, percent: _Percent, colour: int) -> Stretch:
+    allocated, reserved = point.peak_allocated_bytes[gpu], point.peak_reserved_bytes[gpu]
+    kept = point.allocated_bytes[gpu]
+    return Stretch(
+        start=percent.of_time(begin),
+        width=percent.of_time(point.seconds - begin),
+        reserved=percent.of_memory(reserved),
+        allocated=percent.of_memory(allocated),
+        kept=percent.of_memory(kept),
+        colour=colour,
+        told=f"{point.phase}, to {point.seconds:.2f} s: {gib(allocated)} GiB allocated at most, "
+        f"{gib(reserved)} reserved, {gib(kept)} kept",
+    )
+
+
+def _peaks(phase: str, after: Sequence[MemoryPoint], old: Sequence[MemoryPoint], gpu: int) -> PhasePeak:
+    now = [point for point in after if point.phase == phase]
+    then = [point for point in old if point.phase == phase and gpu < len(point.peak_reserved_bytes)]
+    used = now[-1].used_bytes
+    return PhasePeak(
+        phase=phase,
+        allocated=gib(max(point.peak_allocated_bytes[gpu] for point in now)),
+        reserved=gib(max(point.peak_reserved_bytes[gpu] for point in now)),
+        used="" if used is None else gib(used[gpu]),
+        allocated_before=gib(max(point.peak_allocated_bytes[gpu] for point in then)) if then else "",
+        reserved_before=gib(max(point.peak_reserved_bytes[gpu] for point in then)) if then else "",
+    )

@@ -8,12 +8,15 @@ a frozen value, travels as JSON, and is stored whole in every baseline.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 import msgspec
 
-__all__ = ["MODELS", "Case", "CaseError", "Loop", "Parallelism"]
+from pytest_llmbench.extensions import PATTERN, is_extension
+
+__all__ = ["MODELS", "BuiltInAttention", "BuiltInQuantization", "Case", "CaseError", "Loop", "Parallelism"]
 
 MODELS = (
     "qwen-1_8b-chat",
@@ -30,8 +33,8 @@ MODELS = (
 """The models of the published page, by the names the page uses."""
 
 Tuner = Literal["lora", "full"]
-Quantization = Literal["bf16", "bnb-nf4", "bnb-int8", "gptq-int4", "gptq-int8"]
-Attention = Literal[
+BuiltInQuantization = Literal["bf16", "bnb-nf4", "bnb-int8", "gptq-int4", "gptq-int8"]
+BuiltInAttention = Literal[
     "flash",
     "flash3",
     "flash4",
@@ -43,6 +46,8 @@ Attention = Literal[
     "eager",
     "xformers",
 ]
+Quantization = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(get_args(BuiltInQuantization))}|{PATTERN})$")]
+Attention = Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(get_args(BuiltInAttention))}|{PATTERN})$")]
 LoraTargets = Literal["default", "all"]
 Weights = Literal["random", "pretrained"]
 Loop = Literal["step", "trainer"]
@@ -64,20 +69,23 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     model: str
     """
-    A name of `MODELS`, an id of the Hugging Face hub, or a directory with a `config.json`; for a
-    custom step, whatever the user calls it. A directory of the current one gets `./` in front, so
+    A name of `MODELS`, an id of the Hugging Face hub, a directory with a `config.json`, or a model of
+    another package (`package:name`, see `extensions`); for a custom step, whatever the user calls it. A directory of the current one gets `./` in front, so
     that the case reads the same everywhere.
     """
     tuner: Tuner = "lora"
     """`lora` trains adapters on a frozen model, `full` trains every parameter."""
     quantization: Quantization = "bf16"
-    """How the frozen weights are stored."""
+    """How the frozen weights are stored; `package:name` is one of another package."""
     max_length: Count = 2048
     """Samples with more tokens than this are dropped, not cut."""
     batch_size: Count = 1
     """Samples per micro-batch, padded to the longest of them."""
     attention: Attention = "flash"
-    """The attention implementation asked for; what really ran is part of the measurement."""
+    """
+    The attention implementation asked for, `package:name` for one of another package; what really ran is
+    part of the measurement.
+    """
     gradient_checkpointing: bool = True
     """Recompute each block in the backward pass (non-reentrant)."""
     lora_rank: Count = 8
@@ -102,6 +110,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         # msgspec checks types and bounds only when it decodes; a case written in Python gets the
         # same checks, so that a typo fails in the test that holds it and not in the worker.
+        _check_known("quantization", self.quantization, get_args(BuiltInQuantization))
+        _check_known("attention", self.attention, get_args(BuiltInAttention))
         try:
             msgspec.convert(msgspec.structs.asdict(self), _Fields)
         except msgspec.ValidationError as error:
@@ -112,12 +122,12 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 raise CaseError(
                     f"loop='trainer' with step={self.step!r}: a step of your own is its own loop; leave out one of them"
                 )
-        elif self.model not in MODELS:
+        elif self.model not in MODELS and not is_extension(self.model):
             msgspec.structs.force_setattr(self, "model", _located(self.model))
         elif self.weights == "pretrained":
             raise CaseError(
-                f"model={self.model!r} with weights='pretrained': the published models are measured with random "
-                "weights; give a hub id or a directory as the model, or weights='random'"
+                f"model={self.model!r} with weights='pretrained': the published models and those of other packages "
+                "are measured with random weights; give a hub id or a directory as the model, or weights='random'"
             )
         if self.tuner == "full" and self.quantization != "bf16":
             raise CaseError(
@@ -157,6 +167,14 @@ def _located(model: str) -> str:
     close = difflib.get_close_matches(model, MODELS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}; others by hub id or directory"
     raise CaseError(f"unknown model {model!r}; {hint}")
+
+
+def _check_known(field: str, name: object, known: Sequence[str]) -> None:
+    if not isinstance(name, str) or name in known or is_extension(name):
+        return  # of another type: the next check tells
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}; of another package: 'package:name'"
+    raise CaseError(f"unknown {field} {name!r}; {hint}")
 
 
 def _check_reference(step: str) -> None:

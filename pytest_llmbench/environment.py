@@ -12,6 +12,8 @@ from importlib import metadata
 
 import msgspec
 
+from pytest_llmbench import extensions
+
 __all__ = ["PACKAGES", "Environment", "PackageChange", "differing_fields", "installed_packages", "package_changes"]
 
 PACKAGES = (
@@ -62,7 +64,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     system: str
     """Operating system and kernel release."""
     packages: dict[str, str]
-    """Distribution name to version, of those in `PACKAGES` that are installed."""
+    """Distribution name to version, of those in `PACKAGES` that are installed and those with extensions."""
 
     @property
     def device_slug(self) -> str:
@@ -86,14 +88,14 @@ class PackageChange(msgspec.Struct, frozen=True):
 
 
 def installed_packages() -> dict[str, str]:
-    """Versions of the `PACKAGES` that this interpreter can import, without importing them."""
+    """Versions of the `PACKAGES` that this interpreter can import, and of packages with extensions, unimported."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return found | extensions.packages()
 
 
 def differing_fields(one: Environment, other: Environment) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """
 Every metric once: its name, unit, direction, how it gates, and its default tolerance.
 
-A new metric is one entry here, plus the place in the worker that fills it in.
+A new metric is one entry here, plus the place in the worker that fills it in; one of another package is an
+entry point for each of the two, see `docs/how-to/extend.md`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-__all__ = ["METRICS", "Metric", "Tolerance", "Value"]
+from pytest_llmbench import extensions
+
+__all__ = ["BROKEN", "METRICS", "Metric", "Tolerance", "Value"]
 
 Value = int | float | tuple[int, ...]
 """A number, or one number per device in the order of the devices."""
@@ -236,4 +239,23 @@ _ALL = (
 )
 
 METRICS = {metric.name: metric for metric in _ALL}
-"""By name, in the order in which reports show them."""
+"""By name, in the order in which reports show them; those of other packages at the end."""
+
+BROKEN: list[str] = []
+"""Why metrics of other packages are not in `METRICS`: whoever judges must not go on without them."""
+
+
+def _add_extensions() -> None:
+    for name in extensions.offered("metrics"):
+        try:
+            metric = extensions.load("metrics", name)
+        except extensions.ExtensionError as error:
+            BROKEN.append(f"metric {error}")
+            continue
+        if isinstance(metric, Metric) and metric.name == name:
+            METRICS[name] = metric
+        else:
+            BROKEN.append(f"metric {name}: its entry point is no Metric of this name but {metric!r}")
+
+
+_add_extensions()

@@ -272,7 +272,7 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
 def _check_metric(name: str, path: Path, place: Place) -> None:
     if name not in METRICS:
         close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see the list of metrics in the documentation"
+        hint = f"did you mean {close[0]!r}?" if close else "or is the package missing that adds it?"
         raise BaselineError(f"unknown metric {name!r}; {hint}", path, place)
 
 

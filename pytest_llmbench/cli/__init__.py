@@ -24,6 +24,8 @@ from pytest_llmbench.cli import (
     report,
     show,
 )
+from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.metrics import BROKEN
 
 __all__ = ["app", "main"]
 
@@ -57,6 +59,8 @@ def _options(
     ] = False,
 ) -> None:
     """Performance-regression tests of LLM fine-tuning: results and baselines outside of pytest."""
+    if BROKEN:
+        stop(f"{BROKEN[0]}; mend or remove that package")
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from typing import Literal, get_args
 
 import msgspec
 
-from pytest_llmbench.cases import Attention, Quantization
+from pytest_llmbench.cases import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.cli.backends import Backend, check_backends
 from pytest_llmbench.executors.machine import STACK
+from pytest_llmbench.extensions import offered
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
 
@@ -119,8 +120,9 @@ def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeo
     checks = [f"library:{name}" for name in LIBRARIES]
     if device == "cpu" or not no_gpu:
         checks.append(f"device:{device}")
-    checks += [f"attention:{name}" for name in get_args(Attention)]
-    checks += [f"quantization:{name}" for name in get_args(Quantization)]
+    checks += [f"attention:{name}" for name in (*get_args(BuiltInAttention), *offered("attentions"))]
+    checks += [f"quantization:{name}" for name in (*get_args(BuiltInQuantization), *offered("quantizations"))]
+    checks += [f"model:{name}" for name in offered("models")]
     return Diagnosis(
         device=device,
         python=f"{platform.python_version()} ({python})",

@@ -56,6 +56,7 @@ def lines(found: Diagnosis) -> Iterator[str]:
         ("device", "device"),
         ("attention", "attention"),
         ("quantization", "quantization"),
+        ("model", "models of other packages"),
     ):
         backends = [backend for backend in found.backends if backend.kind == kind]
         if backends:

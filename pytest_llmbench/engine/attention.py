@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pytest_llmbench import extensions
 from pytest_llmbench.cases import Attention, Case
 from pytest_llmbench.engine.memory_efficient import memory_efficient_attention, why_unavailable
 from pytest_llmbench.engine.outcomes import Unavailable
@@ -32,7 +33,7 @@ __all__ = [
     "pin_kernel",
 ]
 
-_IMPLEMENTATIONS: dict[Attention, str] = {
+_IMPLEMENTATIONS: dict[str, str] = {
     "flash": "flash_attention_2",
     "flash3": "flash_attention_3",
     "flash4": "flash_attention_4",
@@ -46,17 +47,17 @@ _IMPLEMENTATIONS: dict[Attention, str] = {
 }
 ALL_ATTENTION_FUNCTIONS["xformers"] = memory_efficient_attention
 
-_KERNELS: dict[Attention, SDPBackend] = {
+_KERNELS: dict[str, SDPBackend] = {
     "sdpa-flash": SDPBackend.FLASH_ATTENTION,
     "sdpa-cudnn": SDPBackend.CUDNN_ATTENTION,
     "sdpa-efficient": SDPBackend.EFFICIENT_ATTENTION,
     "sdpa-math": SDPBackend.MATH,
 }
 
-_WITHOUT_CPU_KERNELS: frozenset[Attention] = frozenset(
+_WITHOUT_CPU_KERNELS: frozenset[str] = frozenset(
     {"flash", "flash3", "flash4", "sdpa-cudnn", "sdpa-efficient", "xformers"}
 )
-_WITHOUT_BIAS: frozenset[Attention] = frozenset({"flash", "flash3", "flash4", "sdpa-flash", "xformers"})
+_WITHOUT_BIAS: frozenset[str] = frozenset({"flash", "flash3", "flash4", "sdpa-flash", "xformers"})
 
 
 class _Package(NamedTuple):
@@ -67,7 +68,7 @@ class _Package(NamedTuple):
     """The least that it has kernels for."""
 
 
-_FLASH: dict[Attention, _Package] = {
+_FLASH: dict[str, _Package] = {
     "flash": _Package("flash-attn", "flash_attn", "pip install 'pytest-llmbench[flash]'", (8, 0)),
     "flash3": _Package("flash-attn-3", "flash_attn_interface", "build it from flash-attn's folder `hopper`", (8, 0)),
     "flash4": _Package("flash-attn-4", "flash_attn.cute", "pip install flash-attn-4", (9, 0)),
@@ -89,7 +90,7 @@ _SIGNATURES = (
     ("eager", re.compile(r"^aten::(_safe)?_?softmax$")),
 )
 
-_EXPECTED: dict[Attention, frozenset[str]] = {
+_EXPECTED: dict[str, frozenset[str]] = {
     "flash": frozenset({"flash-attn"}),
     "flash3": frozenset({"flash-attn-3"}),
     "flash4": frozenset({"flash-attn-4"}),
@@ -115,8 +116,22 @@ def effective_attention(case: Case, workload: Workload) -> Attention:
 
 
 def implementation(attention: Attention) -> str:
-    """What transformers calls it; one of torch's kernels is `sdpa` there, and `pin_kernel` does the rest."""
-    return _IMPLEMENTATIONS[attention]
+    """
+    What transformers calls it; one of torch's kernels is `sdpa` there, and `pin_kernel` does the rest.
+
+    One of another package is made known to transformers by this.
+
+    Raises:
+        AttentionUnavailable: no package offers it, or the one that does is broken.
+    """
+    if attention in _IMPLEMENTATIONS:
+        return _IMPLEMENTATIONS[attention]
+    name = attention.replace(":", "_")  # a colon means something to transformers
+    try:
+        ALL_ATTENTION_FUNCTIONS[name] = extensions.load("attentions", attention)
+    except extensions.ExtensionError as error:
+        raise AttentionUnavailable(f"attention {attention}: {error}") from error
+    return name
 
 
 def check_available(attention: Attention, device: torch.device) -> None:
@@ -124,6 +139,7 @@ def check_available(attention: Attention, device: torch.device) -> None:
     Raises:
         AttentionUnavailable: *attention* cannot run on *device*.
     """
+    implementation(attention)
     if attention in _WITHOUT_CPU_KERNELS and device.type != "cuda":
         name = _FLASH[attention].name if attention in _FLASH else f"attention {attention}"
         raise AttentionUnavailable(f"{name} needs a CUDA device and this is {device.type!r}; use attention='sdpa'")
@@ -182,8 +198,10 @@ def is_fallback(requested: Attention, observed: str | None) -> bool:
     Whether something else ran than what was asked for.
 
     `sdpa` may be any of torch's fused kernels, but not its unfused `sdpa-math`. None is no
-    evidence of a fallback, nor against one.
+    evidence of a fallback, nor against one; and nothing is known of the kernels of another package.
     """
+    if extensions.is_extension(requested):
+        return False
     return observed is not None and observed not in _EXPECTED.get(requested, {requested})
 
 

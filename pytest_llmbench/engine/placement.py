@@ -28,7 +28,7 @@ Devices by the names of modules, each with all that is in it; `""` is the whole 
 the inputs comes first.
 """
 
-_STORED: dict[Quantization, Any] = {
+_STORED: dict[str, Any] = {
     "bnb-nf4": CustomDtype.INT4,
     "bnb-int8": torch.int8,
     "gptq-int4": CustomDtype.INT4,

@@ -26,7 +26,8 @@ _DISTRIBUTIONS = {
 
 def main(checks: Iterable[str], say: Callable[[str], None]) -> None:
     """
-    Carry out each check, as `library:torch`, `device:cuda`, `attention:flash` or `quantization:bnb-nf4`.
+    Carry out each check, as `library:torch`, `device:cuda`, `attention:flash`, `quantization:bnb-nf4` or
+    `model:acme:retriever`.
 
     Says a line of JSON before each check, and after it one with what came of it.
     """
@@ -74,7 +75,7 @@ def _attention(name: str) -> dict[str, str]:
     from pytest_llmbench.engine.outcomes import Unavailable
 
     try:
-        check_available(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+        check_available(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     except Unavailable as reason:
         return {"trouble": str(reason)}
     return {}
@@ -85,7 +86,18 @@ def _quantization(name: str) -> dict[str, str]:
     from pytest_llmbench.engine.quantization import quantizer
 
     try:
-        quantizer(name)  # type: ignore[arg-type]
+        quantizer(name)
+    except Unavailable as reason:
+        return {"trouble": str(reason)}
+    return {}
+
+
+def _model(name: str) -> dict[str, str]:
+    from pytest_llmbench.engine.models.extension import find_model
+    from pytest_llmbench.engine.outcomes import Unavailable
+
+    try:
+        find_model(name)
     except Unavailable as reason:
         return {"trouble": str(reason)}
     return {}
@@ -96,6 +108,7 @@ _CHECKS: dict[str, Callable[[str], dict[str, str]]] = {
     "device": _device,
     "attention": _attention,
     "quantization": _quantization,
+    "model": _model,
 }
 
 

@@ -25,7 +25,9 @@ from pytest_llmbench.engine.outcomes import Diverged, FellBack, Unavailable
 from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
 from pytest_llmbench.engine.rounds import COUNTED_MICRO_BATCHES, Trail, counted_micro_batches, run_rounds, warm_up
 from pytest_llmbench.engine.training import build_fine_tuning
+from pytest_llmbench.extensions import load, offered
 from pytest_llmbench.measurement import Measurement, Outcome, Round
+from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.calls import CallRecorder, NotCounted
@@ -119,6 +121,9 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         operators = _note_operators(training, notes)
     with notes.phase("calls"):
         _note_calls(training, devices, notes)
+    for name in offered("probes"):
+        with notes.phase(name):
+            _note_probe(name, training, devices, notes)
     if request.trace is not None:
         with notes.phase("trace"):
             _record(training, TraceRecorder(Path(request.trace), devices.synchronise), 1)
@@ -241,6 +246,24 @@ def _note_calls(training: AnyTraining, devices: Devices, notes: Notes) -> None:
     notes.metric("python_calls_per_sample", calls)
 
 
+def _note_probe(name: str, training: AnyTraining, devices: Devices, notes: Notes) -> None:
+    """The metric that a probe of another package measures; whatever it raises is why there is none."""
+
+    def step() -> int:
+        watch = _Samples()
+        run_steps(training, [counted_micro_batches(training, 1)], watch)
+        devices.synchronise()
+        return watch.samples
+
+    if name not in METRICS:
+        notes.ran[f"probe {name}"] = "left out, since no package offers a metric of this name"
+        return
+    try:
+        notes.metric(name, load("probes", name)(training.model, step))
+    except Exception as error:  # noqa: BLE001 - what is measured is the row, and this only beside it
+        notes.metric(name, None, f"{type(error).__name__}: {error}")
+
+
 def _num_aten(operators: Counter[str]) -> int:
     return sum(count for name, count in operators.items() if name.startswith("aten::"))
 
@@ -265,11 +288,21 @@ def _record(training: AnyTraining, recorder: Recorder, count: int = COUNTED_MICR
     return watch.samples
 
 
-class _Recorded(Watch):
-    """Tells a recorder of one optimizer step, and counts its samples."""
+class _Samples(Watch):
+    """Counts the samples of optimizer steps."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self.samples += result.samples
+
+
+class _Recorded(_Samples):
+    """Tells a recorder of one optimizer step, too."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self.samples = 0
+        super().__init__()
         self._recorder = recorder
 
     def step_begins(self) -> None:
@@ -280,9 +313,6 @@ class _Recorded(Watch):
 
     def step_ended(self) -> None:
         self._recorder.end()
-
-    def micro_batch_ended(self, result: StepResult) -> None:
-        self.samples += result.samples
 
 
 class _MicroBatchClock(Watch):

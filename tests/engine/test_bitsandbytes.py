@@ -162,7 +162,7 @@ def test_checkpointing_changes_no_gradient(quantization: str) -> None:
     for checkpointing in (False, True):
         case = Case(
             model="qwen-7b-chat",
-            quantization=quantization,  # type: ignore[arg-type]
+            quantization=quantization,
             attention="sdpa",
             lora_targets="all",
             gradient_checkpointing=checkpointing,

@@ -20,7 +20,7 @@ from pytest_llmbench.engine.attention import (
     implementation,
     pin_kernel,
 )
-from pytest_llmbench.engine.models import hub
+from pytest_llmbench.engine.models import extension, hub
 from pytest_llmbench.engine.models.architecture import ARCHITECTURES, Architecture, miniature
 from pytest_llmbench.engine.models.baichuan import baichuan
 from pytest_llmbench.engine.models.chatglm import chatglm
@@ -29,6 +29,7 @@ from pytest_llmbench.engine.models.llama import llama, mistral
 from pytest_llmbench.engine.models.qwen import qwen
 from pytest_llmbench.engine.placement import Placement, balanced, device_of, free_bytes, place
 from pytest_llmbench.engine.quantization import Quantizer, quantizer
+from pytest_llmbench.extensions import is_extension
 from pytest_llmbench.workload import Scale, Workload
 
 __all__ = ["ModelUnavailable", "architecture_of", "build_model", "enable_checkpointing"]
@@ -43,18 +44,22 @@ _BUILDERS: dict[str, Callable[[Architecture, str], PreTrainedModel]] = {
     "mistral": mistral,
     "baichuan": baichuan,
     "hub": hub.hub,
+    "extension": extension.extension,
 }
 """By `Architecture.family`."""
 
 
 def architecture_of(model: str, scale: Scale) -> Architecture:
     """
-    The sizes of the model of a case; at smoke scale those of its miniature.
+    The sizes of the model of a case, which another package may offer; at smoke scale those of its miniature.
 
     Raises:
         ModelUnavailable: a model of the user's own cannot be found or built.
     """
-    architecture = ARCHITECTURES.get(model) or hub.read_architecture(model)
+    if is_extension(model):
+        architecture = extension.find_model(model).architecture
+    else:
+        architecture = ARCHITECTURES.get(model) or hub.read_architecture(model)
     return architecture if scale == "full" else miniature(architecture)
 
 

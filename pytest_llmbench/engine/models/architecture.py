@@ -18,8 +18,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """Sizes of one decoder-only model, and the names of the linear layers that LoRA adapts."""
 
     name: str
-    family: Literal["qwen", "chatglm", "llama", "mistral", "baichuan", "hub"]
-    """Which builder of this package knows how the sizes fit together."""
+    family: Literal["qwen", "chatglm", "llama", "mistral", "baichuan", "hub", "extension"]
+    """Which builder of this package knows how the sizes fit together; `extension` is one of another package."""
     hidden_size: int
     num_layers: int
     num_heads: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from pytest_llmbench import extensions
 from pytest_llmbench.cases import Quantization
 from pytest_llmbench.engine.quantization.backend import (
     QuantizationUnavailable,
@@ -20,7 +21,7 @@ from pytest_llmbench.engine.quantization.gptq import Gptq
 
 __all__ = ["QuantizationUnavailable", "Quantizer", "kept_environment", "logical_elements", "quantizer"]
 
-_BACKENDS: dict[Quantization, Callable[[], Quantizer]] = {
+_BACKENDS: dict[str, Callable[[], Quantizer]] = {
     "bf16": Bf16,
     "bnb-nf4": Nf4,
     "bnb-int8": Int8,
@@ -33,7 +34,15 @@ def quantizer(quantization: Quantization) -> Quantizer:
     """
     The backend, its library imported: in the measuring process only, for some initialise CUDA.
 
+    One of another package is what its entry point gives when it is called: a `Quantizer`.
+
     Raises:
         QuantizationUnavailable: with the reason that users see.
     """
-    return _BACKENDS[quantization]()
+    if quantization in _BACKENDS:
+        return _BACKENDS[quantization]()
+    try:
+        backend: Quantizer = extensions.load("quantizations", quantization)()
+    except extensions.ExtensionError as error:
+        raise QuantizationUnavailable(f"quantization {quantization}: {error}") from error
+    return backend

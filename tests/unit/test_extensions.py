@@ -1,0 +1,97 @@
+"""Parts of other packages: their names, and the metrics that they bring to whoever judges."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import installed
+import surroundings
+from pytest_llmbench import extensions
+from pytest_llmbench.cases import Case, CaseError
+from pytest_llmbench.environment import installed_packages
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
+METRIC = "saved_tensors_per_sample"
+
+
+@pytest.fixture(name="site")
+def _site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the example is installed; on the path of this process and of its children."""
+    installed.install(EXAMPLE, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(tmp_path))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return tmp_path
+
+
+def python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr
+
+
+@pytest.mark.parametrize("field", ["model", "attention", "quantization"])
+def test_a_case_may_name_what_is_not_installed(field: str) -> None:
+    case = Case(**{"model": "qwen-7b-chat", field: "acme:thing"})  # type: ignore[arg-type]
+
+    assert msgspec.json.decode(msgspec.json.encode(case), type=Case) == case
+
+
+@pytest.mark.parametrize("name", ["acme:", ":thing", "acme thing:x", "acme:a b", "a:b:c"])
+def test_another_name_is_none_of_another_package(name: str) -> None:
+    with pytest.raises(CaseError, match="unknown attention"):
+        Case(model="qwen-7b-chat", attention=name)
+
+
+def test_a_name_that_is_nearly_one_of_ours_is_told() -> None:
+    with pytest.raises(CaseError, match="unknown quantization 'bnb-nf5'; did you mean 'bnb-nf4'"):
+        Case(model="qwen-7b-chat", quantization="bnb-nf5")
+
+
+def test_what_is_offered_is_known_before_anything_is_loaded(site: Path) -> None:
+    (site / "acme_llmbench" / "models.py").write_text("import moons\n")
+
+    assert extensions.offered("models") == ("acme:twin",)
+
+
+def test_what_nobody_offers_is_told_with_its_group() -> None:
+    with pytest.raises(extensions.ExtensionError, match=r"no installed package offers acme:x among .*llmbench\.models"):
+        extensions.load("models", "acme:x")
+
+
+@pytest.mark.usefixtures("site")
+def test_the_package_is_a_part_of_the_environment() -> None:
+    assert installed_packages()["acme-llmbench"] == "1.0"
+
+
+@pytest.mark.usefixtures("site")
+def test_a_metric_of_another_package_stands_behind_our_own() -> None:
+    assert python("from pytest_llmbench.metrics import METRICS; print(list(METRICS)[-1])") == METRIC
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("import moons", "saved_tensors_per_sample of acme-llmbench 1.0 does not load: ModuleNotFoundError"),
+        ("saved_tensors = 1", "saved_tensors_per_sample: its entry point is no Metric of this name but 1"),
+    ],
+)
+def test_nothing_is_judged_beside_a_metric_that_is_broken(site: Path, module: str, told: str) -> None:
+    (site / "acme_llmbench" / "metrics.py").write_text(module)
+    (site / "test_none.py").write_text("def test_none(): pass\n")
+
+    command = [sys.executable, "-c", "from pytest_llmbench.cli import main; main()", "show", "."]
+    by_command = subprocess.run(command, capture_output=True, text=True, check=False, cwd=site)
+    pytest_ = [sys.executable, "-m", "pytest", "-p", "pytest_llmbench.plugin", "--llmbench", "test_none.py"]
+    by_run = subprocess.run(pytest_, capture_output=True, text=True, check=False, cwd=site)
+
+    assert by_command.returncode == 2
+    assert by_run.returncode == pytest.ExitCode.USAGE_ERROR
+    for shown in (by_command.stderr, by_run.stderr):
+        assert told in shown
+        assert "mend or remove that package" in shown

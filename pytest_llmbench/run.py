@@ -5,6 +5,7 @@ One pytest run with the main switch on: builds the gate, collects the results, s
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.published import PublishedError, load_published
+from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.bench import Llmbench, row_name
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, Scheduling
@@ -246,7 +248,9 @@ class Run:
                 timeout_seconds=self._settings.timeout_seconds,
                 jobs=1 if self._is_worker else self._settings.jobs,  # processes of pytest-xdist are jobs themselves
                 cluster=self._cluster(),
-                known=[result.measurement for result in written],
+                known=itertools.chain(
+                    BaselineStore(self._settings.baselines).measurements(), (result.measurement for result in written)
+                ),
                 announce=self.announce,
             )
         machine = machine_of(executor)

@@ -147,11 +147,21 @@ class BaselineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if row is None:
             return None
         return Reference(
-            measurement=row.measurement(self.environments[row.environment]),
+            measurement=self.measurement(name),
             tolerances=row.tolerances,
             noise=row.noise,
             workload_version=row.workload_version,
         )
+
+    def measurement(self, name: str) -> Measurement:
+        """
+        The stored measurement of a row.
+
+        Raises:
+            KeyError: no such row.
+        """
+        row = self.rows[name]
+        return row.measurement(self.environments[row.environment])
 
     def with_row(self, name: str, row: BaselineRow, environment: Environment) -> Self:
         """A copy with *row* added or replaced, without the environments that no row needs any more."""

@@ -110,6 +110,13 @@ class BaselineStore:
         file = self.load(folder_name(measurement.environment, measurement.workload.scale), table)
         return file.reference(row) if file else None
 
+    def measurements(self) -> Iterator[Measurement]:
+        """Whatever is stored, of all devices; a file that is no whole baseline is left to whoever needs a row of it."""
+        for path in sorted(self.root.glob("*/*.json")):
+            with suppress(BaselineError):
+                if file := self.load(path.parent.name, path.stem):
+                    yield from (file.measurement(name) for name in file.rows)
+
     def record(self, table: str, row: str, measurement: Measurement, because: str) -> Path:
         """
         Store *measurement* as the baseline of the row; the row's own tolerances and noise, and all other rows, stay.

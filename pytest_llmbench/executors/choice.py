@@ -35,7 +35,8 @@ def choose_executor(
         timeout_seconds: deadline of a case.
         jobs: see `in_parallel`; a cluster does not need it.
         cluster: where to measure instead of here.
-        known: earlier measurements, which tell how long cases take; read only where several run at once.
+        known: earlier measurements, the latest last, which tell how long cases take; read only where several
+            run at once.
         announce: called in the thread that called this.
 
     Raises:

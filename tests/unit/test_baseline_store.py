@@ -353,3 +353,11 @@ def test_a_reader_never_sees_half_a_file(store: BaselineStore) -> None:
     assert writer.returncode == 0
     assert seen <= set(range(21))
     assert store.find(a_measurement(), "quantization", "row-19") is not None
+
+
+def test_everything_stored_is_there_for_whoever_plans(store: BaselineStore) -> None:
+    store.record("speed", "a", a_measurement(), because="a test")
+    store.record("other", "b", a_measurement(), because="a test")
+    (store.root / folder_name(ENVIRONMENT, "full") / "broken.json").write_text("{")
+
+    assert list(store.measurements()) == [a_measurement(), a_measurement()]

@@ -47,8 +47,12 @@ def test_killing_a_node_in_the_middle_loses_no_row(driver: Driver, cluster: Any,
 
     run = driver.start(SMOKE)
     deadline = time.monotonic() + 60
-    while not (driver.results() and sleeping("doomed")) and time.monotonic() < deadline:
+    first: set[int] = set()
+    while not driver.results() and time.monotonic() < deadline:
+        first |= set(sleeping("doomed"))
         time.sleep(0.05)
+    while set(sleeping("doomed")) <= first and time.monotonic() < deadline:
+        time.sleep(0.05)  # until one has only just begun
     assert 1 <= len(driver.results()) < 8
     cluster.remove_node(doomed, allow_graceful=False)
     output, _ = run.communicate(timeout=90)

@@ -34,7 +34,7 @@ from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailabl
 from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.reports.screen import Screen
-from pytest_llmbench.reports.summary import common_shifts, not_run, totals, undecided
+from pytest_llmbench.reports.summary import common_shifts, not_run, totals, unavailable, undecided
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
@@ -180,7 +180,8 @@ class Run:
             text = render(report_tables(self.results), width=reporter._tw.fullwidth, color=reporter._tw.hasmarkup)
             for line in text.splitlines():
                 reporter._tw.line(line)
-        said = (*common_shifts(self.results), *undecided(self.results), *not_run(self.gate.store, self.results))
+        said = (*common_shifts(self.results), *undecided(self.results), *unavailable(self.results))
+        said = (*said, *not_run(self.gate.store, self.results))
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
         where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""

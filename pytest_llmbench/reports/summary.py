@@ -14,7 +14,7 @@ from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.results import Result
 from pytest_llmbench.units import percent, seconds
 
-__all__ = ["common_shifts", "not_run", "totals", "undecided"]
+__all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
 
 
 def totals(results: Sequence[Result]) -> str:
@@ -68,6 +68,12 @@ def undecided(results: Iterable[Result]) -> list[str]:
     if not rows:
         return []
     return [f"noise leaves open whether they moved, which does not fail: {', '.join(rows)}"]
+
+
+def unavailable(results: Iterable[Result]) -> list[str]:
+    """A sentence for each reason why rows could not be measured here, such as a library that is not installed."""
+    lacking = Counter(result.measurement.reason for result in results if result.measurement.outcome == "unavailable")
+    return [f"unavailable, {count} {'rows' if count > 1 else 'row'}: {reason}" for reason, count in lacking.items()]
 
 
 def _stored(store: BaselineStore, folders: Iterable[str]) -> list[tuple[str, str, list[str]]]:

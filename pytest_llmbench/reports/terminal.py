@@ -27,6 +27,8 @@ STYLES: dict[Status, str] = {
 }
 _VERDICT_WIDTH = len("inconclusive")
 _ENDLESS = 10_000
+_FIRST_MARK = 0xF0000
+"""Of the characters that Unicode leaves to private use."""
 
 
 class Page:
@@ -59,11 +61,12 @@ def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
     """
     page = Page(width=width, color=color)
     console = page.console
+    labels = _Labels(width)
     for table in tables:
         wide = _wide(table)
         fits = console.measure(wide, options=console.options.update_width(_ENDLESS)).maximum <= width
-        console.print(Text(table.title, style="bold"), wide if fits else _narrow(table), "", sep="\n")
-    return page.text()
+        console.print(Text(table.title, style="bold"), wide if fits else _narrow(table, labels), "", sep="\n")
+    return page.text().translate(labels.by_mark)
 
 
 def _wide(table: ReportTable) -> Table:
@@ -74,12 +77,29 @@ def _wide(table: ReportTable) -> Table:
     return rendered
 
 
-def _narrow(table: ReportTable) -> Table:
-    """The inputs of a row in one cell, its metrics below them in the same column."""
+class _Labels:
+    """
+    Texts that take a line of their own across the columns of a table.
+
+    A table has no such cells, so a character stands for each until the table is text.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.by_mark: dict[int, str] = {}
+        self._width = width
+
+    def mark(self, text: str) -> str:
+        mark = _FIRST_MARK + len(self.by_mark)
+        self.by_mark[mark] = "\n".join(text[at : at + self._width] for at in range(0, len(text), self._width))
+        return chr(mark)
+
+
+def _narrow(table: ReportTable, labels: _Labels) -> Table:
+    """The inputs of a row on a line, its metrics below them."""
     rendered = _empty(", ".join(table.columns))
     for line in table.lines:
         if any(line.row):
-            rendered.add_row(Text(", ".join(line.row)))
+            rendered.add_row(Text(labels.mark(", ".join(line.row))))
         _add(rendered, (f"  {line.metric}",), line)
     return rendered
 

@@ -12,7 +12,7 @@ from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.reports.summary import not_run, totals
+from pytest_llmbench.reports.summary import not_run, totals, unavailable
 from pytest_llmbench.results import Result
 from pytest_llmbench.workload import Scale, Workload
 
@@ -56,6 +56,22 @@ def test_totals_count_what_became_of_the_rows() -> None:
 
 def test_totals_of_nothing_say_so() -> None:
     assert totals([]) == "no case was measured"
+
+
+def test_what_could_not_be_measured_is_told_once_for_each_reason() -> None:
+    def lacks(row: str, library: str) -> Result:
+        process = Process(outcome="unavailable", reason=f"{library} is not installed")
+        done = result("one", row)
+        return msgspec.structs.replace(
+            done, measurement=msgspec.structs.replace(done.measurement, processes=(process,))
+        )
+
+    assert unavailable(
+        [result("one", "a"), lacks("b", "flash-attn"), lacks("c", "gptqmodel"), lacks("d", "gptqmodel")]
+    ) == [
+        "unavailable, 1 row: flash-attn is not installed",
+        "unavailable, 2 rows: gptqmodel is not installed",
+    ]
 
 
 def test_nothing_is_missing_where_every_row_ran(store: BaselineStore) -> None:

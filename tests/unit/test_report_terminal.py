@@ -75,6 +75,13 @@ def test_on_a_narrow_terminal_the_inputs_stand_above_the_metrics() -> None:
     assert any(text == "qwen-7b-chat, bf16, 1" for text in lines)
 
 
+def test_on_a_narrow_terminal_a_long_name_has_the_whole_line() -> None:
+    name = "a-model-with-a-long-name-full-no-checkpointing-1024"
+    table = ReportTable(name="t", title="T", columns=("Row",), lines=(line(name), line("")))
+
+    assert name in render([table], width=70, color=False).splitlines()
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(map(len, rendered(width))) <= width

@@ -13,7 +13,7 @@ from pytest_llmbench.workload import Scale, Workload
 
 __all__ = ["STEPPING", "case_of", "parser", "save", "workload_of"]
 
-STEPPING = ("warm-up", "rounds", "activity", "operators", "calls")
+STEPPING = ("warm-up", "rounds", "activity", "operators", "calls", "instructions")
 """Phases that run training steps; all else is fixed cost."""
 
 

@@ -201,7 +201,8 @@ class Gate:
             spent = time.monotonic() - started
             seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
             process = measurement.processes[-1]
-            reason = why_invalid(process, shared=self._settings.shared_gpu)
+            on_gpu = self.workload.device == "cuda"
+            reason = why_invalid(process, shared=self._settings.shared_gpu, on_gpu=on_gpu)
             if reason is None:
                 return Taken(measurement, seconds)
             tries += 1

@@ -65,6 +65,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     hardware_slowdown_seconds: tuple[float, ...] | None = None
     allocation_retries: int | None = None
     freed_segments: int | None = None
+    canary_flops_per_second: tuple[float, ...] | None = None
+    """What a matrix product reached after the case, see `probes.canary`."""
+    canary_copy_bytes_per_second: tuple[float, ...] | None = None
+    recompilations: int | None = None
+    """Graphs that torch.compile compiled within the measured rounds; of all ranks together."""
 
 
 class KernelShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -115,6 +115,14 @@ _ALL = (
         describe="Calls from Python code per sample, of Python and of C functions.",
     ),
     Metric(
+        name="host_instructions_per_sample",
+        unit="1",
+        better="lower",
+        gate="advisory",
+        tolerance=Tolerance(0.02),
+        describe="Machine instructions of all threads in user space per sample, where the kernel counts them.",
+    ),
+    Metric(
         name="synchronisations_per_sample",
         unit="1",
         better="lower",

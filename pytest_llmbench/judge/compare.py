@@ -19,14 +19,18 @@ from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
 from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, row_class
 from pytest_llmbench.judge.speed import judge_speed
+from pytest_llmbench.judge.validity import canary_change
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.units import percent
 from pytest_llmbench.workload import WORKLOAD_VERSION
 
 __all__ = ["Reference", "Rules", "held_against", "judge", "typical_value"]
 
+CANARY_LIMIT = 0.03
+"""A canary that moved by less than this is taken for noise of the GPU."""
 _NO_TOLERANCES: Mapping[str, Tolerance] = {}
 _NO_NOISE: Mapping[str, Noise] = {}
 _OF_ROW: tuple[Status, ...] = ("unchanged", "improved", "inconclusive", "regressed")
@@ -95,7 +99,9 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
     match (then.outcome, now.outcome):
         case ("ok", "ok"):
             sides = _Sides(now, against, rules, row_class(then, now), same_environment)
-            metrics = tuple(filter(None, (_metric_verdict(metric, sides) for metric in METRICS.values())))
+            metrics = tuple(
+                filter(None, (_of_this_gpu(_metric_verdict(metric, sides), sides) for metric in METRICS.values()))
+            )
             row = _summary(_without_false_improvements(metrics))
             return msgspec.structs.replace(row, explanation=explain(row.metrics, then, now))
         case ("ok", "oom"):
@@ -156,6 +162,26 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         processes_needed=None,
         gates=gates,
         reason=limited.reason,
+    )
+
+
+def _of_this_gpu(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | None:
+    """A speed that moved as the canary did is the GPU's, and says nothing of the libraries."""
+    if verdict is None or verdict.status not in ("regressed", "improved") or verdict.change is None:
+        return verdict
+    if METRICS[verdict.metric].gate != "statistical":
+        return verdict
+    gpu = canary_change(sides.against.measurement, sides.now)
+    if gpu is None or abs(gpu) < max(CANARY_LIMIT, abs(verdict.change) / 2):
+        return verdict
+    if (gpu < 0) != (verdict.status == "regressed"):
+        return verdict
+    reason = (
+        f"the GPU itself is {percent(abs(gpu)).lstrip('+')} {'slower' if gpu < 0 else 'faster'} than when the baseline "
+        "was recorded, by the matrix product and the copy after each case"
+    )
+    return msgspec.structs.replace(
+        verdict, status="inconclusive", undecided=False, processes_needed=None, reason=reason
     )
 
 

@@ -6,20 +6,28 @@ A process that is found invalid is measured again, and never feeds a verdict or 
 
 from __future__ import annotations
 
-from pytest_llmbench.measurement import Process
+import statistics
+from collections.abc import Sequence
 
-__all__ = ["LARGEST_SHARE", "why_invalid"]
+from pytest_llmbench.measurement import Measurement, Process, Round
+
+__all__ = ["LARGEST_SHARE", "LARGEST_START", "canary_change", "why_invalid"]
 
 LARGEST_SHARE = 0.01
 """Of the measured rounds, in which the GPU may have been slowed down for its temperature."""
+LARGEST_START = 1.5
+"""So many times as long as the others may the first of equal rounds take."""
+_EQUAL_WORK = 0.1
+"""Rounds whose tokens, or samples, differ by no more than this do the same work."""
 
 
-def why_invalid(process: Process, *, shared: bool = False) -> str | None:
+def why_invalid(process: Process, *, shared: bool = False, on_gpu: bool = True) -> str | None:
     """
     One sentence, or None for a process that may be trusted as far as its evidence goes.
 
     Args:
         shared: others are always on the GPU, as where it drives a screen, and do not count.
+        on_gpu: whether rounds of the same work take the same time; on a CPU that others share they do not.
 
     A GPU held back by its power limit is valid: under dense work that is how it runs. So is an
     allocator that had to give memory back, which on a card this full is part of the row. What could
@@ -35,4 +43,39 @@ def why_invalid(process: Process, *, shared: bool = False) -> str | None:
     seconds = sum(done.seconds for done in process.rounds)
     if (hot := max(evidence.thermal_slowdown_seconds or (0.0,))) > LARGEST_SHARE * seconds:
         return f"the GPU was slowed down for its temperature for {hot:.3g} s of {seconds:.3g} s"
-    return None
+    if compiled := evidence.recompilations:
+        return f"torch.compile compiled {compiled} graph{'s' if compiled > 1 else ''} within the measured rounds"
+    return _never_steady(process.rounds) if on_gpu else None
+
+
+def canary_change(then: Measurement, now: Measurement) -> float | None:
+    """
+    By which fraction the GPU itself is slower (below 0) or faster in *now*: the canary that moved more.
+
+    None where either side has none.
+    """
+    changes = []
+    for name in ("canary_flops_per_second", "canary_copy_bytes_per_second"):
+        before, after = _typical(then, name), _typical(now, name)
+        if before and after:
+            changes.append(after / before - 1)
+    return max(changes, key=abs, default=None)
+
+
+def _typical(measurement: Measurement, name: str) -> float | None:
+    """Median over the processes of their slowest GPU."""
+    found = [getattr(process.evidence, name) for process in measurement.processes if process.outcome == "ok"]
+    slowest = [min(values) for values in found if values]
+    return statistics.median(slowest) if slowest else None
+
+
+def _never_steady(rounds: Sequence[Round]) -> str | None:
+    """Two equal rounds cannot tell which of them is the odd one."""
+    work = [done.tokens or done.samples for done in rounds]
+    if len(rounds) < 3 or max(work) > min(work) * (1 + _EQUAL_WORK):
+        return None
+    first, *others = (done.seconds for done in rounds)
+    times = first / statistics.median(others)
+    if times <= LARGEST_START:
+        return None
+    return f"the first of {len(rounds)} equal rounds took {times:.1f} times as long as the others: it was not warm yet"

@@ -5,6 +5,7 @@ The devices that this process measures on, and everything read off them around t
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 import sys
@@ -18,6 +19,7 @@ from pytest_llmbench.cases import CaseError
 from pytest_llmbench.environment import Environment, installed_packages
 from pytest_llmbench.measurement import Evidence, MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
+from pytest_llmbench.probes.canary import sing
 from pytest_llmbench.probes.evidence import NVML_FIELDS, evidence, peak_footprint, process_tree
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
@@ -123,6 +125,22 @@ class Devices:
         return msgspec.structs.replace(
             found, allocation_retries=now.retries, freed_segments=now.freed_segments
         ), missing
+
+    def canary(self) -> Iterator[tuple[str, tuple[float, ...] | None, str | None]]:
+        """What a matrix product and a copy reach on each GPU now, by fields of `Evidence`; a fraction of a second."""
+        names = ("canary_flops_per_second", "canary_copy_bytes_per_second")
+        if not self.num_gpus:
+            yield from ((name, None, "measured on the CPU") for name in names)
+            return
+        gc.collect()  # what the case leaves in cycles is memory that the canary may need
+        torch.cuda.empty_cache()
+        try:
+            sung = [sing(index) for index in range(self.num_gpus)]
+        except RuntimeError as error:
+            yield from ((name, None, f"{type(error).__name__}: {error}".splitlines()[0]) for name in names)
+            return
+        yield names[0], tuple(one.matmul_flops_per_second for one in sung), None
+        yield names[1], tuple(one.copy_bytes_per_second for one in sung), None
 
     def environment(self) -> Environment:
         """The fingerprint of this machine and interpreter; without NVML, asking for it starts CUDA."""

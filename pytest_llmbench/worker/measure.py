@@ -31,6 +31,8 @@ from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.calls import CallRecorder, NotCounted
+from pytest_llmbench.probes.compilations import compiled_graphs
+from pytest_llmbench.probes.instructions import InstructionRecorder, NotPermitted
 from pytest_llmbench.probes.kernels import kernel_shares
 from pytest_llmbench.probes.recorder import Recorder
 from pytest_llmbench.probes.trace import TraceRecorder
@@ -69,6 +71,10 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
     notes.evidence(*devices.evidence())
+    if outcome == "ok":
+        with notes.phase("canary"):
+            for name, value, why in devices.canary():
+                notes.observe(name, value, why)
     return Measurement(
         case=request.case,
         workload=request.workload,
@@ -121,6 +127,8 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         operators = _note_operators(training, notes)
     with notes.phase("calls"):
         _note_calls(training, devices, notes)
+    with notes.phase("instructions"):
+        _note_instructions(training, notes)
     for name in offered("probes"):
         with notes.phase(name):
             _note_probe(name, training, devices, notes)
@@ -161,8 +169,11 @@ def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
         devices.note_memory("rounds")
         notes.speed("rounds", done.samples / done.seconds)
 
+    before = compiled_graphs()
     with devices.watched():
-        return run_rounds(training, devices.synchronise, told)
+        trail = run_rounds(training, devices.synchronise, told)
+    notes.observe("recompilations", compiled_graphs() - before)
+    return trail
 
 
 def _note_rounds(trail: Trail, notes: Notes) -> None:
@@ -244,6 +255,18 @@ def _note_calls(training: AnyTraining, devices: Devices, notes: Notes) -> None:
         return
     calls = recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training)
     notes.metric("python_calls_per_sample", calls)
+
+
+def _note_instructions(training: AnyTraining, notes: Notes) -> None:
+    """Machine instructions per sample, from one micro-batch and one optimizer step."""
+    try:
+        recorder = InstructionRecorder()
+        samples = _record(training, recorder, 1)
+    except NotPermitted as error:
+        notes.metric("host_instructions_per_sample", None, str(error))
+        return
+    count = recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training)
+    notes.metric("host_instructions_per_sample", count)
 
 
 def _note_probe(name: str, training: AnyTraining, devices: Devices, notes: Notes) -> None:

@@ -7,6 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import msgspec
 
 from pytest_llmbench.measurement import Evidence, KernelShare, MemoryPoint, Outcome, Process, Round
 from pytest_llmbench.metrics import METRICS, Value
@@ -27,6 +30,7 @@ class Notes:
         self.metrics: dict[str, Value] = {}
         self._missing: dict[str, str] = {}
         self._evidence = Evidence()
+        self._observed: dict[str, Any] = {}
         self.phase_seconds: dict[str, float] = {}
 
     @contextmanager
@@ -61,6 +65,13 @@ class Notes:
         self._evidence = evidence
         self._missing.update(missing)
 
+    def observe(self, name: str, value: object, reason: str | None = None) -> None:
+        """Note one more field of the evidence, or why it could not be read."""
+        if value is None:
+            self._missing[name] = reason or "not read"
+        else:
+            self._observed[name] = value
+
     def process(self, outcome: Outcome, reason: str | None = None) -> Process:
         return Process(
             outcome=outcome,
@@ -69,7 +80,7 @@ class Notes:
             missing=dict(self._missing),
             rounds=self.rounds,
             ran=dict(self.ran),
-            evidence=self._evidence,
+            evidence=msgspec.structs.replace(self._evidence, **self._observed),
             kernels=self.kernels,
             memory=self.memory,
             phase_seconds=dict(self.phase_seconds),

@@ -173,7 +173,10 @@ def test_the_smoke_suite_runs_on_two_nodes(driver: Driver, add_node: AddNode, mo
     monkeypatch.setenv("TEST_REAL", "1")
     tables = Path(__file__).parents[1] / "tables"
 
-    run = driver.run(SMOKE, "--llmbench-samples=4", "--rootdir", str(tables), str(tables / "test_batch_size.py"))
+    stored = f"--llmbench-baselines={driver.pytester.path / 'stored'}"
+    run = driver.run(
+        SMOKE, "--llmbench-samples=4", stored, "--rootdir", str(tables), str(tables / "test_batch_size.py")
+    )
 
     run.assert_outcomes(passed=4)
     assert len(driver.results()) == 4

@@ -141,3 +141,34 @@ def _step_module(monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setitem(sys.modules, "measured_steps", sys.modules[__name__])
     return "measured_steps"
+
+
+def build_compiled(device: Any) -> Any:
+    """Compiles anew for each number of rows, as a step of changing shapes does."""
+    layer = torch.nn.Linear(4, 4)
+    compiled = torch.compile(layer, backend="eager", dynamic=False)
+    sizes = iter(range(2, 10**6))
+
+    def step() -> int:
+        compiled(torch.ones(next(sizes), 4)).sum().backward()
+        return 1
+
+    return step
+
+
+def build_compiled_once(device: Any) -> Any:
+    compiled = torch.compile(torch.nn.Linear(4, 4), backend="eager")
+
+    def step() -> int:
+        compiled(torch.ones(2, 4)).sum().backward()
+        return 1
+
+    return step
+
+
+@pytest.mark.parametrize(("build", "count"), [("build_compiled", 4), ("build_compiled_once", 0), ("build_silent", 0)])
+def test_graphs_that_are_compiled_while_it_is_timed_are_counted(build: str, count: int) -> None:
+    [process] = measured(Case.custom(f"{__name__}:{build}", name="step")).processes
+
+    assert process.outcome == "ok"
+    assert process.evidence.recompilations == count

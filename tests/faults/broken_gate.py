@@ -143,7 +143,7 @@ def the_evidence() -> None:
     """A GPU that others used, or that slowed itself down, is as good as any."""
     from pytest_llmbench.judge import validity
 
-    put(validity, "why_invalid", lambda process, shared=False: None)
+    put(validity, "why_invalid", lambda process, shared=False, on_gpu=True: None)
 
 
 def the_confirmation() -> None:

@@ -227,6 +227,9 @@ _EVIDENCE: Mapping[str, tuple[str, str]] = {
     "hardware_slowdown_seconds": ("hardware slow-down", "s"),
     "allocation_retries": ("allocation retries", ""),
     "freed_segments": ("freed segments", ""),
+    "canary_flops_per_second": ("canary, matrix product", "flop/s"),
+    "canary_copy_bytes_per_second": ("canary, copy", "B/s"),
+    "recompilations": ("compiled in the rounds", ""),
 }
 
 

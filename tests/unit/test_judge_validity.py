@@ -1,0 +1,145 @@
+"""Which process may be trusted, and which move is the GPU's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import surroundings
+from pytest_llmbench.cases import Case
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.validity import canary_change, why_invalid
+from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
+from pytest_llmbench.metrics import Value
+from pytest_llmbench.workload import Workload
+
+ROUNDS = tuple(Round(seconds, 4, 4000) for seconds in (1.0, 1.0, 1.1))
+
+
+def process(rounds: tuple[Round, ...] = ROUNDS, **evidence: Any) -> Process:
+    return Process(outcome="ok", rounds=rounds, evidence=Evidence(**evidence))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [
+        ({}, None),
+        ({"foreign_processes": (0, 0)}, None),
+        ({"foreign_processes": (0, 1)}, "1 other process used the GPU at the same time"),
+        ({"foreign_processes": (2,)}, "2 other processes used the GPU at the same time"),
+        ({"power_cap_seconds": (3.0,), "allocation_retries": 3, "freed_segments": 9}, None),
+        ({"thermal_slowdown_seconds": (0.03,)}, None),
+        ({"thermal_slowdown_seconds": (0.0, 0.04)}, "the GPU was slowed down for its temperature for 0.04 s of 3.1 s"),
+        (
+            {"hardware_slowdown_seconds": (0.001,)},
+            "the hardware slowed the GPU down for 0.001 s of the measured rounds",
+        ),
+        ({"recompilations": 0}, None),
+        ({"recompilations": 1}, "torch.compile compiled 1 graph within the measured rounds"),
+        ({"recompilations": 2}, "torch.compile compiled 2 graphs within the measured rounds"),
+    ],
+)
+def test_a_process_is_invalid_by_what_it_saw(evidence: dict[str, Any], reason: str | None) -> None:
+    assert why_invalid(process(**evidence)) == reason
+
+
+def test_where_others_always_use_the_gpu_they_do_not_count() -> None:
+    assert why_invalid(process(foreign_processes=(2,)), shared=True) is None
+
+
+def rounds(*seconds: float, tokens: tuple[int, ...] = (1000, 1000, 1000, 1000)) -> tuple[Round, ...]:
+    return tuple(Round(one, 4, count) for one, count in zip(seconds, tokens, strict=False))
+
+
+SLOW_START = (1.6, 1.0, 1.0, 1.0)
+
+
+def test_a_first_round_that_took_longer_than_its_equals_was_not_warm() -> None:
+    assert why_invalid(process(rounds(*SLOW_START))) == (
+        "the first of 4 equal rounds took 1.6 times as long as the others: it was not warm yet"
+    )
+
+
+@pytest.mark.parametrize(
+    "steady",
+    [
+        rounds(1.5, 1.0, 1.0, 1.0),
+        rounds(1.0, 1.6, 1.0, 1.0),
+        rounds(1.6, 1.0),
+        rounds(1.6, 1.0, 1.0, tokens=(1200, 1000, 1000)),
+        (),
+    ],
+)
+def test_other_rounds_tell_nothing(steady: tuple[Round, ...]) -> None:
+    assert why_invalid(process(steady)) is None
+
+
+def test_on_a_cpu_that_others_share_rounds_tell_nothing() -> None:
+    assert why_invalid(process(rounds(*SLOW_START)), on_gpu=False) is None
+
+
+def measured(
+    flops: tuple[float, ...] | None = (700e12,), copied: tuple[float, ...] | None = (4e12,), busy: float = 0.1
+) -> Measurement:
+    evidence = Evidence(canary_flops_per_second=flops, canary_copy_bytes_per_second=copied)
+    metrics: dict[str, Value] = {
+        "device_busy_seconds_per_sample": busy,
+        "samples_per_second": 0.95 / busy,
+        "host_bound": 0.95,
+    }
+    return Measurement(
+        case=Case(model="qwen-7b-chat"),
+        workload=Workload(),
+        environment=surroundings.environment(),
+        processes=tuple(Process(outcome="ok", metrics=metrics, evidence=evidence) for _ in range(5)),
+        measured_at="now",
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "change"),
+    [
+        (measured(), 0.0),
+        (measured(flops=(630e12,)), -0.1),
+        (measured(flops=(700e12, 350e12)), -0.5),
+        (measured(flops=(770e12,), copied=(2e12,)), -0.5),
+        (measured(flops=None, copied=(5e12,)), 0.25),
+        (measured(flops=None, copied=None), None),
+    ],
+)
+def test_the_canary_that_moved_more_tells_how_the_gpu_has_changed(now: Measurement, change: float | None) -> None:
+    assert canary_change(measured(), now) == (None if change is None else pytest.approx(change))
+
+
+def status(now: Measurement) -> dict[str, str]:
+    verdict = judge(now, Reference(measurement=measured()))
+    return {metric.metric: metric.status for metric in verdict.metrics}
+
+
+def test_a_speed_that_moved_with_the_canary_is_not_the_libraries() -> None:
+    verdict = judge(measured(flops=(630e12,), busy=0.11), Reference(measurement=measured()))
+
+    assert (verdict.status, verdict.undecided) == ("inconclusive", False)
+    assert {metric.reason for metric in verdict.metrics if metric.status == "inconclusive"} == {
+        "the GPU itself is 10.0 % slower than when the baseline was recorded, "
+        "by the matrix product and the copy after each case"
+    }
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        measured(busy=0.11),
+        measured(flops=(690e12,), busy=0.11),
+        measured(flops=(650e12,), busy=0.2),
+        measured(flops=(770e12,), busy=0.11),
+        measured(flops=None, copied=None, busy=0.11),
+    ],
+)
+def test_a_canary_that_does_not_account_for_the_move_excuses_nothing(now: Measurement) -> None:
+    assert status(now)["device_busy_seconds_per_sample"] == "regressed"
+
+
+def test_a_faster_gpu_is_no_improvement() -> None:
+    assert status(measured(flops=(800e12,), busy=0.09))["device_busy_seconds_per_sample"] == "inconclusive"

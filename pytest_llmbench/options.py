@@ -125,7 +125,7 @@ OPTIONS = (
     Option("strict", "fail a run in which no case was measured and judged", kind="flag"),
     Option(
         "inject",
-        "make every step worse on purpose, to see the gate close: device=10%, host=10% or memory=64MiB",
+        "make every step worse on purpose, to see the gate close: device=10%, host=10%, memory=64MiB, memory-idle=64MiB or memory-outside=64MiB",
         metavar="KIND=AMOUNT",
     ),
 )

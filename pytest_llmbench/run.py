@@ -338,8 +338,8 @@ def _workload(settings: Settings) -> Workload:
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
-    if injection is not None and injection.kind == "device" and device == "cpu":
-        raise pytest.UsageError("--llmbench-inject: device=... needs a GPU; on the CPU plant host=...")
+    if injection is not None and injection.kind in ("device", "memory-outside") and device == "cpu":
+        raise pytest.UsageError(f"--llmbench-inject: {injection.kind}=... needs a GPU; on the CPU plant host=...")
     return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
 
 

@@ -31,10 +31,14 @@ class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     A measurement that carries an injection never becomes a baseline.
     """
 
-    kind: Literal["device", "host", "memory"]
-    """`device` keeps the GPU busy longer, `host` the Python thread, `memory` holds a tensor at the peak."""
+    kind: Literal["device", "host", "memory", "memory-idle", "memory-outside"]
+    """
+    `device` keeps the GPU busy longer, `host` the Python thread. `memory` holds a tensor during each
+    micro-batch, and so at the peak, `memory-idle` one between optimizer steps only, and `memory-outside`
+    memory that torch does not know of.
+    """
     amount: Annotated[float, msgspec.Meta(gt=0)]
-    """`device` and `host`: added time as a fraction of the step; `memory`: bytes."""
+    """`device` and `host`: added time as a fraction of the step; of memory: bytes."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,15 +86,19 @@ def parse_count(text: str, what: str, otherwise: str) -> int:
 
 def parse_injection(text: str) -> Injection:
     """
-    An injection as users write it: `device=10%`, `host=0.1`, `memory=64MiB`.
+    An injection as users write it: `device=10%`, `host=0.1`, `memory=64MiB`, `memory-idle=1GiB`.
 
     Raises:
         ValueError: not of this form.
     """
-    match = re.fullmatch(r"(device|host|memory)=(\d+\.?\d*|\.\d+)\s*(%|[kmg]?i?b|)", text.strip().lower())
-    if match is None or match[3] not in _UNITS or (match[1] == "memory") == (match[3] in ("%", "")):
-        raise ValueError(f"{text!r} is not an injection; write device=10%, host=10% or memory=64MiB")
+    match = re.fullmatch(
+        r"(device|host|memory(?:-idle|-outside)?)=(\d+\.?\d*|\.\d+)\s*(%|[kmg]?i?b|)", text.strip().lower()
+    )
+    if match is None or match[3] not in _UNITS or match[1].startswith("memory") == (match[3] in ("%", "")):
+        raise ValueError(
+            f"{text!r} is not an injection; write device=10%, host=10%, memory=64MiB, memory-idle=64MiB or memory-outside=64MiB"
+        )
     amount = float(match[2]) * _UNITS[match[3]]
     if not amount > 0:
         raise ValueError(f"{text!r} plants nothing; write an amount above 0")
-    return Injection(match[1], amount)  # type: ignore[arg-type]  # one of the three, by the pattern
+    return Injection(match[1], amount)  # type: ignore[arg-type]  # one of the five, by the pattern

@@ -4,6 +4,8 @@ Planted slow-downs and allocations: a training made worse by a known amount, to 
 
 from __future__ import annotations
 
+import ctypes
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,6 +20,7 @@ from pytest_llmbench.workload import Injection
 __all__ = ["Injected"]
 
 _CALIBRATION_CYCLES = 100_000_000
+_CALIBRATION_ADDITIONS = 1_000_000
 
 
 class Injected(SelfDriven):
@@ -29,10 +32,11 @@ class Injected(SelfDriven):
         injection: what to plant.
         device: where it runs.
         seconds_per_micro_batch: mean cost without: device-busy seconds for `device`, wall seconds
-            for `host`, unused for `memory`.
+            for `host`, unused for memory.
 
     Raises:
-        CaseError: a device-side injection without a GPU.
+        CaseError: an injection that needs a GPU, without one.
+        torch.cuda.OutOfMemoryError: what is planted outside torch does not fit.
     """
 
     def __init__(
@@ -45,9 +49,10 @@ class Injected(SelfDriven):
         self.optimizer = training.optimizer
         self._training = training
         self._plant = _planter(injection, device, injection.amount * seconds_per_micro_batch)
+        self._planting = _PlantingBetween if injection.kind == "memory-idle" else _Planting
 
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
-        return run_steps(self._training, steps, _Planting(watch, self._plant))
+        return run_steps(self._training, steps, self._planting(watch, self._plant))
 
 
 class _Planting(Watch):
@@ -76,23 +81,68 @@ class _Planting(Watch):
         self._watch.step_ended()
 
 
+class _PlantingBetween(_Planting):
+    """Plants after each optimizer step, and takes it away before the next."""
+
+    def step_begins(self) -> None:
+        self._held = None
+        self._watch.step_begins()
+
+    def micro_batch_begins(self) -> None:
+        self._watch.micro_batch_begins()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self._watch.micro_batch_ended(result)
+
+    def step_ended(self) -> None:
+        self._held = self._plant()
+        self._watch.step_ended()
+
+
 def _planter(injection: Injection, device: torch.device, seconds: float) -> Callable[[], Tensor | None]:
-    """What to do before each micro-batch; a tensor it returns is held until the micro-batch ends."""
-    if injection.kind == "memory":
+    """What to do; a tensor it returns is held for as long as the kind says."""
+    if injection.kind == "memory-outside":
+        _allocate_outside(int(injection.amount), device)
+        return lambda: None
+    if injection.kind in ("memory", "memory-idle"):
         return lambda: torch.empty(int(injection.amount), dtype=torch.uint8, device=device)
     if injection.kind == "host":
-        return lambda: _spin(seconds)
+        count = int(seconds * _additions_per_second())
+        return lambda: _spin(count)
     if device.type != "cuda":
         raise CaseError("a device-side injection needs a GPU; on the CPU inject 'host'")
     cycles = int(seconds * _cycles_per_second())
     return lambda: torch.cuda._sleep(cycles)  # the only way to keep a GPU busy for a given time
 
 
-def _spin(seconds: float) -> None:
-    """Keep the thread busy, as slow Python would; sleeping would hand the CPU to others."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        pass
+def _allocate_outside(count_bytes: int, device: torch.device) -> None:
+    """By the CUDA driver and for good, as a library does that has an allocator of its own."""
+    if device.type != "cuda":
+        raise CaseError("memory outside torch is planted on a GPU; on the CPU inject 'memory'")
+    driver, pointer = ctypes.CDLL("libcuda.so.1"), ctypes.c_uint64()
+    with torch.cuda.device(device):
+        error = driver.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(count_bytes))
+    if error:
+        raise torch.cuda.OutOfMemoryError(f"the CUDA driver gives no {count_bytes} bytes: error {error}")
+
+
+def _spin(additions: int) -> None:
+    """
+    Keep the thread busy, as slow Python would; sleeping would hand the CPU to others.
+
+    In one call, since calls are counted and a loop that looks at the clock would be found by that alone.
+    """
+    sum(range(additions))
+
+
+def _additions_per_second() -> float:
+    """The median of a few: others may use this CPU meanwhile."""
+    found = []
+    for _ in range(5):
+        started = time.perf_counter()
+        _spin(_CALIBRATION_ADDITIONS)
+        found.append(_CALIBRATION_ADDITIONS / (time.perf_counter() - started))
+    return statistics.median(found)
 
 
 def _cycles_per_second() -> float:

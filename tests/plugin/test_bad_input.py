@@ -124,7 +124,7 @@ BAD = [
     ("tolerance", "samples_per_second=lots", "'lots' is not a limit; write it as 8%, 0.05, 64MiB or 2%+64MiB"),
     ("tolerance", "samples_per_secund=8%", "unknown metric 'samples_per_secund'; did you mean 'samples_per_second'?"),
     ("tolerance", "8%", "is not of the form METRIC=LIMIT"),
-    ("inject", "network=5%", "is not an injection; write device=10%, host=10% or memory=64MiB"),
+    ("inject", "network=5%", "is not an injection; write device=10%, host=10%, memory=64MiB, "),
     ("inject", "host=0%", "plants nothing"),
     ("resume", "nowhere.jsonl", "results cannot be read: No such file or directory"),
     ("resume", ".", "results cannot be read: Is a directory"),

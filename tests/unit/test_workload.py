@@ -59,6 +59,8 @@ def test_device_and_planted_faults_are_not_in_the_hash(changed: dict[str, Any]) 
         ("memory=64MiB", Injection("memory", 64 * 2**20)),
         ("memory=1.5GiB", Injection("memory", 1.5 * 2**30)),
         ("memory=512b", Injection("memory", 512)),
+        ("memory-idle=1MiB", Injection("memory-idle", 2**20)),
+        ("memory-outside=1GiB", Injection("memory-outside", 2**30)),
         (" device=.5 ", Injection("device", 0.5)),
     ],
 )
@@ -81,12 +83,14 @@ def test_a_planted_fault_is_read(text: str, injection: Injection) -> None:
         "memory=10%",
         "memory=64",
         "memory=64MB",
+        "memory-idle=10%",
+        "memory-elsewhere=1MiB",
         "gpu=1%",
         "host=1e3%",
     ],
 )
 def test_what_is_no_planted_fault_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not an injection; write device=10%, host=10% or memory=64MiB"):
+    with pytest.raises(ValueError, match="is not an injection; write device=10%, host=10%, memory=64MiB, "):
         parse_injection(text)
 
 

@@ -4,7 +4,7 @@ What measuring one environment again and again says of each row: its noise, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,9 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.noise import Noise, RowClass, estimate_noise, row_class
 from pytest_llmbench.judge.speed import SEES
+from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.metrics import METRICS
 
 __all__ = ["Calibration", "calibrated"]
 
@@ -41,7 +43,7 @@ def calibrated(against: Reference, measurements: Iterable[Measurement]) -> Calib
     """
     Noise from a baseline and later measurements of the very same environment, each a session of its own.
 
-    A measurement of another environment or other work, or with something planted in it, is passed over;
+    A measurement of another environment or of other work, as its losses and counts tell, or with something planted in it, is passed over;
     one that is given twice counts once.
     """
     baseline = against.measurement
@@ -73,7 +75,22 @@ def _unfit(against: Reference, measurement: Measurement) -> str | None:
     if found := differences(baseline, measurement, against.workload_version):
         return f"not comparable: {', '.join(found)}"
     changes, _ = environment_changes(baseline.environment, measurement.environment)
-    return f"another environment: {'; '.join(map(str, changes))}" if changes else None
+    if changes:
+        return f"another environment: {'; '.join(map(str, changes))}"
+    moved = ", ".join(_of_other_work(judge(measurement, against)))
+    return f"it did other work: {moved} moved" if moved else None
+
+
+def _of_other_work(verdict: RowVerdict) -> Iterator[str]:
+    """What is the same within one environment, as long as the same is computed."""
+    for one in verdict.metrics:
+        metric = METRICS[one.metric]
+        if (
+            (metric.gate == "exact" or metric.better == "same")
+            and one.gates
+            and one.status in ("regressed", "improved")
+        ):
+            yield one.metric
 
 
 def _processes(sessions: Iterable[Measurement]) -> int:

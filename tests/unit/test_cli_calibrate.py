@@ -22,13 +22,18 @@ WALL = "samples_per_second"
 
 
 def measured(
-    day: int, *busy: float, packages: dict[str, str] | None = None, injection: Injection | None = None
+    day: int,
+    *busy: float,
+    packages: dict[str, str] | None = None,
+    injection: Injection | None = None,
+    loss: float = 12.5,
 ) -> Measurement:
     environment = surroundings.environment(
         device="Test GPU", device_memory_bytes=1, driver="1", cuda="13.0", packages=packages or {"peft": "0.21.2"}
     )
     processes = tuple(
-        Process(outcome="ok", metrics={WALL: 0.95 / seconds, BUSY: seconds, "host_bound": 0.95}) for seconds in busy
+        Process(outcome="ok", metrics={WALL: 0.95 / seconds, BUSY: seconds, "host_bound": 0.95, "loss_first": loss})
+        for seconds in busy
     )
     return Measurement(
         case=Case(model="qwen-7b-chat"),
@@ -104,6 +109,7 @@ def test_a_file_that_is_given_twice_counts_once(folder: Folder) -> None:
     [
         (measured(2, 0.3, packages={"peft": "0.22.0"}), "another environment: peft 0.21.2 -> 0.22.0"),
         (measured(2, 0.3, injection=Injection("host", 0.1)), "something was planted in it"),
+        (measured(2, 0.3, loss=13.0), "it did other work: loss_first moved"),
         (msgspec.structs.replace(measured(2, 0.3), workload=Workload(samples=8)), "not comparable: workload.samples"),
     ],
 )

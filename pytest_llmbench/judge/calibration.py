@@ -43,8 +43,8 @@ def calibrated(against: Reference, measurements: Iterable[Measurement]) -> Calib
     """
     Noise from a baseline and later measurements of the very same environment, each a session of its own.
 
-    A measurement of another environment or of other work, as its losses and counts tell, or with something planted in it, is passed over;
-    one that is given twice counts once.
+    A measurement of another environment, of other work as its losses, counts and memory tell, or with
+    something planted in it, is passed over; one that is given twice counts once.
     """
     baseline = against.measurement
     sessions, passed_over = {baseline.measured_at: baseline}, []
@@ -82,14 +82,9 @@ def _unfit(against: Reference, measurement: Measurement) -> str | None:
 
 
 def _of_other_work(verdict: RowVerdict) -> Iterator[str]:
-    """What is the same within one environment, as long as the same is computed."""
+    """All but speeds: within one environment losses, counts and memory are the same if the same is computed."""
     for one in verdict.metrics:
-        metric = METRICS[one.metric]
-        if (
-            (metric.gate == "exact" or metric.better == "same")
-            and one.gates
-            and one.status in ("regressed", "improved")
-        ):
+        if one.gates and METRICS[one.metric].gate != "statistical" and one.status in ("regressed", "improved"):
             yield one.metric
 
 

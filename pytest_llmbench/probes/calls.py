@@ -12,13 +12,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.probes.recorder import NotCounted, Recorder
 
-__all__ = ["CallRecorder", "NotCounted"]
-
-
-class NotCounted(RuntimeError):
-    """Calls cannot be counted in this process; the message says why."""
+__all__ = ["CallRecorder"]
 
 
 class CallRecorder(Recorder):

@@ -13,9 +13,9 @@ import platform
 import struct
 from pathlib import Path
 
-from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.probes.recorder import NotCounted, Recorder
 
-__all__ = ["HARDWARE_INSTRUCTIONS", "Event", "InstructionRecorder", "NotPermitted"]
+__all__ = ["HARDWARE_INSTRUCTIONS", "Event", "InstructionRecorder"]
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 """Numbers of perf_event_open."""
@@ -29,10 +29,6 @@ Event = tuple[int, int]
 HARDWARE_INSTRUCTIONS: Event = (0, 1)
 
 
-class NotPermitted(RuntimeError):
-    """The kernel does not count them for this process; the message says why."""
-
-
 class InstructionRecorder(Recorder):
     """
     Counts in the micro-batches and in the optimizer step, in all threads that there are and that they start.
@@ -41,7 +37,7 @@ class InstructionRecorder(Recorder):
         event: what is counted.
 
     Raises:
-        NotPermitted: this kernel, machine or container does not count it.
+        NotCounted: this kernel, machine or container does not count it.
     """
 
     def __init__(self, event: Event = HARDWARE_INSTRUCTIONS) -> None:
@@ -53,7 +49,11 @@ class InstructionRecorder(Recorder):
         os.close(_open(event, os.getpid()))
 
     def begin(self) -> None:
-        self._counters = [_open(self._event, thread) for thread in _threads()]
+        for thread in _threads():
+            try:
+                self._counters.append(_open(self._event, thread))
+            except ProcessLookupError:
+                continue  # it has ended meanwhile
         self._before = self._read()
 
     def boundary(self) -> None:
@@ -79,14 +79,16 @@ def _open(event: Event, thread: int) -> int:
     """The descriptor of a counter of one thread, running."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
-        raise NotPermitted(f"instructions are not counted on {platform.machine()}")
+        raise NotCounted(f"instructions are not counted on {platform.machine()}")
     kind, config = event
     attributes = struct.pack("IIQQQQQ", kind, _SIZE, config, 0, 0, 0, _INHERIT | _EXCLUDE_KERNEL | _EXCLUDE_HV)
     call = ctypes.CDLL(None, use_errno=True).syscall
     counter: int = call(number, attributes.ljust(_SIZE, b"\0"), thread, -1, -1, ctypes.c_ulong(_CLOSE_ON_EXEC))
     if counter < 0:
         error = ctypes.get_errno()
-        raise NotPermitted(f"the kernel does not count them here: {os.strerror(error)}{_hint(error)}")
+        if error == errno.ESRCH:
+            raise ProcessLookupError(error, os.strerror(error))
+        raise NotCounted(f"the kernel does not count them here: {os.strerror(error)}{_hint(error)}")
     return counter
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Self
 
-__all__ = ["Recorder"]
+__all__ = ["NotCounted", "Recorder"]
+
+
+class NotCounted(RuntimeError):
+    """What a recorder counts cannot be counted in this process; the message says why."""
 
 
 class Recorder(ABC):

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,11 +31,11 @@ from pytest_llmbench.measurement import Measurement, Outcome, Round
 from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
-from pytest_llmbench.probes.calls import CallRecorder, NotCounted
+from pytest_llmbench.probes.calls import CallRecorder
 from pytest_llmbench.probes.compilations import compiled_graphs
-from pytest_llmbench.probes.instructions import InstructionRecorder, NotPermitted
+from pytest_llmbench.probes.instructions import InstructionRecorder
 from pytest_llmbench.probes.kernels import kernel_shares
-from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.probes.trace import TraceRecorder
 from pytest_llmbench.protocol import Phase, Request, Surroundings
 from pytest_llmbench.step import StepResult
@@ -126,9 +127,10 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
     with notes.phase("operators"):
         operators = _note_operators(training, notes)
     with notes.phase("calls"):
-        _note_calls(training, devices, notes)
+        calls = partial(CallRecorder, all_threads=devices.num_gpus > 0)
+        _note_count("python_calls_per_sample", calls, training, notes)
     with notes.phase("instructions"):
-        _note_instructions(training, notes)
+        _note_count("host_instructions_per_sample", InstructionRecorder, training, notes)
     for name in offered("probes"):
         with notes.phase(name):
             _note_probe(name, training, devices, notes)
@@ -245,28 +247,17 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
     return list(micro)
 
 
-def _note_calls(training: AnyTraining, devices: Devices, notes: Notes) -> None:
-    """Calls from Python code per sample, from one micro-batch and one optimizer step."""
+def _note_count(
+    name: str, recorder_of: Callable[[], CallRecorder | InstructionRecorder], training: AnyTraining, notes: Notes
+) -> None:
+    """Something counted per sample, from one micro-batch and one optimizer step."""
     try:
-        recorder = CallRecorder(all_threads=devices.num_gpus > 0)
+        recorder = recorder_of()
         samples = _record(training, recorder, 1)
     except NotCounted as error:
-        notes.metric("python_calls_per_sample", None, str(error))
+        notes.metric(name, None, str(error))
         return
-    calls = recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training)
-    notes.metric("python_calls_per_sample", calls)
-
-
-def _note_instructions(training: AnyTraining, notes: Notes) -> None:
-    """Machine instructions per sample, from one micro-batch and one optimizer step."""
-    try:
-        recorder = InstructionRecorder()
-        samples = _record(training, recorder, 1)
-    except NotPermitted as error:
-        notes.metric("host_instructions_per_sample", None, str(error))
-        return
-    count = recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training)
-    notes.metric("host_instructions_per_sample", count)
+    notes.metric(name, recorder.micro_batches / samples + recorder.optimizer_step / _samples_per_step(training))
 
 
 def _note_probe(name: str, training: AnyTraining, devices: Devices, notes: Notes) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_llmbench.probes.instructions import HARDWARE_INSTRUCTIONS, InstructionRecorder, NotPermitted
+from pytest_llmbench.probes.instructions import HARDWARE_INSTRUCTIONS, InstructionRecorder
+from pytest_llmbench.probes.recorder import NotCounted
 
 TASK_CLOCK = (1, 1)
 """Nanoseconds that the threads ran."""
@@ -21,7 +22,7 @@ def spin(rounds: int = 300_000) -> None:
 def counted(do: Callable[[], None], event: tuple[int, int] = TASK_CLOCK) -> tuple[int, int]:
     try:
         recorder = InstructionRecorder(event)
-    except NotPermitted as reason:
+    except NotCounted as reason:
         pytest.skip(str(reason))
     with recorder:
         recorder.begin()
@@ -79,5 +80,5 @@ def test_the_same_work_is_the_same_number_of_instructions() -> None:
 
 
 def test_what_the_kernel_does_not_know_is_refused_with_its_reason() -> None:
-    with pytest.raises(NotPermitted, match="the kernel does not count them here: "):
+    with pytest.raises(NotCounted, match="the kernel does not count them here: "):
         InstructionRecorder((0, 2**40))

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from pytest_llmbench.probes.calls import CallRecorder, NotCounted
+from pytest_llmbench.probes.calls import CallRecorder
+from pytest_llmbench.probes.recorder import NotCounted
 
 
 def work(times: int) -> None:

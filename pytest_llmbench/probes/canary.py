@@ -32,7 +32,7 @@ class Sung(NamedTuple):
 
 def sing(index: int) -> Sung:
     """
-    Takes a quarter of a second on an H200, and 0.6 GiB of its memory meanwhile.
+    Takes a fraction of a second, and 0.6 GiB of the memory meanwhile.
 
     Raises:
         torch.cuda.OutOfMemoryError: others use that memory.

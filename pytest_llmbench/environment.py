@@ -13,6 +13,7 @@ from importlib import metadata
 import msgspec
 
 from pytest_llmbench import extensions
+from pytest_llmbench.cases import Case
 
 __all__ = ["PACKAGES", "Environment", "PackageChange", "differing_fields", "installed_packages", "package_changes"]
 
@@ -64,7 +65,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     system: str
     """Operating system and kernel release."""
     packages: dict[str, str]
-    """Distribution name to version, of those in `PACKAGES` that are installed and those with extensions."""
+    """Distribution name to version, of those in `PACKAGES` that are installed and those that offer parts of the case."""
 
     @property
     def device_slug(self) -> str:
@@ -87,15 +88,16 @@ class PackageChange(msgspec.Struct, frozen=True):
         return f"{self.name} {self.before} -> {self.after}"
 
 
-def installed_packages() -> dict[str, str]:
-    """Versions of the `PACKAGES` that this interpreter can import, and of packages with extensions, unimported."""
+def installed_packages(case: Case | None = None) -> dict[str, str]:
+    """Versions of the `PACKAGES` that this interpreter can import, and of those that offer parts of *case*; unimported."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found | extensions.packages()
+    parts = (case.model, case.attention, case.quantization) if case else ()
+    return found | extensions.packages(filter(extensions.is_extension, parts))
 
 
 def differing_fields(one: Environment, other: Environment) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ installed; there its row is unavailable.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, Literal, get_args
 
@@ -33,11 +34,15 @@ def offered(kind: Kind) -> tuple[str, ...]:
     return tuple(sorted({entry.name for entry in metadata.entry_points(group=f"pytest_llmbench.{kind}")}))
 
 
-def packages() -> dict[str, str]:
-    """Names and versions of the distributions that offer anything."""
-    groups = {f"pytest_llmbench.{kind}" for kind in get_args(Kind)}
-    offering = [dist for dist in metadata.distributions() if any(entry.group in groups for entry in dist.entry_points)]
-    return {dist.name: dist.version for dist in offering}
+def packages(names: Iterable[str]) -> dict[str, str]:
+    """Names and versions of the distributions that offer these, as far as they are installed."""
+    wanted = set(names)
+    found = {}
+    for kind in get_args(Kind) if wanted else ():
+        for entry in metadata.entry_points(group=f"pytest_llmbench.{kind}"):
+            if entry.name in wanted and entry.dist is not None:
+                found[entry.dist.name] = entry.dist.version
+    return found
 
 
 def load(kind: Kind, name: str) -> Any:

@@ -148,6 +148,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.processes[-1].reason
 
     @property
+    def memory(self) -> tuple[MemoryPoint, ...]:
+        """That of the last process that noted its memory; empty if none did."""
+        return next((process.memory for process in reversed(self.processes) if process.memory), ())
+
+    @property
     def workload_hash(self) -> str:
         return workload_hash(self.case, self.workload)
 

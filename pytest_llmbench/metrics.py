@@ -7,13 +7,14 @@ entry point for each of the two, see `docs/how-to/extend.md`.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_llmbench import extensions
 
-__all__ = ["BROKEN", "METRICS", "Metric", "Tolerance", "Value"]
+__all__ = ["BUILT_IN", "METRICS", "Metric", "Tolerance", "Value", "add_extensions"]
 
 Value = int | float | tuple[int, ...]
 """A number, or one number per device in the order of the devices."""
@@ -246,24 +247,31 @@ _ALL = (
     ),
 )
 
+BUILT_IN = frozenset(metric.name for metric in _ALL)
 METRICS = {metric.name: metric for metric in _ALL}
-"""By name, in the order in which reports show them; those of other packages at the end."""
-
-BROKEN: list[str] = []
-"""Why metrics of other packages are not in `METRICS`: whoever judges must not go on without them."""
+"""By name, in the order in which reports show them; `add_extensions` puts those of other packages at the end."""
 
 
-def _add_extensions() -> None:
+@functools.cache
+def add_extensions() -> tuple[str, ...]:
+    """
+    Take the metrics of other packages into `METRICS`, once; a sentence for each that cannot be.
+
+    Whoever judges must not go on then, since it would not be judged.
+    """
+    broken = []
     for name in extensions.offered("metrics"):
         try:
             metric = extensions.load("metrics", name)
         except extensions.ExtensionError as error:
-            BROKEN.append(f"metric {error}")
+            broken.append(f"metric {error}")
             continue
-        if isinstance(metric, Metric) and metric.name == name:
-            METRICS[name] = metric
+        if not isinstance(metric, Metric) or metric.name != name:
+            broken.append(f"metric {name}: its entry point is no Metric of this name but {metric!r}")
+        elif name in BUILT_IN:
+            broken.append(f"metric {name} is one of pytest-llmbench's own, and none of another package's")
+        elif metric.gate == "statistical":
+            broken.append(f"metric {name}: gate='statistical' is for speeds whose noise is known; use 'tolerance'")
         else:
-            BROKEN.append(f"metric {name}: its entry point is no Metric of this name but {metric!r}")
-
-
-_add_extensions()
+            METRICS[name] = metric
+    return tuple(broken)

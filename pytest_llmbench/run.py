@@ -27,7 +27,7 @@ from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
 from pytest_llmbench.gate import Gate
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.metrics import BROKEN
+from pytest_llmbench.metrics import add_extensions
 from pytest_llmbench.options import Settings, resolve
 from pytest_llmbench.reports.benchmark import add_benchmark
 from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
@@ -73,8 +73,8 @@ class Run:
         self._screen = Screen(config)
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
-        if BROKEN:
-            raise pytest.UsageError(f"--llmbench: {BROKEN[0]}; mend or remove that package")
+        for broken in add_extensions():
+            raise pytest.UsageError(f"--llmbench: {broken}; mend or remove that package")
         with _blamed_on("--llmbench-tolerance"):
             tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):
@@ -278,7 +278,7 @@ class Run:
             return list(written)
         kept, stale = [], 0
         for result in written:
-            if machine.is_as_in(result.measurement.environment):
+            if machine.is_as_in(result.measurement.environment, result.measurement.case):
                 kept.append(result)
             else:
                 stale += 1

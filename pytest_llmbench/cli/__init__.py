@@ -25,7 +25,7 @@ from pytest_llmbench.cli import (
     show,
 )
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.metrics import BROKEN
+from pytest_llmbench.metrics import add_extensions
 
 __all__ = ["app", "main"]
 
@@ -54,13 +54,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Performance-regression tests of LLM fine-tuning: results and baselines outside of pytest."""
-    if BROKEN:
-        stop(f"{BROKEN[0]}; mend or remove that package")
+    broken = add_extensions()
+    if broken and context.invoked_subcommand != "doctor":  # which tells of it beside all else
+        stop(f"{broken[0]}; mend or remove that package")
 
 
 def main() -> None:

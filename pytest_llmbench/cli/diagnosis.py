@@ -21,6 +21,7 @@ from pytest_llmbench.cases import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.cli.backends import Backend, check_backends
 from pytest_llmbench.executors.machine import STACK
 from pytest_llmbench.extensions import offered
+from pytest_llmbench.metrics import add_extensions
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
 
@@ -98,6 +99,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
+        yield from (f"{broken}; mend or remove that package" for broken in add_extensions())
         for gpu in self.gpus:
             if gpu.processes:
                 yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"

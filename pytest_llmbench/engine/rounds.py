@@ -24,6 +24,7 @@ __all__ = [
     "MAX_ROUNDS",
     "WARM_UP_MICRO_BATCHES",
     "Trail",
+    "collector_off",
     "counted_micro_batches",
     "run_rounds",
     "warm_up",
@@ -67,7 +68,7 @@ def run_rounds(
     """
     rounds = _rounds(training)
     watch = _Timed([len(steps) for steps in rounds], synchronise, on_round)
-    with _collector_off():
+    with collector_off():
         ran = run_steps(training, [step for steps in rounds for step in steps], watch)
     return Trail(tuple(watch.rounds), ran.losses, ran.grad_norm)
 
@@ -138,7 +139,8 @@ class _Timed(Watch):
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
+    """Collect garbage now, and not meanwhile."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

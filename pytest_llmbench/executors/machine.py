@@ -118,16 +118,18 @@ class Machine:
         for local in idle:
             local.close()
 
-    def is_as_in(self, environment: Environment | None) -> bool:
+    def is_as_in(self, environment: Environment | None, case: Case) -> bool:
         """
-        Whether what was measured in *environment* would be measured with the same packages and device today.
+        Whether *case*, measured in *environment*, would be measured with the same packages and device today.
 
         True where this machine has nothing to measure on, and so nothing to set against it.
         """
         if self.no_gpu:
             return True
         device = self._gpus[0].name if self._gpus else "cpu"
-        return environment is not None and environment.device == device and environment.packages == installed_packages()
+        if environment is None or environment.device != device:
+            return False
+        return environment.packages == installed_packages(case)
 
     def _measured(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
         with self._local() as local, present() as neighbours:

@@ -19,7 +19,7 @@ from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
 from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, row_class
 from pytest_llmbench.judge.speed import judge_speed
-from pytest_llmbench.judge.validity import canary_change
+from pytest_llmbench.judge.validity import canary_change, recompilations
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.measurement import Measurement
@@ -100,7 +100,7 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
         case ("ok", "ok"):
             sides = _Sides(now, against, rules, row_class(then, now), same_environment)
             metrics = tuple(
-                filter(None, (_of_this_gpu(_metric_verdict(metric, sides), sides) for metric in METRICS.values()))
+                filter(None, (_excused(_metric_verdict(metric, sides), sides) for metric in METRICS.values()))
             )
             row = _summary(_without_false_improvements(metrics))
             return msgspec.structs.replace(row, explanation=explain(row.metrics, then, now))
@@ -165,23 +165,41 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     )
 
 
-def _of_this_gpu(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | None:
-    """A speed that moved as the canary did is the GPU's, and says nothing of the libraries."""
-    if verdict is None or verdict.status not in ("regressed", "improved") or verdict.change is None:
+def _excused(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | None:
+    """A speed that is worse for another reason than the libraries is not known: neither green nor a regression."""
+    if verdict is None or verdict.status != "regressed" or METRICS[verdict.metric].gate != "statistical":
         return verdict
-    if METRICS[verdict.metric].gate != "statistical":
+    reason = _compiled_more(sides) or _gpu_is_slower(verdict, sides)
+    if reason is None:
         return verdict
-    gpu = canary_change(sides.against.measurement, sides.now)
-    if gpu is None or abs(gpu) < max(CANARY_LIMIT, abs(verdict.change) / 2):
-        return verdict
-    if (gpu < 0) != (verdict.status == "regressed"):
-        return verdict
-    reason = (
-        f"the GPU itself is {percent(abs(gpu)).lstrip('+')} {'slower' if gpu < 0 else 'faster'} than when the baseline "
-        "was recorded, by the matrix product and the copy after each case"
-    )
     return msgspec.structs.replace(
         verdict, status="inconclusive", undecided=False, processes_needed=None, reason=reason
+    )
+
+
+def _compiled_more(sides: _Sides) -> str | None:
+    before, after = (recompilations(side) for side in (sides.against.measurement, sides.now))
+    if before is None or after is None or after <= before:
+        return None
+    return f"torch.compile compiled {after} graphs within the measured rounds, for the baseline {before}"
+
+
+def _gpu_is_slower(verdict: MetricVerdict, sides: _Sides) -> str | None:
+    """
+    The canary, if what it leaves of the change is within the limit.
+
+    Only between sessions of the same libraries: they carry the canary too, and pairs share the GPU.
+    """
+    gpu = canary_change(sides.against.measurement, sides.now)
+    if gpu is None or gpu > -CANARY_LIMIT or sides.rules.design.pairs or not sides.same_environment:
+        return None
+    assert verdict.change is not None
+    slower = verdict.change if METRICS[verdict.metric].better == "lower" else 1 / (1 + verdict.change) - 1
+    if (1 + slower) * (1 + gpu) - 1 > (verdict.limit or 0.0):
+        return None
+    return (
+        f"the GPU itself is {percent(-gpu).lstrip('+')} slower than when the baseline was recorded, "
+        "by the matrix product and the copy after each case"
     )
 
 

@@ -161,7 +161,7 @@ def _reached(then: Measurement, now: Measurement) -> str:
 
 
 def _fullest_phase(measurement: Measurement) -> str | None:
-    points = next((process.memory for process in reversed(measurement.processes) if process.memory), ())
+    points = measurement.memory
     return max(points, key=lambda point: max(point.peak_allocated_bytes)).phase if points else None
 
 

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 from pytest_llmbench.measurement import Measurement, Process, Round
 
-__all__ = ["LARGEST_SHARE", "LARGEST_START", "canary_change", "why_invalid"]
+__all__ = ["LARGEST_SHARE", "LARGEST_START", "canary_change", "recompilations", "why_invalid"]
 
 LARGEST_SHARE = 0.01
 """Of the measured rounds, in which the GPU may have been slowed down for its temperature."""
 LARGEST_START = 1.5
 """So many times as long as the others may the first of equal rounds take."""
 _EQUAL_WORK = 0.1
-"""Rounds whose tokens, or samples, differ by no more than this do the same work."""
+"""Rounds whose tokens differ by no more than this do the same work."""
 
 
 def why_invalid(process: Process, *, shared: bool = False, on_gpu: bool = True) -> str | None:
@@ -43,8 +43,6 @@ def why_invalid(process: Process, *, shared: bool = False, on_gpu: bool = True) 
     seconds = sum(done.seconds for done in process.rounds)
     if (hot := max(evidence.thermal_slowdown_seconds or (0.0,))) > LARGEST_SHARE * seconds:
         return f"the GPU was slowed down for its temperature for {hot:.3g} s of {seconds:.3g} s"
-    if compiled := evidence.recompilations:
-        return f"torch.compile compiled {compiled} graph{'s' if compiled > 1 else ''} within the measured rounds"
     return _never_steady(process.rounds) if on_gpu else None
 
 
@@ -62,6 +60,12 @@ def canary_change(then: Measurement, now: Measurement) -> float | None:
     return max(changes, key=abs, default=None)
 
 
+def recompilations(measurement: Measurement) -> int | None:
+    """Graphs that were compiled in the rounds of a process, the most of any; None where that is not known."""
+    found = [process.evidence.recompilations for process in measurement.processes if process.outcome == "ok"]
+    return max((count for count in found if count is not None), default=None)
+
+
 def _typical(measurement: Measurement, name: str) -> float | None:
     """Median over the processes of their slowest GPU."""
     found = [getattr(process.evidence, name) for process in measurement.processes if process.outcome == "ok"]
@@ -70,9 +74,9 @@ def _typical(measurement: Measurement, name: str) -> float | None:
 
 
 def _never_steady(rounds: Sequence[Round]) -> str | None:
-    """Two equal rounds cannot tell which of them is the odd one."""
-    work = [done.tokens or done.samples for done in rounds]
-    if len(rounds) < 3 or max(work) > min(work) * (1 + _EQUAL_WORK):
+    """Two equal rounds cannot tell which of them is the odd one; without tokens none is known to be equal."""
+    work = [done.tokens for done in rounds]
+    if len(rounds) < 3 or not min(work) or max(work) > min(work) * (1 + _EQUAL_WORK):
         return None
     first, *others = (done.seconds for done in rounds)
     times = first / statistics.median(others)

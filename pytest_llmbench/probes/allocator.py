@@ -27,10 +27,10 @@ def read_allocator(num_devices: int) -> AllocatorReading:
     """Peaks are those since the process started or since `reset_peaks`."""
     stats = [torch.cuda.memory_stats(index) for index in range(num_devices)]
     return AllocatorReading(
-        allocated_bytes=tuple(torch.cuda.memory_allocated(index) for index in range(num_devices)),
+        allocated_bytes=tuple(entry.get("allocated_bytes.all.current", 0) for entry in stats),
         peak_allocated_bytes=tuple(entry.get("allocated_bytes.all.peak", 0) for entry in stats),
-        peak_reserved_bytes=tuple(torch.cuda.max_memory_reserved(index) for index in range(num_devices)),
-        reserved_bytes=tuple(torch.cuda.memory_reserved(index) for index in range(num_devices)),
+        peak_reserved_bytes=tuple(entry.get("reserved_bytes.all.peak", 0) for entry in stats),
+        reserved_bytes=tuple(entry.get("reserved_bytes.all.current", 0) for entry in stats),
         retries=sum(entry.get("num_alloc_retries", 0) for entry in stats),
         freed_segments=sum(entry.get("segment.all.freed", 0) for entry in stats),
     )

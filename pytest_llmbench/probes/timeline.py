@@ -7,6 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from pytest_llmbench.measurement import MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading
 
@@ -36,7 +38,7 @@ class MemoryTimeline:
         self._started = clock()
         self._steady_from: int | None = None
 
-    def note(self, phase: str) -> None:
+    def note(self, phase: str, *, ask_nvml: bool = True) -> None:
         """What *phase* has just done is over."""
         reading = self._read()
         self.points.append(
@@ -46,9 +48,14 @@ class MemoryTimeline:
                 allocated_bytes=reading.allocated_bytes,
                 peak_allocated_bytes=reading.peak_allocated_bytes,
                 peak_reserved_bytes=reading.peak_reserved_bytes,
-                used_bytes=self._used(),
+                used_bytes=self._used() if ask_nvml else None,
             )
         )
+
+    def fill_in(self, used_bytes: tuple[int, ...] | None) -> None:
+        """What NVML says belongs to the last point, too."""
+        if self.points:
+            self.points[-1] = msgspec.structs.replace(self.points[-1], used_bytes=used_bytes)
 
     def begin_steady(self) -> None:
         """The points to come are of the rounds."""

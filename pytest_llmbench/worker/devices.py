@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import torch
 
-from pytest_llmbench.cases import CaseError
+from pytest_llmbench.cases import Case, CaseError
 from pytest_llmbench.environment import Environment, installed_packages
 from pytest_llmbench.measurement import Evidence, MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
@@ -56,7 +56,7 @@ class Devices:
         self._before: tuple[GpuReading, ...] = ()
         self._after: tuple[GpuReading, ...] = ()
         self._millijoules: list[int] = []
-        self._timeline = MemoryTimeline(self._allocator, self._used_bytes)
+        self._timeline = MemoryTimeline(self._allocator, lambda: self._used(self._occupancies()))
         if self.num_gpus:
             self._open_nvml()
             self._idle = self._occupancies()
@@ -78,11 +78,12 @@ class Devices:
         self._note_energy()
         self._after = self._readings()
         self._busy = self._occupancies()
+        self._timeline.fill_in(self._used(self._busy))
 
-    def note_memory(self, phase: str) -> None:
-        """Read what the stretch of *phase* that has just ended took; nothing on the CPU."""
+    def note_memory(self, phase: str, *, ask_nvml: bool = True) -> None:
+        """Read what the stretch of *phase* that has just ended took; nothing on the CPU. NVML takes longest."""
         if self.num_gpus:
-            self._timeline.note(phase)
+            self._timeline.note(phase, ask_nvml=ask_nvml)
 
     @property
     def memory(self) -> tuple[MemoryPoint, ...]:
@@ -133,8 +134,8 @@ class Devices:
             yield from ((name, None, "measured on the CPU") for name in names)
             return
         gc.collect()  # what the case leaves in cycles is memory that the canary may need
-        torch.cuda.empty_cache()
         try:
+            torch.cuda.empty_cache()
             sung = [sing(index) for index in range(self.num_gpus)]
         except RuntimeError as error:
             yield from ((name, None, f"{type(error).__name__}: {error}".splitlines()[0]) for name in names)
@@ -142,7 +143,7 @@ class Devices:
         yield names[0], tuple(one.matmul_flops_per_second for one in sung), None
         yield names[1], tuple(one.copy_bytes_per_second for one in sung), None
 
-    def environment(self) -> Environment:
+    def environment(self, case: Case) -> Environment:
         """The fingerprint of this machine and interpreter; without NVML, asking for it starts CUDA."""
         first = self._gpus[0] if self._gpus else None
         limits = self._after or self._readings()
@@ -163,7 +164,7 @@ class Devices:
             cpu=_cpu_name(),
             num_cpus=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
             system=f"{platform.system()} {platform.release()}",
-            packages=installed_packages(),
+            packages=installed_packages(case),
         )
 
     def _open_nvml(self) -> None:
@@ -183,8 +184,8 @@ class Devices:
         reset_peaks(self.num_gpus)
         return reading
 
-    def _used_bytes(self) -> tuple[int, ...] | None:
-        used = tuple(one.used_bytes for one in self._occupancies() if one.used_bytes is not None)
+    def _used(self, occupancies: tuple[Occupancy, ...]) -> tuple[int, ...] | None:
+        used = tuple(one.used_bytes for one in occupancies if one.used_bytes is not None)
         return used if len(used) == self.num_gpus else None
 
     def _readings(self) -> tuple[GpuReading, ...]:

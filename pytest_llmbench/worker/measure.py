@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import torch
 
 from pytest_llmbench.cases import Case
@@ -24,11 +25,18 @@ from pytest_llmbench.engine.injection import Injected
 from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
 from pytest_llmbench.engine.outcomes import Diverged, FellBack, Unavailable
 from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
-from pytest_llmbench.engine.rounds import COUNTED_MICRO_BATCHES, Trail, counted_micro_batches, run_rounds, warm_up
+from pytest_llmbench.engine.rounds import (
+    COUNTED_MICRO_BATCHES,
+    Trail,
+    collector_off,
+    counted_micro_batches,
+    run_rounds,
+    warm_up,
+)
 from pytest_llmbench.engine.training import build_fine_tuning
 from pytest_llmbench.extensions import load, offered
 from pytest_llmbench.measurement import Measurement, Outcome, Round
-from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.calls import CallRecorder
@@ -63,12 +71,13 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
     """
     if request.case.parallelism != "split" and not rank.seated():
         return measure_ranks(request, report)
+    add_extensions()
     notes = Notes(report)
     if request.workload.scale == "smoke" and request.workload.device == "cpu":
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
         devices = Devices(request.workload.device, request.case.num_gpus // request.case.num_ranks)
-        environment = devices.environment()
+        environment = devices.environment(request.case)
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
     notes.evidence(*devices.evidence())
@@ -130,6 +139,7 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         calls = partial(CallRecorder, all_threads=devices.num_gpus > 0)
         _note_count("python_calls_per_sample", calls, training, notes)
     with notes.phase("instructions"):
+        devices.synchronise()  # nothing of the passes before is to be waited for
         _note_count("host_instructions_per_sample", InstructionRecorder, training, notes)
     for name in offered("probes"):
         with notes.phase(name):
@@ -168,7 +178,7 @@ def _note_parts(training: AnyTraining, notes: Notes) -> None:
 
 def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
     def told(done: Round) -> None:
-        devices.note_memory("rounds")
+        devices.note_memory("rounds", ask_nvml=False)
         notes.speed("rounds", done.samples / done.seconds)
 
     before = compiled_graphs()
@@ -269,11 +279,13 @@ def _note_probe(name: str, training: AnyTraining, devices: Devices, notes: Notes
         devices.synchronise()
         return watch.samples
 
-    if name not in METRICS:
+    if name not in METRICS or name in BUILT_IN:
         notes.ran[f"probe {name}"] = "left out, since no package offers a metric of this name"
         return
     try:
-        notes.metric(name, load("probes", name)(training.model, step))
+        value = msgspec.convert(load("probes", name)(training.model, step), Value)
+        known = not isinstance(value, float) or math.isfinite(value)
+        notes.metric(name, value if known else None, f"the probe gave {value}")
     except Exception as error:  # noqa: BLE001 - what is measured is the row, and this only beside it
         notes.metric(name, None, f"{type(error).__name__}: {error}")
 
@@ -297,7 +309,7 @@ def _seconds_per_micro_batch(training: AnyTraining, devices: Devices, *, of_devi
 def _record(training: AnyTraining, recorder: Recorder, count: int = COUNTED_MICRO_BATCHES) -> int:
     """Run one optimizer step over so many micro-batches under the recorder; the number of samples they held."""
     watch = _Recorded(recorder)
-    with recorder:
+    with recorder, collector_off():
         run_steps(training, [counted_micro_batches(training, count)], watch)
     return watch.samples
 

@@ -65,16 +65,24 @@ def test_its_metric_gates(run: Callable[..., pytest.RunResult], pytester: pytest
     changed.stdout.fnmatch_lines([f"*sparse: {METRIC} *lower is better*"])
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("count / 0", "ZeroDivisionError: division by zero"),
+        ("torch.tensor(1.0)", "ValidationError: Expected `int | float | array`, got `Tensor`"),
+        ("float('nan')", "the probe gave nan"),
+    ],
+)
 def test_a_probe_that_fails_costs_its_metric_and_says_why(
-    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    run: Callable[..., pytest.RunResult], pytester: pytest.Pytester, given: str, why: str
 ) -> None:
     probes = pytester.path / "acme_llmbench" / "probes.py"
-    probes.write_text(probes.read_text().replace("return count / samples", "return count / 0"))
+    probes.write_text(probes.read_text().replace("return count / samples", f"return {given}"))
 
     run("--llmbench-missing=record", "-k", "sparse").assert_outcomes(passed=1)
 
     (result,) = read_results(pytester.path / "r.jsonl")
-    assert result.measurement.processes[0].missing[METRIC] == "ZeroDivisionError: division by zero"
+    assert result.measurement.processes[0].missing[METRIC] == why
 
 
 def test_its_metric_cannot_be_judged_where_the_package_is_not_installed(

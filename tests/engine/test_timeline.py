@@ -36,6 +36,15 @@ def test_a_point_says_what_its_stretch_took_and_when_it_was_over() -> None:
     assert noted.points == [MemoryPoint("build", 1.0, (10, 11), (20, 21), (30, 31), (7, 8))]
 
 
+def test_nvml_is_asked_where_it_may_be() -> None:
+    noted = timeline(reading(10, 20, 30), reading(10, 20, 30))
+    noted.note("rounds", ask_nvml=False)
+    noted.note("rounds", ask_nvml=False)
+    noted.fill_in((5, 6))
+
+    assert [point.used_bytes for point in noted.points] == [None, (5, 6)]
+
+
 def test_peaks_are_the_largest_of_any_stretch() -> None:
     noted = timeline(reading(10, 90, 95), reading(10, 20, 95), reading(10, 50, 99))
     for phase in ("build", "warm-up", "rounds"):

@@ -17,6 +17,10 @@ from pytest_llmbench.environment import installed_packages
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
 METRIC = "saved_tensors_per_sample"
+STATISTICAL = f"""
+from pytest_llmbench.metrics import Metric
+saved_tensors = Metric(name={METRIC!r}, unit="1", better="lower", gate="statistical", describe="")
+"""
 
 
 @pytest.fixture(name="site")
@@ -65,13 +69,23 @@ def test_what_nobody_offers_is_told_with_its_group() -> None:
 
 
 @pytest.mark.usefixtures("site")
-def test_the_package_is_a_part_of_the_environment() -> None:
-    assert installed_packages()["acme-llmbench"] == "1.0"
+def test_the_package_is_a_part_of_the_environment_of_cases_that_use_it() -> None:
+    assert installed_packages(Case(model="qwen-7b-chat", attention="acme:plain"))["acme-llmbench"] == "1.0"
+    assert "acme-llmbench" not in installed_packages(Case(model="qwen-7b-chat"))
 
 
 @pytest.mark.usefixtures("site")
 def test_a_metric_of_another_package_stands_behind_our_own() -> None:
-    assert python("from pytest_llmbench.metrics import METRICS; print(list(METRICS)[-1])") == METRIC
+    code = "from pytest_llmbench.metrics import METRICS, add_extensions; print(add_extensions(), list(METRICS)[-1])"
+
+    assert python(code) == f"() {METRIC}"
+
+
+@pytest.mark.usefixtures("site")
+def test_a_package_may_import_its_metric_before_us() -> None:
+    code = "import acme_llmbench.metrics; from pytest_llmbench.metrics import add_extensions; print(add_extensions())"
+
+    assert python(code) == "()"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +93,7 @@ def test_a_metric_of_another_package_stands_behind_our_own() -> None:
     [
         ("import moons", "saved_tensors_per_sample of acme-llmbench 1.0 does not load: ModuleNotFoundError"),
         ("saved_tensors = 1", "saved_tensors_per_sample: its entry point is no Metric of this name but 1"),
+        (STATISTICAL, "saved_tensors_per_sample: gate='statistical' is for speeds whose noise is known"),
     ],
 )
 def test_nothing_is_judged_beside_a_metric_that_is_broken(site: Path, module: str, told: str) -> None:
@@ -95,3 +110,24 @@ def test_nothing_is_judged_beside_a_metric_that_is_broken(site: Path, module: st
     for shown in (by_command.stderr, by_run.stderr):
         assert told in shown
         assert "mend or remove that package" in shown
+
+
+def test_the_doctor_is_not_stopped_by_what_it_is_to_find(site: Path) -> None:
+    (site / "acme_llmbench" / "metrics.py").write_text("import moons")
+
+    command = [sys.executable, "-c", "from pytest_llmbench.cli import main; main()", "doctor", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=site)
+
+    assert "llmbench: warning: metric saved_tensors_per_sample of acme-llmbench 1.0 does not load: " in done.stdout
+
+
+def test_our_own_metrics_cannot_be_replaced(site: Path) -> None:
+    entries = next(site.glob("*.dist-info")) / "entry_points.txt"
+    entries.write_text("[pytest_llmbench.metrics]\nloss_first = acme_llmbench.metrics:own\n")
+    (site / "acme_llmbench" / "metrics.py").write_text(
+        STATISTICAL.replace(METRIC, "loss_first").replace("saved_tensors =", "own =")
+    )
+
+    told = python("from pytest_llmbench.metrics import add_extensions; print(add_extensions())")
+
+    assert "metric loss_first is one of pytest-llmbench's own" in told

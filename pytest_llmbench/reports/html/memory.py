@@ -53,7 +53,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 def memory(before: Measurement | None, now: Measurement) -> Memory | None:
     """The last process of each side that noted its memory; None where this side has none."""
-    after, old = _points(now), _points(before)
+    after, old = now.memory, before.memory if before else ()
     highest = max((max(point.peak_reserved_bytes) for point in after), default=0)
     if highest <= 0 or after[-1].seconds <= 0:
         return None
@@ -72,11 +72,6 @@ def memory(before: Measurement | None, now: Measurement) -> Memory | None:
         gpu=f"GPU {gpu} of {num_gpus}, the fullest" if num_gpus > 1 else "",
         compared=bool(old),
     )
-
-
-def _points(measurement: Measurement | None) -> tuple[MemoryPoint, ...]:
-    processes = measurement.processes if measurement else ()
-    return next((process.memory for process in reversed(processes) if process.memory), ())
 
 
 class _Percent(NamedTuple):
@@ -110,7 +105,7 @@ def _stretch(point: MemoryPoint, gpu: int, begin: float, percent: _Percent, colo
 def _peaks(phase: str, after: Sequence[MemoryPoint], old: Sequence[MemoryPoint], gpu: int) -> PhasePeak:
     now = [point for point in after if point.phase == phase]
     then = [point for point in old if point.phase == phase and gpu < len(point.peak_reserved_bytes)]
-    used = now[-1].used_bytes
+    used = next((point.used_bytes for point in reversed(now) if point.used_bytes), None)
     return PhasePeak(
         phase=phase,
         allocated=gib(max(point.peak_allocated_bytes[gpu] for point in now)),

@@ -70,8 +70,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     model: str
     """
     A name of `MODELS`, an id of the Hugging Face hub, a directory with a `config.json`, or a model of
-    another package (`package:name`, see `extensions`); for a custom step, whatever the user calls it. A directory of the current one gets `./` in front, so
-    that the case reads the same everywhere.
+    another package (`package:name`, see `extensions`); for a custom step, whatever the user calls it.
+    A directory of the current one gets `./` in front, so that the case reads the same everywhere.
     """
     tuner: Tuner = "lora"
     """`lora` trains adapters on a frozen model, `full` trains every parameter."""

@@ -274,4 +274,4 @@ def add_extensions() -> tuple[str, ...]:
             broken.append(f"metric {name}: gate='statistical' is for speeds whose noise is known; use 'tolerance'")
         else:
             METRICS[name] = metric
-    return tuple(broken)
+    return tuple(f"{sentence}; mend or remove that package" for sentence in broken)

@@ -73,8 +73,8 @@ class Run:
         self._screen = Screen(config)
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
-        for broken in add_extensions():
-            raise pytest.UsageError(f"--llmbench: {broken}; mend or remove that package")
+        if broken := add_extensions():
+            raise pytest.UsageError(f"--llmbench: {broken[0]}")
         with _blamed_on("--llmbench-tolerance"):
             tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):

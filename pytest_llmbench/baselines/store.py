@@ -111,11 +111,16 @@ class BaselineStore:
         return file.reference(row) if file else None
 
     def measurements(self) -> Iterator[Measurement]:
-        """Whatever is stored, of all devices; a file that is no whole baseline is left to whoever needs a row of it."""
-        for path in sorted(self.root.glob("*/*.json")):
+        """Whatever is stored, of all devices."""
+        for _, file in self.files():
+            yield from map(file.measurement, file.rows)
+
+    def files(self, folder: str = "*") -> Iterator[tuple[str, BaselineFile]]:
+        """Folder and content of every table; a file that is no whole baseline is left to whoever needs a row of it."""
+        for path in sorted(self.root.glob(f"{folder}/*.json")):
             with suppress(BaselineError):
                 if file := self.load(path.parent.name, path.stem):
-                    yield from (file.measurement(name) for name in file.rows)
+                    yield path.parent.name, file
 
     def record(self, table: str, row: str, measurement: Measurement, because: str) -> Path:
         """

@@ -62,7 +62,7 @@ def _options(
     """Performance-regression tests of LLM fine-tuning: results and baselines outside of pytest."""
     broken = add_extensions()
     if broken and context.invoked_subcommand != "doctor":  # which tells of it beside all else
-        stop(f"{broken[0]}; mend or remove that package")
+        stop(broken[0])
 
 
 def main() -> None:

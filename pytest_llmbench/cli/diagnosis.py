@@ -99,7 +99,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
-        yield from (f"{broken}; mend or remove that package" for broken in add_extensions())
+        yield from add_extensions()
         for gpu in self.gpus:
             if gpu.processes:
                 yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"

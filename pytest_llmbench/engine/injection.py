@@ -49,14 +49,14 @@ class Injected(SelfDriven):
         self.optimizer = training.optimizer
         self._training = training
         self._plant = _planter(injection, device, injection.amount * seconds_per_micro_batch)
-        self._planting = _PlantingBetween if injection.kind == "memory-idle" else _Planting
+        self._planting = _PlantBetween if injection.kind == "memory-idle" else _PlantWithin
 
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
         return run_steps(self._training, steps, self._planting(watch, self._plant))
 
 
-class _Planting(Watch):
-    """Plants before each micro-batch, and tells all else to another watch."""
+class _Plant(Watch):
+    """Tells all to another watch, and holds what is planted."""
 
     def __init__(self, watch: Watch, plant: Callable[[], Tensor | None]) -> None:
         self._plant = plant
@@ -68,10 +68,8 @@ class _Planting(Watch):
 
     def micro_batch_begins(self) -> None:
         self._watch.micro_batch_begins()
-        self._held = self._plant()
 
     def micro_batch_ended(self, result: StepResult) -> None:
-        self._held = None
         self._watch.micro_batch_ended(result)
 
     def gradients_ready(self) -> None:
@@ -81,22 +79,28 @@ class _Planting(Watch):
         self._watch.step_ended()
 
 
-class _PlantingBetween(_Planting):
+class _PlantWithin(_Plant):
+    """Plants before each micro-batch, and takes it away after."""
+
+    def micro_batch_begins(self) -> None:
+        super().micro_batch_begins()
+        self._held = self._plant()
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self._held = None
+        super().micro_batch_ended(result)
+
+
+class _PlantBetween(_Plant):
     """Plants after each optimizer step, and takes it away before the next."""
 
     def step_begins(self) -> None:
         self._held = None
-        self._watch.step_begins()
-
-    def micro_batch_begins(self) -> None:
-        self._watch.micro_batch_begins()
-
-    def micro_batch_ended(self, result: StepResult) -> None:
-        self._watch.micro_batch_ended(result)
+        super().step_begins()
 
     def step_ended(self) -> None:
         self._held = self._plant()
-        self._watch.step_ended()
+        super().step_ended()
 
 
 def _planter(injection: Injection, device: torch.device, seconds: float) -> Callable[[], Tensor | None]:

@@ -6,7 +6,6 @@ Wall time cannot show that a library got a few percent slower in Python; the num
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -38,13 +37,9 @@ class CallRecorder(Recorder):
             raise NotCounted("another profiler runs in this process")
         self.micro_batches = 0
         self.optimizer_step = 0
-        self._collected = gc.isenabled()
         self._stop: Callable[[], int] | None = None
 
     def begin(self) -> None:
-        self._collected = gc.isenabled()
-        gc.collect()
-        gc.disable()  # a collection would add the calls of finalizers, now and then
         self._stop = _counting()
 
     def boundary(self) -> None:
@@ -57,8 +52,6 @@ class CallRecorder(Recorder):
     def __exit__(self, *_: object) -> None:
         if self._stop is not None:
             self._end()
-        if self._collected:
-            gc.enable()
 
     def _end(self) -> int:
         assert self._stop is not None

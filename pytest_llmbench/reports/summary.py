@@ -4,10 +4,10 @@ What a run came to, in sentences: how many rows of which verdict, and which rows
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.metrics import METRICS
@@ -39,7 +39,8 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
         if (environment := result.measurement.environment) is not None:
             folders[folder_name(environment, result.measurement.workload.scale)] = None
     sentences, untouched = [], []
-    for folder, table, rows in _stored(store, folders):
+    for folder, file in itertools.chain.from_iterable(map(store.files, folders)):
+        table, rows = file.table, file.rows
         missing = [row for row in rows if row not in ran.get(table, ())]
         if table not in ran:
             untouched.append(f"{folder}/{table} ({len(rows)} rows)")
@@ -74,17 +75,3 @@ def unavailable(results: Iterable[Result]) -> list[str]:
     """A sentence for each reason why rows could not be measured here, such as a library that is not installed."""
     lacking = Counter(result.measurement.reason for result in results if result.measurement.outcome == "unavailable")
     return [f"unavailable, {count} {'rows' if count > 1 else 'row'}: {reason}" for reason, count in lacking.items()]
-
-
-def _stored(store: BaselineStore, folders: Iterable[str]) -> list[tuple[str, str, list[str]]]:
-    """Folder, table and rows of every readable baseline; what cannot be read has failed its own tests."""
-    found = []
-    for folder in folders:
-        for path in sorted((store.root / folder).glob("*.json")):
-            try:
-                file = store.load(folder, path.stem)
-            except BaselineError:
-                continue
-            if file is not None:
-                found.append((folder, path.stem, list(file.rows)))
-    return found

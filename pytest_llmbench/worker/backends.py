@@ -72,32 +72,28 @@ def _attention(name: str) -> dict[str, str]:
     import torch
 
     from pytest_llmbench.engine.attention import check_available
-    from pytest_llmbench.engine.outcomes import Unavailable
 
-    try:
-        check_available(name, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    except Unavailable as reason:
-        return {"trouble": str(reason)}
-    return {}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _tried(lambda: check_available(name, device))
 
 
 def _quantization(name: str) -> dict[str, str]:
-    from pytest_llmbench.engine.outcomes import Unavailable
     from pytest_llmbench.engine.quantization import quantizer
 
-    try:
-        quantizer(name)
-    except Unavailable as reason:
-        return {"trouble": str(reason)}
-    return {}
+    return _tried(lambda: quantizer(name))
 
 
 def _model(name: str) -> dict[str, str]:
     from pytest_llmbench.engine.models.extension import find_model
+
+    return _tried(lambda: find_model(name))
+
+
+def _tried(part: Callable[[], object]) -> dict[str, str]:
     from pytest_llmbench.engine.outcomes import Unavailable
 
     try:
-        find_model(name)
+        part()
     except Unavailable as reason:
         return {"trouble": str(reason)}
     return {}

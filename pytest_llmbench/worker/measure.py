@@ -263,7 +263,8 @@ def _note_count(
     """Something counted per sample, from one micro-batch and one optimizer step."""
     try:
         recorder = recorder_of()
-        samples = _record(training, recorder, 1)
+        with collector_off():  # a collection would add what finalizers do, now and then
+            samples = _record(training, recorder, 1)
     except NotCounted as error:
         notes.metric(name, None, str(error))
         return
@@ -309,7 +310,7 @@ def _seconds_per_micro_batch(training: AnyTraining, devices: Devices, *, of_devi
 def _record(training: AnyTraining, recorder: Recorder, count: int = COUNTED_MICRO_BATCHES) -> int:
     """Run one optimizer step over so many micro-batches under the recorder; the number of samples they held."""
     watch = _Recorded(recorder)
-    with recorder, collector_off():
+    with recorder:
         run_steps(training, [counted_micro_batches(training, count)], watch)
     return watch.samples
 

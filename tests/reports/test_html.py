@@ -177,12 +177,14 @@ def test_kernels_are_shown_before_and_now(bench: Bench) -> None:
     assert "gemm bf16 baseline 52.00 now 62.92 +21.0 % 364 launches" in text
 
 
-def test_a_row_without_kernels_has_no_section_of_them(bench: Bench) -> None:
+@pytest.mark.parametrize(("field", "heading"), [("kernels", "by kernel"), ("memory", "Memory by phase")])
+def test_what_no_process_noted_has_no_section(bench: Bench, field: str, heading: str) -> None:
     result = bench.result(baseline=False)
-    bare = tuple(msgspec.structs.replace(process, kernels=()) for process in result.measurement.processes)
+    bare = tuple(msgspec.structs.replace(process, **{field: ()}) for process in result.measurement.processes)
     measurement = msgspec.structs.replace(result.measurement, processes=bare)
 
-    assert "by kernel" not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
+    assert heading in page(bench, result).text
+    assert heading not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
 
 
 def test_the_memory_of_each_phase_is_shown_beside_the_baselines(bench: Bench) -> None:
@@ -199,14 +201,6 @@ def test_of_several_gpus_the_memory_of_the_fullest_is_shown(bench: Bench) -> Non
 
     assert "Memory by phase GPU 1 of 2, the fullest" in text
     assert "rounds 29.00 30.00 30.00" in text
-
-
-def test_a_row_that_noted_no_memory_has_no_section_of_it(bench: Bench) -> None:
-    result = bench.result(baseline=False)
-    bare = tuple(msgspec.structs.replace(process, memory=()) for process in result.measurement.processes)
-    measurement = msgspec.structs.replace(result.measurement, processes=bare)
-
-    assert "Memory by phase" not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
 
 
 def test_a_test_id_with_markup_stays_text(bench: Bench) -> None:

@@ -1,8 +1,9 @@
 """
 What the judge finds of slow-downs and allocations that were planted on purpose, and what it finds where none was.
 
-    python -m benchmarks.detection --model qwen-1_8b-chat --samples 8 --verdicts 8 --pairs 2
+    python -m benchmarks.detection --plant device --plant host --batch-size 8 --verdicts 8
 
+The row has no gradient checkpointing and an optimizer step after each micro-batch: fewer operators, and sooner done.
 Everything is measured in blocks: one process with nothing planted and one for each planted amount, in an order that is
 drawn anew for each block. A verdict holds so many blocks' processes with a plant against those without, in pairs, as
 `llmbench ab` does; verdicts on one amount share no process. `none` is a process with nothing planted held against
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import random
 import statistics
+import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -32,30 +34,45 @@ PLANTS = {
     "memory": tuple(
         f"{kind}={mib}MiB" for kind in ("memory", "memory-idle", "memory-outside") for mib in (1, 16, 64, 256)
     ),
+    "none": ("none",),
 }
 NOTHING, REFERENCE = "none", "reference"
 SPEEDS = ("samples_per_second", "device_busy_seconds_per_sample")
 
 
 def main() -> None:
-    arguments = parser(__doc__, verdicts=8, pairs=2, batch_size=1, max_length=512)
-    arguments.add_argument("--plant", choices=tuple(PLANTS), action="append", help="default: device and host")
+    arguments = parser(
+        __doc__, model="qwen-1_8b-chat", samples=4, verdicts=8, pairs=1, batch_size=1, max_length=2048, seconds=3600
+    )
+    arguments.add_argument("--plant", choices=tuple(PLANTS), action="append", help="default: all but memory")
     given = arguments.parse_args()
-    plants = [plant for kind in given.plant or ("device", "host") for plant in PLANTS[kind]]
-    case = case_of(given, batch_size=given.batch_size, max_length=given.max_length)
+    plants = [plant for kind in given.plant or ("device", "host", "none") for plant in PLANTS[kind]]
+    case = case_of(given, gradient_checkpointing=False, accumulation_steps=1)
     order = random.Random(1)
-    taken: dict[str, list[Measurement]] = {name: [] for name in (REFERENCE, NOTHING, *plants)}
+    taken: dict[str, list[Measurement]] = {name: [] for name in (REFERENCE, *plants)}
     with LocalExecutor(timeout_seconds=600, announce=print) as executor:
-        for _ in range(given.verdicts * given.pairs):
+        for _ in in_time(range(given.verdicts * given.pairs), given.seconds):
             for name in order.sample(list(taken), len(taken)):
                 request = Request(case=case, workload=planted(workload_of(given), name))
                 taken[name].append(executor.run(request, lambda _: None))
+                if taken[name][-1].outcome != "ok":
+                    raise SystemExit(f"{name}: {taken[name][-1].outcome}: {taken[name][-1].reason}")
     verdicts = {name: list(judged(taken[REFERENCE], taken[name], given.pairs)) for name in taken if name != REFERENCE}
     for name, found in verdicts.items():
         print(told(name, found))
     for metric in SPEEDS:
         print(f"{metric}: sd between processes {spread(taken[REFERENCE], metric)}")
     save("detection", {name: [msgspec.to_builtins(one) for one in found] for name, found in verdicts.items()})
+
+
+def in_time(blocks: Iterable[int], seconds: float) -> Iterator[int]:
+    """As many as begin in so many seconds, if each takes as long as those before it on average."""
+    started = time.monotonic()
+    for block in blocks:
+        if block and (time.monotonic() - started) * (block + 1) / block > seconds:
+            print(f"stopped after {block} blocks: the next would not end within {seconds} s")
+            return
+        yield block
 
 
 def planted(workload: Workload, name: str) -> Workload:
@@ -65,7 +82,7 @@ def planted(workload: Workload, name: str) -> Workload:
 
 def judged(without: Sequence[Measurement], planted: Sequence[Measurement], pairs: int) -> Iterable[RowVerdict]:
     """Verdicts on as many pairs each."""
-    for start in range(0, len(planted), pairs):
+    for start in range(0, len(planted) - pairs + 1, pairs):
         a, b = (together(side[start : start + pairs]) for side in (without, planted))
         yield judge_pair(a, b)
 
@@ -78,17 +95,20 @@ def together(measurements: Sequence[Measurement]) -> Measurement:
 
 
 def told(name: str, verdicts: Sequence[RowVerdict]) -> str:
-    """How the rows were judged, and which metrics moved in how many of them."""
-    rows = Counter(verdict.status for verdict in verdicts)
-    moved = Counter(
-        f"{metric.metric} {metric.status}"
-        for verdict in verdicts
-        for metric in verdict.metrics
-        if metric.status in ("regressed", "improved") and metric.gates
-    )
-    counts = ", ".join(f"{count} {status}" for status, count in rows.most_common())
-    metrics = "; ".join(f"{what} {count}" for what, count in moved.most_common())
-    return f"{name:>22}: {counts}" + (f" ({metrics})" if metrics else "")
+    """How often each speed got which verdict, and which other metrics moved in how many rows."""
+    found: dict[str, Counter[str]] = {metric: Counter() for metric in SPEEDS}
+    moved: Counter[str] = Counter()
+    for metric in (metric for verdict in verdicts for metric in verdict.metrics):
+        if metric.metric in SPEEDS:
+            found[metric.metric][metric.status] += 1
+        elif metric.gates and metric.status in ("regressed", "improved"):
+            moved[f"{metric.metric} {metric.status}"] += 1
+    speeds = [f"{metric}: {counted(statuses)}" for metric, statuses in found.items() if statuses]
+    return "; ".join([f"{name:>22} of {len(verdicts)}", *speeds, *([counted(moved)] if moved else [])])
+
+
+def counted(what: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in what.most_common())
 
 
 def spread(measurements: Sequence[Measurement], metric: str) -> str:

@@ -1,7 +1,7 @@
 """
 Whether cases leave anything behind: many short ones in a row on one GPU, each in a fresh process.
 
-    python -m benchmarks.soak --cases 200
+    python -m benchmarks.soak --cases 200 --miniature
 
 Reads the GPU's used memory before the first case and after each, while the warm server lives, and prints how far
 it was from that floor; the fixed cost of a case, all but its training steps, early and late in the run; and
@@ -48,8 +48,13 @@ class Soaked(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    arguments = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=2, cases=200).parse_args()
-    request = Request(case=case_of(arguments, accumulation_steps=1), workload=workload_of(arguments))
+    given = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=2, cases=200)
+    given.add_argument("--miniature", action="store_true", help="the two-layer miniature of the model, also on a GPU")
+    arguments = given.parse_args()
+    workload = workload_of(arguments)
+    if arguments.miniature:
+        workload = msgspec.structs.replace(workload, scale="smoke")
+    request = Request(case=case_of(arguments, accumulation_steps=1), workload=workload)
     floor = used_bytes() if arguments.device == "cuda" else None
     with LocalExecutor(timeout_seconds=300, announce=print) as executor:
         rows = []

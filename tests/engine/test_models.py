@@ -352,3 +352,11 @@ def test_a_full_model_is_built_on_the_gpu_in_its_own_size() -> None:
     model = build_model(Case(model="qwen-1_8b-chat", attention="sdpa"), Workload(), "cuda")
 
     assert torch.cuda.max_memory_allocated() - before == pytest.approx(2 * count_parameters(model)[1], rel=0.01)
+
+
+def test_a_model_without_memory_may_have_an_attention_that_only_a_gpu_runs() -> None:
+    case = Case(model="qwen-7b-chat", attention="sdpa-cudnn")
+
+    model = build_model(case, Workload(device="cuda"), "meta")
+
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import random
 import statistics
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from benchmarks.setting import case_of, parser, save, workload_of
+from benchmarks.setting import case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import RowVerdict
@@ -63,16 +62,6 @@ def main() -> None:
     for metric in SPEEDS:
         print(f"{metric}: sd between processes {spread(taken[REFERENCE], metric)}")
     save("detection", {name: [msgspec.to_builtins(one) for one in found] for name, found in verdicts.items()})
-
-
-def in_time(blocks: Iterable[int], seconds: float) -> Iterator[int]:
-    """As many as begin in so many seconds, if each takes as long as those before it on average."""
-    started = time.monotonic()
-    for block in blocks:
-        if block and (time.monotonic() - started) * (block + 1) / block > seconds:
-            print(f"stopped after {block} blocks: the next would not end within {seconds} s")
-            return
-        yield block
 
 
 def planted(workload: Workload, name: str) -> Workload:

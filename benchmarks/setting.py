@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 from pytest_llmbench.cases import Case
 from pytest_llmbench.workload import Scale, Workload
 
-__all__ = ["STEPPING", "case_of", "parser", "save", "workload_of"]
+__all__ = ["STEPPING", "case_of", "in_time", "parser", "save", "workload_of"]
 
 STEPPING = ("warm-up", "rounds", "activity", "operators", "calls", "instructions")
 """Phases that run training steps; all else is fixed cost."""
@@ -47,3 +49,13 @@ def save(name: str, figures: object) -> None:
     """Write *figures* as JSON into the folder that the variable OUT names, if it is there."""
     if "OUT" in os.environ:
         Path(os.environ["OUT"], f"{name}.json").write_bytes(msgspec.json.encode(figures))
+
+
+def in_time(turns: Iterable[int], seconds: float) -> Iterator[int]:
+    """As many as begin in so many seconds, if each takes as long as those before it on average."""
+    started = time.monotonic()
+    for turn in turns:
+        if turn and (time.monotonic() - started) * (turn + 1) / turn > seconds:
+            print(f"stopped after {turn} turns: the next would not end within {seconds} s")
+            return
+        yield turn

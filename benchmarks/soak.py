@@ -1,7 +1,9 @@
 """
 Whether cases leave anything behind: many short ones in a row on one GPU, each in a fresh process.
 
-    python -m benchmarks.soak --cases 200 --miniature
+    python -m benchmarks.soak --cases 200
+
+A case is a step of this module's own, an MLP that fills a gigabyte; --model measures one of the page's models instead.
 
 Reads the GPU's used memory before the first case and after each, while the warm server lives, and prints how far
 it was from that floor; the fixed cost of a case, all but its training steps, early and late in the run; and
@@ -14,17 +16,23 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.setting import STEPPING, case_of, parser, save, workload_of
+from benchmarks.setting import STEPPING, case_of, in_time, parser, save, workload_of
+from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.probes.evidence import process_tree
 from pytest_llmbench.probes.gpus import visible_gpus
 from pytest_llmbench.probes.nvml import open_nvml
 from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.step import StepResult
+
+if TYPE_CHECKING:
+    import torch
 
 MIB = 2**20
 LEFT_BYTES = 64 * MIB
@@ -48,22 +56,42 @@ class Soaked(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    given = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=2, cases=200)
-    given.add_argument("--miniature", action="store_true", help="the two-layer miniature of the model, also on a GPU")
+    given = parser(__doc__, model="", max_length=512, samples=8, cases=200, seconds=3600)
     arguments = given.parse_args()
-    workload = workload_of(arguments)
-    if arguments.miniature:
-        workload = msgspec.structs.replace(workload, scale="smoke")
-    request = Request(case=case_of(arguments, accumulation_steps=1), workload=workload)
+    case = Case.custom("benchmarks.soak:build", name="soak")
+    if arguments.model:
+        case = case_of(arguments, accumulation_steps=1)
+    request = Request(case=case, workload=workload_of(arguments))
     floor = used_bytes() if arguments.device == "cuda" else None
     with LocalExecutor(timeout_seconds=300, announce=print) as executor:
         rows = []
-        for number in range(arguments.cases):
+        for number in in_time(range(arguments.cases), arguments.seconds):
             rows.append(one_case(executor, request, floor))
             if number % 20 == 0:
                 print(f"{number}: {rows[-1]}", flush=True)
     save("soak", rows)
     raise SystemExit(told(rows[1:]))  # the first one starts the server
+
+
+def build(device: torch.device) -> Callable[[], StepResult]:
+    """A short training step: eight layers, of 128 MiB each on a GPU."""
+    import torch
+
+    width = 8192 if device.type == "cuda" else 256
+    layers = torch.nn.Sequential(
+        *(torch.nn.Linear(width, width, device=device, dtype=torch.bfloat16) for _ in range(8))
+    )
+    optimizer = torch.optim.SGD(layers.parameters(), lr=1e-6)
+    inputs = torch.randn(64, width, device=device, dtype=torch.bfloat16)
+
+    def step() -> StepResult:
+        loss = layers(inputs).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return StepResult(len(inputs), None, loss.detach())
+
+    return step
 
 
 def one_case(executor: LocalExecutor, request: Request, floor: int | None) -> Soaked:

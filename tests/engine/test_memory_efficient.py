@@ -150,6 +150,7 @@ def test_a_sliding_window_shorter_than_the_sample_is_refused() -> None:
 
 @pytest.mark.hardware
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:warmup, rep, and use_cuda_graph:DeprecationWarning")  # torch's own use of triton
 def test_a_real_step_runs_it() -> None:
     try:
         check_available("xformers", torch.device("cuda"))

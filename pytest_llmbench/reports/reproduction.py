@@ -48,15 +48,16 @@ def reproduction(published: Mapping[str, PublishedTable], measured: Mapping[str,
 
 
 def _summary(published: Mapping[str, PublishedTable], measured: Mapping[str, BaselineFile]) -> str:
+    rows = [(name, row) for name, table in TABLES.items() for row in table.rows]
+    # A table may have more: the same rows under the Trainer.
+    known = [(name, row, measured[name]) for name, row in rows if name in measured and row.id in measured[name].rows]
     differences = [
         abs(difference)
-        for name, file in measured.items()
-        for row, stored in file.rows.items()
-        if (difference := _difference(published[name].rows[row], file, row, stored)) is not None
+        for name, row, file in known
+        if row.case.num_gpus == 1
+        and (difference := _difference(published[name].rows[row.id], file, file.rows[row.id])) is not None
     ]
-    rows = sum(len(table.rows) for table in TABLES.values())
-    known = sum(len(file.rows) for file in measured.values())
-    told = f"{known} of {rows} rows are measured."
+    told = f"{len(known)} of {len(rows)} rows are measured."
     if differences:
         median = percent(statistics.median(differences)).lstrip("+")
         told += (
@@ -88,7 +89,7 @@ def _cells(table: Table, row: Row, published: PublishedRow, file: BaselineFile |
     yield f"{1 / busy:.2f}" if isinstance(busy, float) and busy else ""
     yield _published_memory(published)
     yield _memory(metrics.get("peak_reserved_bytes"))
-    yield _optional(_difference(published, file, row.id, stored), "{:+.1%}")
+    yield _optional(_difference(published, file, stored), "{:+.1%}")
     yield _memory(metrics.get("peak_allocated_bytes"))
     yield _memory(metrics.get("peak_footprint_bytes"))
     ran = stored.processes[-1].ran
@@ -104,14 +105,14 @@ def _typical(file: BaselineFile, stored: BaselineRow) -> dict[str, Value]:
     return {name: value for name in names if (value := typical_value(measurement, name)) is not None}
 
 
-def _difference(published: PublishedRow, file: BaselineFile, row: str, stored: BaselineRow) -> float | None:
-    """Of reserved memory, relative to the published; for one GPU, where both fit."""
+def _difference(published: PublishedRow, file: BaselineFile, stored: BaselineRow) -> float | None:
+    """Of reserved memory, of all GPUs together, relative to the published; where both fit."""
     reserved = _typical(file, stored).get("peak_reserved_bytes")
     if stored.outcome != "ok" or not isinstance(reserved, tuple) or published.memory_gib is None:
         return None
-    if len(reserved) != 1 or len(published.memory_gib) != 1:
+    if len(reserved) != len(published.memory_gib):
         return None
-    return reserved[0] / 2**30 / published.memory_gib[0] - 1
+    return sum(reserved) / 2**30 / sum(published.memory_gib) - 1
 
 
 def _published_memory(published: PublishedRow) -> str:

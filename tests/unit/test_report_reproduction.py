@@ -41,7 +41,18 @@ def test_a_measured_row_shows_both_memories_and_their_difference(text: str) -> N
 
 
 def test_a_row_that_was_not_measured_is_left_empty(text: str) -> None:
-    assert line_of(text, "qwen-72b-chat", "512", "flash", "2").endswith("| 67.68+73.07 |  |  |  |  |  |  |")
+    assert line_of(text, "baichuan2-7b-chat", "512", "xformers", "1").endswith("| 18.18 |  |  |  |  |  |  |")
+
+
+def test_of_several_gpus_the_difference_is_that_of_the_sum(text: str) -> None:
+    assert "| 67.68+73.07 | 66.74+72.52 | -1.1% |" in line_of(text, "qwen-72b-chat", "512", "flash", "2")
+
+
+def test_rows_that_are_not_of_the_page_are_not_counted(text: str) -> None:
+    store = BaselineStore(BASELINES)
+
+    assert any(row.endswith("-trainer") for row in store.load("nvidia-h200", "lora_rank").rows)  # type: ignore[union-attr]
+    assert text.startswith("90 of 96 rows are measured.")
 
 
 def test_a_published_out_of_memory_is_shown_as_such(text: str) -> None:

@@ -7,7 +7,8 @@ The row has no gradient checkpointing and an optimizer step after each micro-bat
 Everything is measured in blocks: one process with nothing planted and one for each planted amount, in an order that is
 drawn anew for each block. A verdict holds so many blocks' processes with a plant against those without, in pairs, as
 `llmbench ab` does; verdicts on one amount share no process. `none` is a process with nothing planted held against
-another: it must never be regressed or improved.
+another: it must never be regressed or improved. All are judged twice: with the noise that is taken for a row of this
+class, as in its first night, and with what `llmbench calibrate` learns of it from the processes without a plant.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from __future__ import annotations
 import random
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from benchmarks.setting import case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
+from pytest_llmbench.judge.noise import Noise, estimate_noise
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Process, joined
@@ -56,12 +58,17 @@ def main() -> None:
                 taken[name].append(executor.run(request, lambda _: None))
                 if taken[name][-1].outcome != "ok":
                     raise SystemExit(f"{name}: {taken[name][-1].outcome}: {taken[name][-1].reason}")
-    verdicts = {name: list(judged(taken[REFERENCE], taken[name], given.pairs)) for name in taken if name != REFERENCE}
-    for name, found in verdicts.items():
-        print(told(name, found))
+    learned = estimate_noise([together(taken[REFERENCE])])
+    for how, noise in {"with the noise of rows alike": {}, "with the noise of these processes": learned}.items():
+        verdicts = {
+            name: list(judged(taken[REFERENCE], taken[name], given.pairs, noise)) for name in taken if name != REFERENCE
+        }
+        print(how)
+        for name, found in verdicts.items():
+            print(told(name, found))
     for metric in SPEEDS:
         print(f"{metric}: sd between processes {spread(taken[REFERENCE], metric)}")
-    save("detection", {name: [msgspec.to_builtins(one) for one in found] for name, found in verdicts.items()})
+    save("detection", {name: [msgspec.to_builtins(one) for one in found] for name, found in taken.items()})
 
 
 def planted(workload: Workload, name: str) -> Workload:
@@ -69,11 +76,13 @@ def planted(workload: Workload, name: str) -> Workload:
     return msgspec.structs.replace(workload, injection=injection)
 
 
-def judged(without: Sequence[Measurement], planted: Sequence[Measurement], pairs: int) -> Iterable[RowVerdict]:
+def judged(
+    without: Sequence[Measurement], planted: Sequence[Measurement], pairs: int, noise: Mapping[str, Noise]
+) -> Iterable[RowVerdict]:
     """Verdicts on as many pairs each."""
     for start in range(0, len(planted) - pairs + 1, pairs):
         a, b = (together(side[start : start + pairs]) for side in (without, planted))
-        yield judge_pair(a, b)
+        yield judge_pair(a, b, noise=noise)
 
 
 def together(measurements: Sequence[Measurement]) -> Measurement:

@@ -199,7 +199,7 @@ def test_the_memory_of_each_phase_is_shown_beside_the_baselines(bench: Bench) ->
 def test_of_several_gpus_the_memory_of_the_fullest_is_shown(bench: Bench) -> None:
     text = page(bench, bench.result(reserved=(20 * GIB, 30 * GIB), baseline=False)).text
 
-    assert "Memory by phase GPU 1 of 2, the fullest" in text
+    assert "Memory by phase index 1, the fullest of 2 GPUs" in text
     assert "rounds 29.00 30.00 30.00" in text
 
 

@@ -69,7 +69,7 @@ def memory(before: Measurement | None, now: Measurement) -> Memory | None:
         ),
         phases=tuple(_peaks(name, after, old, gpu) for name in names),
         highest=gib(highest),
-        gpu=f"GPU {gpu} of {num_gpus}, the fullest" if num_gpus > 1 else "",
+        gpu=f"index {gpu}, the fullest of {num_gpus} GPUs" if num_gpus > 1 else "",
         compared=bool(old),
     )
 

@@ -68,6 +68,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     canary_flops_per_second: tuple[float, ...] | None = None
     """What a matrix product reached after the case, see `probes.canary`."""
     canary_copy_bytes_per_second: tuple[float, ...] | None = None
+    busy_seconds_per_sample: tuple[float, ...] | None = None
+    """
+    What `device_busy_seconds_per_sample` is made up of: each GPU's own. Of ranks, over the samples of the
+    rank.
+    """
     recompilations: int | None = None
     """Graphs that torch.compile compiled within the measured rounds; of all ranks together."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -47,6 +47,8 @@ class DeviceActivity(msgspec.Struct, frozen=True):
     """Calls in which the host waits for the GPU; the ones of the measurement itself are left out."""
     by_kernel: tuple[Kernel, ...]
     """Longest first."""
+    busy_seconds_by_device: Mapping[int, float] = {}
+    """Of `busy_seconds`, what each GPU was busy, by its CUDA index; one that did nothing is left out."""
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -172,8 +174,10 @@ def _summarise(events: list[Any], synchronisations: int) -> DeviceActivity:
         devices.setdefault(event.device_index(), []).append((start, start + duration))
         launches[event.name()] += 1
         nanoseconds[event.name()] += duration
+    busy = {index: union_seconds(intervals) for index, intervals in devices.items()}
     return DeviceActivity(
-        busy_seconds=sum(union_seconds(intervals) for intervals in devices.values()),
+        busy_seconds=sum(busy.values()),
+        busy_seconds_by_device=busy,
         kernels=sum(count for name, count in launches.items() if not name.startswith(("Memcpy", "Memset"))),
         synchronisations=synchronisations,
         by_kernel=tuple(Kernel(name, launches[name], total / 1e9) for name, total in nanoseconds.most_common()),

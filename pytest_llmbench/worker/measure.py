@@ -10,7 +10,7 @@ import datetime as dt
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -223,28 +223,36 @@ def _note_activity(training: AnyTraining, devices: Devices, notes: Notes) -> lis
     """Device-busy time, kernels and waits per sample; the kernel names seen."""
     names = ("device_busy_seconds_per_sample", "kernels_per_sample", "synchronisations_per_sample", "host_bound")
     if not devices.num_gpus:
-        for name in names:
-            notes.metric(name, None, "measured on the CPU")
+        _note_missing(names, "measured on the CPU", notes)
         return []
     recorder = DeviceRecorder(devices.synchronise)
     samples = _record(training, recorder)
     try:
         split = recorder.split()
     except RuntimeError as error:
-        for name in names:
-            notes.metric(name, None, str(error))
+        _note_missing(names, str(error), notes)
         return []
     micro, step = split.micro_batches, split.optimizer_step
     speed = sum(done.samples for done in notes.rounds) / sum(done.seconds for done in notes.rounds)
     per_sample, per_step_sample = 1 / samples, 1 / _samples_per_step(training)
     busy = micro.busy_seconds * per_sample + step.busy_seconds * per_step_sample
     notes.metric("device_busy_seconds_per_sample", busy)
+    parts = ((micro.busy_seconds_by_device, per_sample), (step.busy_seconds_by_device, per_step_sample))
+    each = (sum(seconds.get(index, 0.0) * per for seconds, per in parts) for index in range(devices.num_gpus))
+    notes.observe("busy_seconds_per_sample", tuple(each))
     notes.metric("kernels_per_sample", micro.kernels * per_sample + step.kernels * per_step_sample)
     waits = micro.synchronisations * per_sample + step.synchronisations * per_step_sample
     notes.metric("synchronisations_per_sample", waits)
     notes.metric("host_bound", busy * speed)
     notes.kernels = kernel_shares(micro, step, per_sample=per_sample, per_step_sample=per_step_sample)
     return [kernel.name for kernel in micro.by_kernel]
+
+
+def _note_missing(metrics: Sequence[str], reason: str, notes: Notes) -> None:
+    """Nothing was seen of the GPUs' activity."""
+    for name in metrics:
+        notes.metric(name, None, reason)
+    notes.observe("busy_seconds_per_sample", None, reason)
 
 
 def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:

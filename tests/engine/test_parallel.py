@@ -151,3 +151,26 @@ def test_two_gpus_have_a_rank_and_a_peak_each(parallelism: str) -> None:
     peaks = process.metrics["peak_reserved_bytes"]
     assert isinstance(peaks, tuple)
     assert len(peaks) == 2
+
+
+@pytest.mark.hardware
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs 2 GPUs")
+def test_the_busy_time_of_a_split_row_is_made_up_of_that_of_each_gpu() -> None:
+    case = msgspec.structs.replace(ROW, num_gpus=2)
+    workload = Workload(scale="smoke", device="cuda", samples=4)
+    with LocalExecutor(timeout_seconds=120, announce=pytest.fail) as executor:
+        (process,) = executor.run(Request(case=case, workload=workload), lambda _: None).processes
+
+    assert (process.outcome, process.reason) == ("ok", None)
+    each = process.evidence.busy_seconds_per_sample
+    assert each is not None
+    assert len(each) == 2
+    assert min(each) > 0
+    assert sum(each) == pytest.approx(process.metrics["device_busy_seconds_per_sample"])
+
+
+def test_the_busy_time_of_each_gpu_is_missing_on_the_cpu_with_the_reason(measured: Run) -> None:
+    process = measured()
+
+    assert process.evidence.busy_seconds_per_sample is None
+    assert process.missing["busy_seconds_per_sample"] == "measured on the CPU"

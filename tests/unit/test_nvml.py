@@ -21,6 +21,7 @@ OF_TORCH = (
     "freed_segments",
     "canary_flops_per_second",
     "canary_copy_bytes_per_second",
+    "busy_seconds_per_sample",
     "recompilations",
 )
 """Evidence that NVML has no part in."""

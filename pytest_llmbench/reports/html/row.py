@@ -229,6 +229,7 @@ _EVIDENCE: Mapping[str, tuple[str, str]] = {
     "freed_segments": ("freed segments", ""),
     "canary_flops_per_second": ("canary, matrix product", "flop/s"),
     "canary_copy_bytes_per_second": ("canary, copy", "B/s"),
+    "busy_seconds_per_sample": ("busy per sample", "s"),
     "recompilations": ("compiled in the rounds", ""),
 }
 

@@ -29,15 +29,15 @@ from pytest_llmbench.measurement import Measurement, Process, joined
 from pytest_llmbench.protocol import Request
 from pytest_llmbench.workload import Workload, parse_injection
 
+NOTHING, REFERENCE = "none", "reference"
 PLANTS = {
     "device": ("device=0.5%", "device=1%", "device=2%", "device=3%", "device=5%"),
     "host": ("host=0.5%", "host=1%", "host=2%", "host=3%", "host=5%"),
     "memory": tuple(
         f"{kind}={mib}MiB" for kind in ("memory", "memory-idle", "memory-outside") for mib in (1, 16, 64, 256)
     ),
-    "none": ("none",),
+    NOTHING: (NOTHING,),
 }
-NOTHING, REFERENCE = "none", "reference"
 SPEEDS = ("samples_per_second", "device_busy_seconds_per_sample")
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     )
     arguments.add_argument("--plant", choices=tuple(PLANTS), action="append", help="default: all but memory")
     given = arguments.parse_args()
-    plants = [plant for kind in given.plant or ("device", "host", "none") for plant in PLANTS[kind]]
+    plants = [plant for kind in given.plant or ("device", "host", NOTHING) for plant in PLANTS[kind]]
     case = case_of(given, gradient_checkpointing=False, accumulation_steps=1)
     order = random.Random(1)
     taken: dict[str, list[Measurement]] = {name: [] for name in (REFERENCE, *plants)}
@@ -68,7 +68,7 @@ def main() -> None:
             print(told(name, found))
     for metric in SPEEDS:
         print(f"{metric}: sd between processes {spread(taken[REFERENCE], metric)}")
-    save("detection", {name: [msgspec.to_builtins(one) for one in found] for name, found in taken.items()})
+    save("detection", taken)
 
 
 def planted(workload: Workload, name: str) -> Workload:

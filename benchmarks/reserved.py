@@ -21,7 +21,6 @@ import math
 import multiprocessing
 import random
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -29,12 +28,14 @@ import msgspec
 import peft  # noqa: F401 - imported once, for all forked processes
 import torch
 import transformers  # noqa: F401 - as above
+from torch import Tensor
 
 from benchmarks.setting import save
 from pytest_llmbench.baselines.published import load_published
 from pytest_llmbench.cases import Attention, Case, CaseError
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible
+from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.training import SEED, FineTuning, build_fine_tuning
 from pytest_llmbench.step import StepResult
@@ -75,9 +76,9 @@ class Tried(msgspec.Struct, frozen=True):
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--what", choices=tuple(EXPERIMENTS), action="append", help="default: all of them")
-    arguments.add_argument("--published", type=Path, default=Path("baselines/published"))
+    arguments.add_argument("--baselines", type=Path, default=Path("baselines"))
     given = arguments.parse_args()
-    published = load_published(given.published)
+    published = load_published(given.baselines)
     tried = []
     for what in given.what or EXPERIMENTS:
         for table, row, change in EXPERIMENTS[what]():
@@ -170,12 +171,10 @@ def train(case: Case, change: Change) -> None:
             if parameter.is_floating_point() and not parameter.requires_grad:
                 parameter.data = parameter.data.half()
     batches = training.batches if change.shuffled is None else shuffled(case, change.samples, change.shuffled, device)
-    step = trainer_step() if change.trainer else FineTuning.micro_step
-    training.batches = batches
-    for start in range(0, len(batches), training.accumulation_steps):
-        for index in range(start, min(start + training.accumulation_steps, len(batches))):
-            step(training, index)
-        training.optimizer_step()
+    loop = PublishedLoop if change.trainer else FineTuning
+    per_step = case.accumulation_steps
+    steps = [range(start, start + per_step) for start in range(0, len(batches), per_step)]
+    run_steps(loop(training.model, batches, case, training.total_optimizer_steps), steps, Watch())
     torch.cuda.synchronize()
 
 
@@ -191,20 +190,19 @@ def shuffled(case: Case, count: int, seed: int, device: torch.device) -> list[Ba
     return make_batches(lengths, case.batch_size, vocab_size, device, seed=SEED)
 
 
-def trainer_step() -> Callable[[FineTuning, int], StepResult]:
-    """A micro-step as accelerate 0.25 and the published Trainer ran it."""
-    kept: list[object] = []
+class PublishedLoop(FineTuning):
+    """Micro-steps as accelerate 0.25 and the published Trainer ran them."""
 
-    def step(training: FineTuning, index: int) -> StepResult:
-        batch = training.batches[index]
-        with torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else nullcontext():
-            output = training.model(**batch.inputs())
-        logits = output.logits.float()
-        kept[:] = [logits]
-        (output.loss / training.accumulation_steps).backward()
+    _logits: Tensor
+    """Alive until those of the next micro-batch are there, as an output that is returned."""
+
+    def micro_step(self, index: int) -> StepResult:
+        batch = self.batches[index]
+        with torch.autocast("cuda", torch.bfloat16):
+            output = self.model(**batch.inputs())
+        self._logits = output.logits.float()
+        (output.loss / self.accumulation_steps).backward()
         return StepResult(batch.samples, batch.tokens, output.loss.detach())
-
-    return step
 
 
 def told(tried: Tried) -> str:

@@ -52,7 +52,7 @@ def save(name: str, figures: object) -> None:
 
 
 def in_time(turns: Iterable[int], seconds: float) -> Iterator[int]:
-    """As many as begin in so many seconds, if each takes as long as those before it on average."""
+    """The *turns*, 0, 1, ..., that end within so many seconds if each takes as long as those before it on average."""
     started = time.monotonic()
     for turn in turns:
         if turn and (time.monotonic() - started) * (turn + 1) / turn > seconds:

@@ -56,11 +56,9 @@ class Soaked(msgspec.Struct, frozen=True):
 
 
 def main() -> None:
-    given = parser(__doc__, model="", max_length=512, samples=8, cases=200, seconds=3600)
-    arguments = given.parse_args()
-    case = Case.custom("benchmarks.soak:build", name="soak")
-    if arguments.model:
-        case = case_of(arguments, accumulation_steps=1)
+    arguments = parser(__doc__, model="", max_length=512, samples=8, cases=200, seconds=3600).parse_args()
+    ours = Case.custom("benchmarks.soak:build", name="soak")
+    case = case_of(arguments, accumulation_steps=1) if arguments.model else ours
     request = Request(case=case, workload=workload_of(arguments))
     floor = used_bytes() if arguments.device == "cuda" else None
     with LocalExecutor(timeout_seconds=300, announce=print) as executor:
@@ -89,7 +87,7 @@ def build(device: torch.device) -> Callable[[], StepResult]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return StepResult(len(inputs), None, loss.detach())
+        return StepResult(samples=len(inputs), loss=loss.detach())
 
     return step
 

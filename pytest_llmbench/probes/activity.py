@@ -36,19 +36,22 @@ class Kernel(msgspec.Struct, frozen=True):
 class DeviceActivity(msgspec.Struct, frozen=True):
     """What the GPUs did in one stretch."""
 
-    busy_seconds: float
-    """
-    Time in which at least one kernel, copy or set ran, summed over the GPUs.
-
-    Of layers split over GPUs one works at a time, so that the sum, too, compares with the wall time.
-    """
+    busy_seconds_by_device: Mapping[int, float]
+    """Time in which at least one kernel, copy or set ran, by the GPU's CUDA index; one that did nothing is left out."""
     kernels: int
     synchronisations: int
     """Calls in which the host waits for the GPU; the ones of the measurement itself are left out."""
     by_kernel: tuple[Kernel, ...]
     """Longest first."""
-    busy_seconds_by_device: Mapping[int, float] = {}
-    """Of `busy_seconds`, what each GPU was busy, by its CUDA index; one that did nothing is left out."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """
+        Summed over the GPUs.
+
+        Of layers split over GPUs one works at a time, so that the sum, too, compares with the wall time.
+        """
+        return sum(self.busy_seconds_by_device.values())
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -174,10 +177,8 @@ def _summarise(events: list[Any], synchronisations: int) -> DeviceActivity:
         devices.setdefault(event.device_index(), []).append((start, start + duration))
         launches[event.name()] += 1
         nanoseconds[event.name()] += duration
-    busy = {index: union_seconds(intervals) for index, intervals in devices.items()}
     return DeviceActivity(
-        busy_seconds=sum(busy.values()),
-        busy_seconds_by_device=busy,
+        busy_seconds_by_device={index: union_seconds(intervals) for index, intervals in devices.items()},
         kernels=sum(count for name, count in launches.items() if not name.startswith(("Memcpy", "Memset"))),
         synchronisations=synchronisations,
         by_kernel=tuple(Kernel(name, launches[name], total / 1e9) for name, total in nanoseconds.most_common()),

@@ -55,7 +55,7 @@ def test_a_family_is_named_after_what_its_kernels_do(name: str, short: str) -> N
 
 
 def activity(*kernels: Kernel) -> DeviceActivity:
-    return DeviceActivity(busy_seconds=1.0, kernels=0, synchronisations=0, by_kernel=kernels)
+    return DeviceActivity(busy_seconds_by_device={0: 1.0}, kernels=0, synchronisations=0, by_kernel=kernels)
 
 
 def test_micro_batches_and_optimizer_step_count_at_their_own_rates() -> None:

@@ -17,6 +17,7 @@ Each line trains one row in a forked process and prints the peak that torch rese
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import multiprocessing
 import random
@@ -25,9 +26,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
-import peft  # noqa: F401 - imported once, for all forked processes
 import torch
-import transformers  # noqa: F401 - as above
+import transformers  # noqa: F401 - imported once, for all forked processes
 from torch import Tensor
 
 from benchmarks.setting import save
@@ -41,6 +41,9 @@ from pytest_llmbench.engine.training import SEED, FineTuning, build_fine_tuning
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.workload import Workload
+
+if importlib.util.find_spec("bitsandbytes") is None:
+    import peft  # noqa: F401 - as above; it imports bitsandbytes, which initialises CUDA, and that survives no fork
 
 GIB = 2**30
 CARD_GIB = 78.8

@@ -17,6 +17,7 @@ from pytest_llmbench.workload import Workload, workload_hash
 
 __all__ = [
     "OUTCOMES",
+    "AllocationShare",
     "Evidence",
     "KernelShare",
     "Measurement",
@@ -87,6 +88,16 @@ class KernelShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """Added up over the GPUs; kernels that overlap count twice, unlike in the device-busy time."""
 
 
+class AllocationShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Tensors of one origin that are alive where memory peaks, written as `[name, count, bytes]`."""
+
+    name: str
+    """See `probes.allocations.origin`; `other` for all that are not listed, `before the step` for what was there."""
+    count: int | None
+    """None where it is not known."""
+    bytes: int
+
+
 class MemoryPoint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """
     Memory where a phase, or a round within the phase `rounds`, ended.
@@ -123,6 +134,11 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Families that took most of the GPU's time, longest first."""
     memory: tuple[MemoryPoint, ...] = ()
     """From the build to the last round, or to where memory ran out; empty on the CPU."""
+    peak_allocations: tuple[AllocationShare, ...] = ()
+    """
+    What the longest micro-batch and its optimizer step hold at their peak, on the fullest GPU: most bytes
+    first. Measured after the rounds, in a pass of its own.
+    """
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
     neighbours: int | None = None
@@ -182,8 +198,10 @@ def joined(first: Measurement, second: Measurement) -> Measurement:
     """
     The processes of two measurements of one case in one session, dated as the second.
 
-    Kernels and the course of memory are kept of the last process only: they differ by little, and take
-    most of the room.
+    Kernels, the course of memory and what its peak is made up of are kept of the last process only: they
+    differ by little, and take most of the room.
     """
-    earlier = tuple(msgspec.structs.replace(process, kernels=(), memory=()) for process in first.processes)
+    earlier = tuple(
+        msgspec.structs.replace(process, kernels=(), memory=(), peak_allocations=()) for process in first.processes
+    )
     return msgspec.structs.replace(second, processes=(*earlier, *second.processes))

@@ -17,6 +17,7 @@ from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.measurement import Measurement, Process
+from pytest_llmbench.metrics import MIB
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.reports.table import LABELS, number_text
 from pytest_llmbench.results import Result, latest, read_results
@@ -166,5 +167,8 @@ def _process(process: Process) -> Iterator[str]:
             yield f"  {name:<40}{found}"
     for kernel in process.kernels:
         yield f"  kernel {kernel.name:<48}{kernel.seconds_per_sample * 1e3:10.3f} ms {kernel.launches_per_sample:10.1f}"
+    for share in process.peak_allocations:
+        count = "" if share.count is None else str(share.count)
+        yield f"  alive at peak {share.name:<90}{share.bytes / MIB:12,.1f} MiB {count:>5}"
     for name, spent in process.phase_seconds.items():
         yield f"  phase {name:<18}{seconds(spent)}"

@@ -24,6 +24,7 @@ __all__ = [
     "MAX_ROUNDS",
     "WARM_UP_MICRO_BATCHES",
     "Trail",
+    "cheapest_and_costliest",
     "collector_off",
     "counted_micro_batches",
     "run_rounds",
@@ -78,6 +79,16 @@ def counted_micro_batches(training: AnyTraining, count: int = COUNTED_MICRO_BATC
     by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
     count = min(count, len(by_cost))
     return tuple(by_cost[(2 * position + 1) * len(by_cost) // (2 * count)] for position in range(count))
+
+
+def cheapest_and_costliest(training: AnyTraining) -> tuple[int, ...]:
+    """
+    The micro-batches of an optimizer step that takes as much memory as any: the costliest comes last.
+
+    Where micro-batches accumulate there is one before it, so that the gradients are there already.
+    """
+    by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
+    return (by_cost[0], by_cost[-1]) if training.accumulation_steps > 1 else (by_cost[-1],)
 
 
 def _rounds(training: AnyTraining) -> list[list[range]]:

@@ -5,7 +5,7 @@ Where a difference sits, in words: on the GPU or the host, in which kernels, in 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pytest_llmbench.judge.verdict import MetricVerdict
@@ -22,9 +22,9 @@ _COUNTS = {
     "python_calls_per_sample": "Python calls",
     "synchronisations_per_sample": "waits for the GPU",
 }
-_NAMED_KERNELS = 3
+_NAMED_PARTS = 3
 _WORTH_NAMING = 0.1
-"""A kernel is named if it has this share of the GPU's difference, or more."""
+"""A kernel, or what asked for memory, is named if it has this share of the whole difference, or more."""
 _HOST_MOVED = 0.01
 """Beside a difference of the GPU the host's is told from this share of the wall time on."""
 
@@ -83,8 +83,8 @@ def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
     return f"host side {percent(rest)} of the wall time" if same_way and abs(rest) >= _HOST_MOVED else ""
 
 
-class _Kernel(NamedTuple):
-    """Milliseconds per sample of one family on both sides; None on a side that does not list it."""
+class _Part(NamedTuple):
+    """What one of the parts that a metric is made up of took on both sides; None on a side that does not list it."""
 
     name: str
     before: float | None
@@ -92,30 +92,33 @@ class _Kernel(NamedTuple):
     moved: float
     """At least, where one side does not list it."""
 
-    def __str__(self) -> str:
-        before, now = ("not listed" if side is None else f"{side:.3g} ms" for side in (self.before, self.now))
+    def told(self, show: Callable[[float], str]) -> str:
+        before, now = ("not listed" if side is None else show(side) for side in (self.before, self.now))
         return f"{self.name} {before} -> {now}"
 
 
-def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
-    """Those that make up most of the GPU's difference, longest first."""
-    before, after = _milliseconds(then), _milliseconds(now)
-    if not before or not after:
-        return " (kernels are known of one side only)" if before or after else ""
+def _parts(before: Mapping[str, float], after: Mapping[str, float], total: float, show: Callable[[float], str]) -> str:
+    """Those that make up most of a difference of *total*, longest first; empty if none does."""
     moved = [
-        _Kernel(
+        _Part(
             name, before.get(name), after.get(name), after.get(name, _least(after)) - before.get(name, _least(before))
         )
         for name in {**before, **after}
     ]
+    named = [part for part in moved if abs(part.moved) >= _WORTH_NAMING * abs(total)]
+    named.sort(key=lambda part: -abs(part.moved))
+    return "; ".join(part.told(show) for part in named[:_NAMED_PARTS])
+
+
+def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
+    """Those that make up most of the GPU's difference."""
+    before, after = _milliseconds(then), _milliseconds(now)
+    if not before or not after:
+        return " (kernels are known of one side only)" if before or after else ""
     assert isinstance(busy.baseline, int | float)
     assert isinstance(busy.now, int | float)
-    total = (busy.now - busy.baseline) * 1e3
-    named = [kernel for kernel in moved if abs(kernel.moved) >= _WORTH_NAMING * abs(total)]
-    named.sort(key=lambda kernel: -abs(kernel.moved))
-    if not named:
-        return ": spread over many kernels"
-    return f": top kernels that changed, per sample: {'; '.join(map(str, named[:_NAMED_KERNELS]))}"
+    parts = _parts(before, after, (busy.now - busy.baseline) * 1e3, "{:.3g} ms".format)
+    return f": top kernels that changed, per sample: {parts}" if parts else ": spread over many kernels"
 
 
 def _milliseconds(measurement: Measurement) -> dict[str, float]:
@@ -141,6 +144,7 @@ _PLACES = {
     ("peak_footprint_bytes",): "outside torch, as in the CUDA context or a library",
 }
 """From the peaks that moved to the place, the innermost peak first."""
+_LIVE = ("peak_allocated_bytes", "peak_allocated_steady_bytes")
 
 
 def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measurement) -> str:
@@ -148,7 +152,8 @@ def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measur
     for peaks, place in _PLACES.items():
         if all(peak in moved for peak in peaks):
             told = ", ".join(f"{name} {_bytes_moved(verdict)}" for name, verdict in moved.items())
-            return f"Memory, {place}: {told}{_reached(then, now)}"
+            asked = _allocations(then, now, _bytes_between(moved[peaks[0]])) if peaks[0] in _LIVE else ""
+            return f"Memory, {place}: {told}{_reached(then, now)}{asked}"
     return ""
 
 
@@ -165,13 +170,38 @@ def _fullest_phase(measurement: Measurement) -> str | None:
     return max(points, key=lambda point: max(point.peak_allocated_bytes)).phase if points else None
 
 
+def _allocations(then: Measurement, now: Measurement, total_bytes: float) -> str:
+    """Who asked for what makes up most of the difference of live tensors, if both sides know."""
+    before, after = _bytes_by_origin(then), _bytes_by_origin(now)
+    if not before or not after:
+        return ""
+    parts = _parts(before, after, total_bytes, _size)
+    return f"; alive at the peak of a step: {parts}" if parts else ""
+
+
+def _bytes_by_origin(measurement: Measurement) -> dict[str, int]:
+    """Of the last process that lists any."""
+    listing = (process.peak_allocations for process in reversed(measurement.processes) if process.peak_allocations)
+    return {share.name: share.bytes for share in next(listing, ())}
+
+
+def _bytes_between(verdict: MetricVerdict) -> float:
+    before, after = (
+        side[verdict.device or 0] if isinstance(side, tuple) else side or 0 for side in (verdict.baseline, verdict.now)
+    )
+    return after - before
+
+
 def _bytes_moved(verdict: MetricVerdict) -> str:
-    sides = (verdict.baseline, verdict.now)
-    before, after = (side[verdict.device or 0] if isinstance(side, tuple) else side or 0 for side in sides)
-    moved = (after - before) / MIB
-    if abs(moved) < 1:
-        return f"{after - before:+,.0f} B"
-    return f"{moved:+,.0f} MiB" if abs(moved) < 1024 else f"{moved / 1024:+,.2f} GiB"
+    moved = _bytes_between(verdict)
+    return f"{'+' if moved > 0 else '-'}{_size(abs(moved))}"
+
+
+def _size(count_bytes: float) -> str:
+    if count_bytes < MIB:
+        return f"{count_bytes:,.0f} B"
+    mib = count_bytes / MIB
+    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.2f} GiB"
 
 
 def _arithmetic(metrics: Mapping[str, MetricVerdict]) -> str:

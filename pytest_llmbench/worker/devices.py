@@ -63,6 +63,11 @@ class Devices:
             if torch.cuda.device_count() < num_gpus:
                 raise CaseError(f"the case needs {num_gpus} GPUs, this process sees {torch.cuda.device_count()}")
 
+    @property
+    def all(self) -> tuple[torch.device, ...]:
+        """The GPUs, or the CPU alone."""
+        return tuple(torch.device("cuda", index) for index in range(self.num_gpus)) or (self.first,)
+
     def synchronise(self) -> None:
         """Wait until every device has done what it was told."""
         for index in range(self.num_gpus):

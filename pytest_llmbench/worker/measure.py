@@ -28,6 +28,7 @@ from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
 from pytest_llmbench.engine.rounds import (
     COUNTED_MICRO_BATCHES,
     Trail,
+    cheapest_and_costliest,
     collector_off,
     counted_micro_batches,
     run_rounds,
@@ -38,6 +39,7 @@ from pytest_llmbench.extensions import load, offered
 from pytest_llmbench.measurement import Measurement, Outcome, Round
 from pytest_llmbench.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
+from pytest_llmbench.probes.allocations import PeakRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.calls import CallRecorder
 from pytest_llmbench.probes.compilations import compiled_graphs
@@ -51,7 +53,7 @@ from pytest_llmbench.worker import rank
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
 from pytest_llmbench.worker.ranks import measure_ranks
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.workload import Injection, Workload
 
 __all__ = ["measure"]
 
@@ -123,7 +125,7 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
     devices.note_memory("warm-up")
     if workload.injection is not None:
         with notes.phase("injection"):
-            cost = _seconds_per_micro_batch(training, devices, of_device=workload.injection.kind == "device")
+            cost = _cost_of(workload.injection, training, devices)
             training = Injected(training, workload.injection, devices.first, cost)
         devices.note_memory("injection")
     with notes.phase("rounds"):
@@ -135,6 +137,8 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         kernels = _note_activity(training, devices, notes)
     with notes.phase("operators"):
         operators = _note_operators(training, notes)
+    with notes.phase("peak"):
+        _note_peak(training, devices, notes)
     with notes.phase("calls"):
         calls = partial(CallRecorder, all_threads=devices.num_gpus > 0)
         _note_count("python_calls_per_sample", calls, training, notes)
@@ -265,6 +269,16 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
     return list(micro)
 
 
+def _note_peak(training: AnyTraining, devices: Devices, notes: Notes) -> None:
+    """What the peak of the longest micro-batch and its optimizer step is made up of, on the device that holds most."""
+    order = cheapest_and_costliest(training)
+    with PeakRecorder() as recorder:
+        run_steps(training, [order], _RecordedFrom(recorder, len(order) - 1))
+        devices.synchronise()
+    found = [recorder.shares(device) for device in devices.all]
+    notes.peak_allocations = max(found, key=lambda shares: sum(share.bytes for share in shares))
+
+
 def _note_count(
     name: str, recorder_of: Callable[[], CallRecorder | InstructionRecorder], training: AnyTraining, notes: Notes
 ) -> None:
@@ -303,8 +317,15 @@ def _num_aten(operators: Counter[str]) -> int:
     return sum(count for name, count in operators.items() if name.startswith("aten::"))
 
 
+def _cost_of(injection: Injection, training: AnyTraining, devices: Devices) -> float:
+    """What a micro-batch costs before anything is planted; 0 where no slow-down is, which leaves memory as it was."""
+    if injection.kind not in ("device", "host"):
+        return 0.0
+    return _seconds_per_micro_batch(training, devices, of_device=injection.kind == "device")
+
+
 def _seconds_per_micro_batch(training: AnyTraining, devices: Devices, *, of_device: bool) -> float:
-    """What a micro-batch costs before anything is planted: device-busy or wall seconds."""
+    """Device-busy or wall seconds."""
     chosen = counted_micro_batches(training)
     if of_device and devices.num_gpus:
         recorder = DeviceRecorder(devices.synchronise)
@@ -345,6 +366,22 @@ class _Recorded(_Samples):
 
     def gradients_ready(self) -> None:
         self._recorder.boundary()
+
+    def step_ended(self) -> None:
+        self._recorder.end()
+
+
+class _RecordedFrom(Watch):
+    """Tells a recorder of one optimizer step from the micro-batch of this position on."""
+
+    def __init__(self, recorder: Recorder, position: int) -> None:
+        self._recorder = recorder
+        self._before = position
+
+    def micro_batch_begins(self) -> None:
+        if not self._before:
+            self._recorder.begin()
+        self._before -= 1
 
     def step_ended(self) -> None:
         self._recorder.end()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench.measurement import Evidence, KernelShare, MemoryPoint, Outcome, Process, Round
+from pytest_llmbench.measurement import AllocationShare, Evidence, KernelShare, MemoryPoint, Outcome, Process, Round
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.protocol import Phase
 
@@ -26,6 +26,7 @@ class Notes:
         self.rounds: tuple[Round, ...] = ()
         self.kernels: tuple[KernelShare, ...] = ()
         self.memory: tuple[MemoryPoint, ...] = ()
+        self.peak_allocations: tuple[AllocationShare, ...] = ()
         self._report = report
         self.metrics: dict[str, Value] = {}
         self._missing: dict[str, str] = {}
@@ -83,5 +84,6 @@ class Notes:
             evidence=msgspec.structs.replace(self._evidence, **self._observed),
             kernels=self.kernels,
             memory=self.memory,
+            peak_allocations=self.peak_allocations,
             phase_seconds=dict(self.phase_seconds),
         )

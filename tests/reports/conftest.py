@@ -15,7 +15,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.sentence import failure_sentence
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
+from pytest_llmbench.measurement import AllocationShare, Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
@@ -62,7 +62,19 @@ def process(metrics: dict[str, Value], *, slower: float = 0.0) -> Process:
             if isinstance(busy, float)
         ),
         memory=_course(metrics, seconds),
+        peak_allocations=_alive(metrics),
         phase_seconds={"devices": 0.03, "build": 0.9, "warm-up": 1.9, "rounds": seconds, "activity": 2.6},
+    )
+
+
+def _alive(metrics: dict[str, Value]) -> tuple[AllocationShare, ...]:
+    """Weights, and the rest of what torch reserves but for a GiB."""
+    peak = metrics.get("peak_reserved_bytes")
+    if not isinstance(peak, tuple):
+        return ()
+    return (
+        AllocationShare("aten::mm in MmBackward0", 2, max(peak) - 9 * GIB),
+        AllocationShare("before the step", None, 8 * GIB),
     )
 
 

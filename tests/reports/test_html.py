@@ -177,7 +177,10 @@ def test_kernels_are_shown_before_and_now(bench: Bench) -> None:
     assert "gemm bf16 baseline 52.00 now 62.92 +21.0 % 364 launches" in text
 
 
-@pytest.mark.parametrize(("field", "heading"), [("kernels", "by kernel"), ("memory", "Memory by phase")])
+@pytest.mark.parametrize(
+    ("field", "heading"),
+    [("kernels", "by kernel"), ("memory", "Memory by phase"), ("peak_allocations", "Alive at the peak")],
+)
 def test_what_no_process_noted_has_no_section(bench: Bench, field: str, heading: str) -> None:
     result = bench.result(baseline=False)
     bare = tuple(msgspec.structs.replace(process, **{field: ()}) for process in result.measurement.processes)
@@ -194,6 +197,15 @@ def test_the_memory_of_each_phase_is_shown_beside_the_baselines(bench: Bench) ->
 
     assert "warm-up 23.00 19.00 24.00 20.00 24.00" in text
     assert "build 12.00 10.00 12.00 10.00 12.00" in text
+
+
+def test_what_is_alive_at_the_peak_is_shown_beside_the_baselines(bench: Bench) -> None:
+    bench.result(reserved=(20 * GIB,))
+
+    text = page(bench, bench.result(reserved=(24 * GIB,))).text
+
+    assert "aten::mm in MmBackward0 2 15,360.0 11,264.0" in text
+    assert "before the step 8,192.0 8,192.0" in text
 
 
 def test_of_several_gpus_the_memory_of_the_fullest_is_shown(bench: Bench) -> None:

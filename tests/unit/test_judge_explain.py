@@ -10,7 +10,7 @@ import pytest
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.measurement import KernelShare, Measurement, MemoryPoint, Process
+from pytest_llmbench.measurement import AllocationShare, KernelShare, Measurement, MemoryPoint, Process
 from pytest_llmbench.metrics import MIB, Value
 from pytest_llmbench.workload import Injection, Workload
 
@@ -208,6 +208,33 @@ def test_the_phase_in_which_most_is_allocated_is_told(now: dict[str, int], where
     verdict = judge(peaks(**now), Reference(measurement=peaks(warm_up=17 * GIB, rounds=18 * GIB)))
 
     assert verdict.explanation.endswith(f"; {where}")
+
+
+def alive(count_bytes: int, *allocations: AllocationShare) -> Measurement:
+    """A row whose live tensors take so much, and what they are."""
+    row: dict[str, Value] = dict.fromkeys(("peak_allocated_bytes", "peak_allocated_steady_bytes"), (count_bytes,))
+    process = Process(outcome="ok", metrics={**DEVICE_BOUND, **row}, peak_allocations=allocations)
+    return measured(row, processes=(process,))
+
+
+def test_what_asked_for_more_memory_is_named() -> None:
+    logits = AllocationShare("aten::linear in Linear.forward (torch/nn/linear.py)", 1, 2 * GIB)
+    copy = AllocationShare("aten::clone in step (my/step.py)", 2, 200 * MIB)
+
+    verdict = judge(alive(18 * GIB + 200 * MIB, logits, copy), Reference(measurement=alive(18 * GIB, logits)))
+
+    assert verdict.explanation.endswith(
+        "alive at the peak of a step: aten::clone in step (my/step.py) not listed -> 200 MiB"
+    )
+
+
+def test_who_asked_for_memory_is_known_of_both_sides_or_not_told() -> None:
+    verdict = judge(
+        alive(19 * GIB, AllocationShare("aten::clone in step (my/step.py)", 2, GIB)),
+        Reference(measurement=alive(18 * GIB)),
+    )
+
+    assert "aten::clone" not in verdict.explanation
 
 
 def test_other_arithmetic_is_told() -> None:

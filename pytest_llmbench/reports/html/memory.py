@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.measurement import Measurement, MemoryPoint
+from pytest_llmbench.measurement import AllocationShare, Measurement, MemoryPoint
+from pytest_llmbench.metrics import MIB
 from pytest_llmbench.units import gib
 
-__all__ = ["Memory", "PhasePeak", "Stretch", "memory"]
+__all__ = ["AllocationLine", "Allocations", "Memory", "PhasePeak", "Stretch", "allocations", "memory"]
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +73,52 @@ def memory(before: Measurement | None, now: Measurement) -> Memory | None:
         gpu=f"index {gpu}, the fullest of {num_gpus} GPUs" if num_gpus > 1 else "",
         compared=bool(old),
     )
+
+
+class AllocationLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asked for memory that is alive at the peak of a step; sizes as MiB, empty on a side that does not list it."""
+
+    name: str
+    count: str
+    now: str
+    before: str
+
+
+class Allocations(msgspec.Struct, frozen=True):
+    """Most first; `compared` where the baseline has them too."""
+
+    lines: tuple[AllocationLine, ...]
+    compared: bool
+
+
+def allocations(before: Measurement | None, now: Measurement) -> Allocations | None:
+    """Those of the last process of each side that listed any; None where this side has none."""
+    after, old = _alive(now), _alive(before)
+    if not after:
+        return None
+    names = sorted({*after, *old}, key=lambda name: -max(side[name].bytes for side in (after, old) if name in side))
+    return Allocations(
+        tuple(
+            AllocationLine(
+                name=name,
+                count=str(after[name].count or "") if name in after else "",
+                now=_mebibytes(after.get(name)),
+                before=_mebibytes(old.get(name)),
+            )
+            for name in names
+        ),
+        bool(old),
+    )
+
+
+def _alive(measurement: Measurement | None) -> dict[str, AllocationShare]:
+    processes = reversed(measurement.processes) if measurement else ()
+    found = next((process.peak_allocations for process in processes if process.peak_allocations), ())
+    return {share.name: share for share in found}
+
+
+def _mebibytes(share: AllocationShare | None) -> str:
+    return "" if share is None else f"{share.bytes / MIB:,.1f}"
 
 
 class _Percent(NamedTuple):

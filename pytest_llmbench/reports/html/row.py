@@ -15,7 +15,7 @@ from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
-from pytest_llmbench.reports.html.memory import Memory, memory
+from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import HEADLINES, LABELS, limit_text, number_text
 from pytest_llmbench.units import gib, percent, seconds
@@ -67,6 +67,7 @@ class Detail(msgspec.Struct, frozen=True, kw_only=True):
     scatters: tuple[Scatter, ...]
     kernels: Kernels | None
     memory: Memory | None
+    allocations: Allocations | None
     phases: tuple[Phase, ...]
     packages: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
@@ -89,6 +90,7 @@ def detail(row: Held) -> Detail:
         scatters=tuple(_scatters(row)),
         kernels=kernels(row.before, measurement),
         memory=memory(row.before, measurement),
+        allocations=allocations(row.before, measurement),
         phases=_phases(last),
         packages=() if "Packages: " in result.message else tuple(map(str, result.verdict.package_changes)),
         facts=tuple(_facts(row)),

@@ -148,6 +148,8 @@ def test_an_error_in_the_pass_leaves_no_profiler_running() -> None:
 
 
 @pytest.mark.hardware
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # said once of every profile
 def test_on_a_gpu_the_allocator_tells_all_that_is_there() -> None:
     gpu = torch.device("cuda", 0)
     before = torch.empty(2**20, dtype=torch.uint8, device=gpu)

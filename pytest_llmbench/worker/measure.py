@@ -272,10 +272,11 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
 def _note_peak(training: AnyTraining, devices: Devices, notes: Notes) -> None:
     """What the peak of the longest micro-batch and its optimizer step is made up of, on the device that holds most."""
     order = cheapest_and_costliest(training)
-    with PeakRecorder() as recorder:
-        run_steps(training, [order], _RecordedFrom(recorder, len(order) - 1))
-        devices.synchronise()
-    found = [recorder.shares(device) for device in devices.all]
+    with collector_off():  # a collection would look at hundreds of thousands of events, again and again
+        with PeakRecorder() as recorder:
+            run_steps(training, [order], _RecordedFrom(recorder, len(order) - 1))
+            devices.synchronise()
+        found = [recorder.shares(device) for device in devices.all]
     notes.peak_allocations = max(found, key=lambda shares: sum(share.bytes for share in shares))
 
 

@@ -50,6 +50,8 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     has the reason under the field's name.
     """
 
+    cards: tuple[str, ...] | None = None
+    """Which GPUs they were: eight hexadecimal digits of a hash of each one's UUID."""
     idle_used_bytes: tuple[int, ...] | None = None
     """NVML v2 used memory before this process touched the GPU."""
     driver_reserved_bytes: tuple[int, ...] | None = None

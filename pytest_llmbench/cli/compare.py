@@ -1,23 +1,34 @@
-"""`llmbench compare`: the rows of two result files held against each other, without a GPU."""
+"""`llmbench compare`: what was measured already held against each other, without a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import Reporting
+from pytest_llmbench.comparison.journal import Journal, JournalError
 from pytest_llmbench.comparison.offline import compare_files
+from pytest_llmbench.comparison.result import Comparison
+from pytest_llmbench.comparison.run import comparison_of, judge_of
 from pytest_llmbench.judge.tolerance import parse_tolerances
+from pytest_llmbench.metrics import Tolerance
 
 __all__ = ["compare"]
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A.jsonl", help="Results before the change, of a run with --llmbench.")],
-    b: Annotated[Path, typer.Argument(metavar="B.jsonl", help="Results after it.")],
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A.jsonl", help="Results before the change, of a run with --llmbench; or alone, of llmbench ab."
+        ),
+    ],
+    b: Annotated[Path | None, typer.Argument(metavar="[B.jsonl]", help="Results after it.")] = None,
     *,
     tolerance: given.TolerancesOption = None,
     markdown: given.MarkdownOption = None,
@@ -29,10 +40,20 @@ def compare(
     Hold the rows of one result file against those of another, as measured; nothing is measured here.
 
     Rows are matched by table and name. A row that only one file has is named, and counts as
-    inconclusive for --fail-on.
+    inconclusive for --fail-on. Of the file of an `llmbench ab`, its table so far is shown again.
     """
     with given.refusals():
-        comparison = compare_files(a, b, parse_tolerances(tolerance or ()))
+        tolerances = parse_tolerances(tolerance or ())
+        comparison = compare_files(a, b, tolerances) if b is not None else _of_pairs(a, tolerances)
     reporting = Reporting(markdown, json, tuple(fail_on or ()), verbose)
     reporting.show(comparison)
     reporting.end(comparison)
+
+
+def _of_pairs(file: Path, tolerances: Mapping[str, Tolerance]) -> Comparison:
+    """What the pairs of `llmbench ab` come to; tolerances given now beat those given then."""
+    journal = Journal.read(file)
+    if journal.asked.command != "ab":
+        raise JournalError(f"{file} is of llmbench {journal.asked.command}, which its own --resume shows")
+    asked = msgspec.structs.replace(journal.asked, tolerances={**journal.asked.tolerances, **tolerances})
+    return comparison_of(journal, judge_of(asked))

@@ -140,18 +140,27 @@ class Journal:
             JournalError: it is not the file of a comparison.
         """
         try:
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            lines = list(_decoded(whole, path))
-            asked = lines[0] if lines else None
-            if not isinstance(asked, Asked):
-                raise JournalError(f"{path} does not begin as the results of llmbench ab or bisect do")
+            asked, lines, length = _read(path)
             stream = _claimed(path, "r+b")
-            stream.truncate(len(whole))
+            stream.truncate(length)
             stream.seek(0, os.SEEK_END)
         except OSError as error:
             raise JournalError(f"{path}: results cannot be read and written: {error.strerror}") from None
-        return cls(path, asked, stream, lines[1:])
+        return cls(path, asked, stream, lines)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """
+        What a file has so far, also while another run writes to it. What is added is not written down.
+
+        Raises:
+            JournalError: it is not the file of a comparison, or cannot be read.
+        """
+        try:
+            asked, lines, _ = _read(path)
+        except OSError as error:
+            raise JournalError(f"{path}: results cannot be read: {error.strerror}") from None
+        return cls(path, asked, None, lines)
 
     def __enter__(self) -> Self:
         return self
@@ -200,6 +209,17 @@ class Journal:
                 os.fsync(self._stream.fileno())
         except OSError as error:
             raise JournalError(f"{self.path}: a result could not be written: {error.strerror}") from None
+
+
+def _read(path: Path) -> tuple[Asked, list[Line], int]:
+    """What was asked for, all that follows, and the length of the whole lines."""
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = list(_decoded(whole, path))
+    asked = lines[0] if lines else None
+    if not isinstance(asked, Asked):
+        raise JournalError(f"{path} does not begin as the results of llmbench ab or bisect do")
+    return asked, lines[1:], len(whole)
 
 
 def _claimed(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:

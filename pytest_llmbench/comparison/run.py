@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pytest_llmbench.cases import Case
@@ -11,13 +11,13 @@ from pytest_llmbench.comparison.pair import Pair, first_side
 from pytest_llmbench.comparison.progress import Progress
 from pytest_llmbench.comparison.result import Compared, Comparison, package_diff
 from pytest_llmbench.comparison.selection import Selected
-from pytest_llmbench.comparison.settle import Judge, Settled, settle
+from pytest_llmbench.comparison.settle import Judge, Settled, Wanted, settle, so_far
 from pytest_llmbench.comparison.sides import Sides
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
 
-__all__ = ["comparison_of", "judge_of", "measure", "settled_rows"]
+__all__ = ["comparison_of", "judge_of", "measure"]
 
 
 def judge_of(asked: Asked) -> Judge:
@@ -59,19 +59,19 @@ def measure(
         journal.add(Taken(case=name, pair=Pair(stage=step.stage, first=first, a=a, b=b)))
 
 
-def settled_rows(journal: Journal, judge: Judge) -> Iterator[Compared]:
-    """The rows that are settled by what the journal has."""
-    for chosen in journal.asked.selected:
-        step = settle(journal.pairs(chosen.name), journal.asked.plan, judge)
-        if isinstance(step, Settled):
-            yield _compared(chosen, step)
-
-
 def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) -> Comparison:
-    """What the journal's pairs come to; cases that are not settled are named."""
+    """What the journal's pairs come to; cases that are not settled are shown as they are so far, and named."""
     asked = journal.asked
-    rows = tuple(settled_rows(journal, judge))
-    unsettled = [chosen.name for chosen in asked.selected if chosen.name not in {row.name for row in rows}]
+    rows: list[Compared] = []
+    unsettled = []
+    for chosen in asked.selected:
+        pairs = journal.pairs(chosen.name)
+        found: Settled | Wanted | None = settle(pairs, asked.plan, judge)
+        if not isinstance(found, Settled):
+            unsettled.append(chosen.name)
+            found = so_far(pairs, judge)
+        if found is not None:
+            rows.append(_compared(chosen, found))
     if unsettled:
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
     changes, same = package_diff(asked.a.packages, asked.b.packages)
@@ -81,7 +81,7 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         measured_on=_measured_on(journal),
         changes=changes,
         num_unchanged=same,
-        rows=rows,
+        rows=tuple(rows),
         left_out=tuple(left_out),
     )
 

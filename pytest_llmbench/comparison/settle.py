@@ -24,7 +24,7 @@ from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
 
-__all__ = ["DOUBTED", "Judge", "Settled", "Wanted", "settle"]
+__all__ = ["DOUBTED", "Judge", "Settled", "Wanted", "settle", "so_far"]
 
 Judge = Callable[[Measurement, Measurement], RowVerdict]
 
@@ -73,6 +73,20 @@ def settle(pairs: Sequence[Pair], plan: Plan, judge: Judge) -> Settled | Wanted:
         if not looked.verdict.undecided:
             return _last_word(screening, looked, [*first, *fresh], judge)
     return _told(looked, f"by {wanted} fresh pairs")
+
+
+def so_far(pairs: Sequence[Pair], judge: Judge) -> Settled | None:
+    """What the pairs of a case say that is not settled; it counts as inconclusive. None without a good pair."""
+    good = [pair for pair in pairs if pair.is_ok]
+    if not good:
+        return None
+    found = _settled(good, judge)
+    verdict = msgspec.structs.replace(
+        found.verdict,
+        status="inconclusive",
+        reason=f"{found.verdict.status} so far ({found.verdict.reason}), and not measured to the end",
+    )
+    return found._replace(verdict=verdict)
 
 
 def _stage(pairs: Sequence[Pair], stage: Stage, size: int, judge: Judge) -> list[Pair] | Settled | Wanted:

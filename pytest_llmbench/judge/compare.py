@@ -9,7 +9,7 @@ plain limit and takes the place of all that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,9 +17,9 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
-from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, row_class
+from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
-from pytest_llmbench.judge.validity import canary_change, recompilations
+from pytest_llmbench.judge.validity import canary_change, held_back, recompilations, same_cards
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.measurement import Measurement
@@ -235,10 +235,22 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
         return msgspec.structs.replace(verdict, reason=reason)
     if sides.rules.design.pairs and len(before) != len(after):
         return msgspec.structs.replace(verdict, reason="not measured in every process of every pair")
-    noise = sides.against.noise.get(metric.name) or PRIORS[metric.name][sides.kind]
+    noise, aside = sides.against.noise.get(metric.name) or PRIORS[metric.name][sides.kind], ""
+    if metric.name not in sides.against.noise and _by_its_card(sides):
+        noise = on_other_cards(noise)
+        aside = "; its power limit holds the GPU back, and this may be another one"
     alpha = sides.rules.alpha / len(PRIORS)
     speed = judge_speed(metric, before, after, noise, design=sides.rules.design, alpha=alpha)
-    return msgspec.structs.replace(verdict, **speed._asdict() | {"gates": verdict.gates and speed.gates})
+    judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
+    if speed.status == "inconclusive":
+        judged["reason"] += aside
+    return msgspec.structs.replace(verdict, **judged)
+
+
+def _by_its_card(sides: _Sides) -> bool:
+    """Whether one card may be faster here than another of its kind; pairs share theirs."""
+    then, now = sides.against.measurement, sides.now
+    return not sides.rules.design.pairs and (held_back(then) or held_back(now)) and not same_cards(then, now)
 
 
 def _without_false_improvements(metrics: tuple[MetricVerdict, ...]) -> tuple[MetricVerdict, ...]:

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 
 from pytest_llmbench.measurement import Measurement, Process, Round
 
-__all__ = ["LARGEST_SHARE", "LARGEST_START", "canary_change", "recompilations", "why_invalid"]
+__all__ = [
+    "HELD_BACK",
+    "LARGEST_SHARE",
+    "LARGEST_START",
+    "canary_change",
+    "held_back",
+    "recompilations",
+    "same_cards",
+    "why_invalid",
+]
+
+HELD_BACK = 0.2
+"""Of the measured rounds, from which on a card's own quality shows in its speed."""
 
 LARGEST_SHARE = 0.01
 """Of the measured rounds, in which the GPU may have been slowed down for its temperature."""
@@ -48,16 +60,30 @@ def why_invalid(process: Process, *, shared: bool = False, on_gpu: bool = True) 
 
 def canary_change(then: Measurement, now: Measurement) -> float | None:
     """
-    By which fraction the GPU itself is slower (below 0) or faster in *now*: the canary that moved more.
+    By which fraction a GPU itself is slower (below 0) or faster in *now*: the canary, of any GPU, that fell most.
 
     None where either side has none.
     """
     changes = []
     for name in ("canary_flops_per_second", "canary_copy_bytes_per_second"):
         before, after = _typical(then, name), _typical(now, name)
-        if before and after:
-            changes.append(after / before - 1)
-    return max(changes, key=abs, default=None)
+        changes += [later / earlier - 1 for earlier, later in zip(before, after, strict=False)]
+    return min(changes, default=None)
+
+
+def held_back(measurement: Measurement) -> bool:
+    """Whether the power limit held a GPU's clocks down for a good part of the rounds: `HELD_BACK` of them."""
+    for process in measurement.processes:
+        seconds = sum(done.seconds for done in process.rounds)
+        if max(process.evidence.power_cap_seconds or (0.0,)) > HELD_BACK * seconds:
+            return True
+    return False
+
+
+def same_cards(then: Measurement, now: Measurement) -> bool:
+    """Whether both are known to have been measured on the same GPUs, all their processes."""
+    cards = {process.evidence.cards for side in (then, now) for process in side.processes if process.outcome == "ok"}
+    return len(cards) == 1 and None not in cards
 
 
 def recompilations(measurement: Measurement) -> int | None:
@@ -66,11 +92,10 @@ def recompilations(measurement: Measurement) -> int | None:
     return max((count for count in found if count is not None), default=None)
 
 
-def _typical(measurement: Measurement, name: str) -> float | None:
-    """Median over the processes of their slowest GPU."""
+def _typical(measurement: Measurement, name: str) -> tuple[float, ...]:
+    """Of each GPU, the median over the processes; empty where none has it."""
     found = [getattr(process.evidence, name) for process in measurement.processes if process.outcome == "ok"]
-    slowest = [min(values) for values in found if values]
-    return statistics.median(slowest) if slowest else None
+    return tuple(map(statistics.median, zip(*filter(None, found), strict=False)))
 
 
 def _never_steady(rounds: Sequence[Round]) -> str | None:

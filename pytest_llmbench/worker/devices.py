@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import os
 import platform
 import sys
@@ -121,10 +122,11 @@ class Devices:
         """What NVML and the allocator said, and reasons for what they did not."""
         if not self._busy:
             reason = self._no_nvml or "the measured rounds were not finished"
-            found, missing = Evidence(), dict.fromkeys(NVML_FIELDS, reason)
+            found, missing = Evidence(), dict.fromkeys(("cards", *NVML_FIELDS), reason)
         else:
             own = process_tree(os.getpid())
             found, missing = evidence(self._idle, self._busy, self._before, self._after, own)
+            found = msgspec.structs.replace(found, cards=tuple(map(_card, self._gpus)))
         if not self.num_gpus:
             return found, missing | dict.fromkeys(("allocation_retries", "freed_segments"), "measured on the CPU")
         now = read_allocator(self.num_gpus)
@@ -232,3 +234,8 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _card(gpu: Gpu) -> str:
+    """Tells it from others of its kind."""
+    return hashlib.sha256(gpu.uuid.encode()).hexdigest()[:8]

@@ -11,7 +11,7 @@ from pytest_llmbench.comparison.journal import Asked, Named
 from pytest_llmbench.comparison.pair import Pair, Stage, first_side, merged
 from pytest_llmbench.comparison.run import judge_of
 from pytest_llmbench.comparison.selection import Selected
-from pytest_llmbench.comparison.settle import DOUBTED, Settled, Wanted, settle
+from pytest_llmbench.comparison.settle import DOUBTED, Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.measurement import Measurement, Outcome, Process
 from pytest_llmbench.metrics import Value
@@ -63,6 +63,18 @@ def settled(*pairs: Pair) -> Settled:
 
 
 MORE = measured(operators=150.0)
+
+
+def test_what_is_not_settled_is_inconclusive_and_says_what_it_looks_like() -> None:
+    found = so_far([pair(b=MORE), pair(b=measured(outcome="crashed"))], judge_of(ASKED))
+
+    assert found is not None
+    assert (found.verdict.status, len(found.b.processes)) == ("inconclusive", 1)
+    assert found.verdict.reason.startswith("regressed so far (")
+
+
+def test_without_a_good_pair_nothing_is_known_so_far() -> None:
+    assert so_far([pair(b=measured(outcome="crashed"))], judge_of(ASKED)) is None
 
 
 def test_the_sides_take_turns_in_going_first() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from typer import Typer
@@ -13,10 +13,15 @@ from typer.testing import Result as Shown
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.compare import compare
+from pytest_llmbench.comparison.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.comparison.pair import Pair
+from pytest_llmbench.comparison.selection import Selected
 from pytest_llmbench.environment import Environment
+from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Outcome, Process
 from pytest_llmbench.results import Result, ResultLog
+from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.workload import Workload
 
 app = Typer()
@@ -60,8 +65,28 @@ def written(path: Path, *results: Result) -> Path:
     return path
 
 
-def shown(a: Path, b: Path, *options: str) -> Shown:
-    return CliRunner(env={"COLUMNS": "110"}).invoke(app, [str(a), str(b), *options])
+def shown(a: Path, *more: Path | str) -> Shown:
+    return CliRunner(env={"COLUMNS": "110"}).invoke(app, [str(a), *map(str, more)])
+
+
+def of_pairs(path: Path, *kernels: float, command: Literal["ab", "bisect"] = "ab") -> Path:
+    """The file of an `llmbench ab` with one pair for each number of kernels in B; in A they are a hundred."""
+    case = result("r", OLD).measurement.case
+    asked = Asked(
+        command=command,
+        a=Named("old", dict(OLD.packages)),
+        b=Named("new", dict(NEW.packages)),
+        source=Source(),
+        selected=(Selected("speed", "r", case),),
+        workload=Workload(),
+        plan=Plan(screen=2, max_processes=8, looks=2, cases=1),
+        timeout_seconds=1.0,
+    )
+    with Journal.begin(path, asked) as journal:
+        for count in kernels:
+            sides = (result("r", OLD).measurement, result("r", NEW, kernels=count).measurement)
+            journal.add(Taken(case="speed[r]", pair=Pair(stage="first", first="a", a=sides[0], b=sides[1])))
+    return path
 
 
 @pytest.fixture
@@ -72,6 +97,39 @@ def before(tmp_path: Path) -> Path:
 @pytest.fixture
 def after(tmp_path: Path) -> Path:
     return written(tmp_path / "b.jsonl", result("same", NEW), result("moves", NEW, kernels=150.0), result("new", NEW))
+
+
+def test_one_file_of_pairs_is_shown_again(tmp_path: Path) -> None:
+    seen = shown(of_pairs(tmp_path / "ab.jsonl", 100.0, 100.0))
+
+    assert (seen.exit_code, "peft 0.17 -> 0.21" in seen.stdout) == (0, True)
+    assert "1 unchanged" in seen.stdout
+
+
+def test_pairs_that_were_not_measured_to_the_end_are_shown_as_open(tmp_path: Path) -> None:
+    seen = shown(of_pairs(tmp_path / "ab.jsonl", 150.0), "--fail-on", "inconclusive")
+
+    assert seen.exit_code == 1
+    assert "+50.0 %" in seen.stdout
+    assert "not measured to the end: speed[r]" in seen.stdout
+
+
+def test_a_tolerance_counts_for_pairs_that_were_measured_already(tmp_path: Path) -> None:
+    file = of_pairs(tmp_path / "ab.jsonl", 150.0, 150.0)
+
+    assert "1 unchanged" in shown(file, "--tolerance", "kernels_per_sample=60%").stdout
+
+
+def test_a_bisection_is_not_shown_as_a_comparison(tmp_path: Path) -> None:
+    seen = shown(of_pairs(tmp_path / "bisect.jsonl", command="bisect"))
+
+    assert (seen.exit_code, "llmbench bisect" in seen.stderr) == (2, True)
+
+
+def test_one_file_of_a_run_alone_is_refused(before: Path) -> None:
+    seen = shown(before)
+
+    assert (seen.exit_code, "is not of llmbench ab" in seen.stderr) == (2, True)
 
 
 def test_rows_of_the_same_name_are_held_against_each_other(before: Path, after: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.noise import PRIORS
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.validity import canary_change, why_invalid
 from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
@@ -106,14 +108,19 @@ def measured(
     [
         (measured(), 0.0),
         (measured(flops=(630e12,)), -0.1),
-        (measured(flops=(700e12, 350e12)), -0.5),
         (measured(flops=(770e12,), copied=(2e12,)), -0.5),
         (measured(flops=None, copied=(5e12,)), 0.25),
         (measured(flops=None, copied=None), None),
     ],
 )
-def test_the_canary_that_moved_more_tells_how_the_gpu_has_changed(now: Measurement, change: float | None) -> None:
+def test_the_canary_that_fell_most_tells_how_the_gpu_has_changed(now: Measurement, change: float | None) -> None:
     assert canary_change(measured(), now) == (None if change is None else pytest.approx(change))
+
+
+def test_of_several_gpus_each_is_held_against_itself() -> None:
+    then, now = measured(flops=(700e12, 650e12)), measured(flops=(665e12, 660e12))
+
+    assert canary_change(then, now) == pytest.approx(-0.05)
 
 
 BUSY = "device_busy_seconds_per_sample"
@@ -172,5 +179,46 @@ def test_a_step_that_compiles_more_than_the_baselines_is_not_known_to_be_slower(
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 3), (3, 1), (None, 3), (0, None)])
 def test_a_step_that_compiles_no_more_is_judged(before: int | None, after: int | None) -> None:
     verdict = judge(measured(busy=0.11, compiled=after), Reference(measurement=measured(compiled=before)))
+
+    assert verdict.status == "regressed"
+
+
+def on_card(card: str | None, *, busy: float = 0.1, capped: float = 2.0, processes: int = 1) -> Measurement:
+    """Ten seconds of rounds on a card, for some of which its power limit held it back."""
+    evidence = Evidence(cards=None if card is None else (card,), power_cap_seconds=(capped,))
+    one = msgspec.structs.replace(measured(busy=busy).processes[0], evidence=evidence, rounds=(Round(10.0, 16, 16000),))
+    return msgspec.structs.replace(measured(), processes=(one,) * processes)
+
+
+@pytest.mark.parametrize("card", ["b", None])
+def test_where_the_power_limit_holds_it_back_another_card_may_be_slower(card: str | None) -> None:
+    verdict = judge(on_card(card, busy=0.104, capped=2.1), Reference(measurement=on_card("a")))
+
+    busy = next(metric for metric in verdict.metrics if metric.metric == BUSY)
+    assert busy.status == "inconclusive"
+    assert busy.reason.endswith("its power limit holds the GPU back, and this may be another one")
+    assert not verdict.failed
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (on_card("a"), on_card("a", busy=0.104, capped=2.1)),
+        (on_card("a", capped=1.0), on_card("b", busy=0.104, capped=1.9)),
+    ],
+    ids=["the same card", "hardly held back"],
+)
+def test_otherwise_a_card_is_as_fast_as_another(before: Measurement, now: Measurement) -> None:
+    assert judge(now, Reference(measurement=before)).status == "regressed"
+
+
+def test_no_card_explains_a_slow_down_that_is_large() -> None:
+    assert judge(on_card("b", busy=0.12, capped=9.0), Reference(measurement=on_card("a"))).status == "regressed"
+
+
+def test_a_calibrated_row_goes_by_its_own_noise() -> None:
+    noise = {BUSY: PRIORS[BUSY]["device-bound"]}
+
+    verdict = judge(on_card("b", busy=0.104, capped=9.0), Reference(measurement=on_card("a"), noise=noise))
 
     assert verdict.status == "regressed"

@@ -53,7 +53,7 @@ def test_rows_that_are_not_of_the_page_are_not_counted(text: str) -> None:
 
     assert file is not None
     assert any(row.endswith("-trainer") for row in file.rows)
-    assert text.startswith("90 of 96 rows are measured.")
+    assert text.startswith("91 of 96 rows are measured.")
 
 
 def test_a_published_out_of_memory_is_shown_as_such(text: str) -> None:

@@ -1,52 +1,63 @@
 """
-Why the memory that torch reserves is not what the published page says: one row at a time, with one thing changed.
+What torch would reserve on a GPU for a row, with one thing changed, computed without one.
 
-    python -m benchmarks.reserved --what attention
-    python -m benchmarks.reserved --what order --what card --what loop
+    python -m benchmarks.reserved --what measured
+    python -m benchmarks.reserved --what attention --what order --what card --what logits --jobs 2
 
-Each line trains one row in a forked process and prints the peak that torch reserved beside the published one:
+The row trains at full size on tensors that have a shape and no content (torch's FakeTensorMode), and every storage
+that comes and goes is told to `benchmarks.allocator`, which reserves by the rules of torch's own. Takes about a minute
+for 16 samples of a 7B model on one core. Each line has the reserved and allocated peak beside the published one:
 
-    attention   the same samples, by another attention: eager builds the matrix of probabilities, as do torch's math
+    measured    rows as they are, beside what an H200 reserved for them: how far this can be trusted
+    attention   the same samples by eager attention, which builds the matrix of probabilities, as does torch's math
                 kernel and every library that did not get the attention which it was asked for
     order       samples drawn and shuffled as a plain sampler does, in place of the order that the rows use
     card        at most 78.8 GiB, all that a card of 80 GB has for torch: the allocator gives back what it keeps in store
-    loop        what the published Trainer did beside the bare step: forward under autocast, logits returned as
-                fp32 and alive until the step is over; of nf4 also what its library left as fp16
+    logits      a copy of the logits as fp32 that lives until the next forward pass, as of a Trainer that returns outputs
+                under mixed precision
+
+Flash attention is computed as the CPU's, which allocates the same but for workspaces. Rows of several GPUs are taken
+as if one had the memory of all. Quantized rows are not computed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import multiprocessing
 import random
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
 
 import msgspec
 import torch
-import transformers  # noqa: F401 - imported once, for all forked processes
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from benchmarks.allocator import Allocator, Block, OutOfMemory
 from benchmarks.setting import save
 from pytest_llmbench.baselines.published import load_published
-from pytest_llmbench.cases import Attention, Case, CaseError
+from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.cases import Attention, Case
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible
 from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
+from pytest_llmbench.engine.rounds import WARM_UP_MICRO_BATCHES
 from pytest_llmbench.engine.training import SEED, FineTuning, build_fine_tuning
 from pytest_llmbench.step import StepResult
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.workload import Workload
 
-if importlib.util.find_spec("bitsandbytes") is None:
-    import peft  # noqa: F401 - as above; it imports bitsandbytes, which initialises CUDA, and that survives no fork
-
 GIB = 2**30
 CARD_GIB = 78.8
+CPU = torch.device("cpu")
+SHUFFLED_SAMPLES = 32
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -54,171 +65,238 @@ class Change(msgspec.Struct, frozen=True):
 
     attention: Attention | None = None
     shuffled: int | None = None
-    """Seed of a plain shuffle, instead of the order of the rows."""
-    samples: int = 16
+    """Seed of a plain shuffle of `SHUFFLED_SAMPLES`, instead of the order of the rows."""
     limit_gib: float | None = None
-    trainer: bool = False
-    """Forward under autocast; logits come back as fp32 and stay until the next forward."""
-    fp16_rest: bool = False
-    """All that is not quantized is fp16."""
+    logits: bool = False
 
     def __str__(self) -> str:
         changed = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)}
-        return ", ".join(name if value is True else f"{name}={value}" for name, value in changed.items())
+        return ", ".join(name if value is True else f"{name}={value}" for name, value in changed.items()) or "as it is"
 
 
-class Tried(msgspec.Struct, frozen=True):
+class Question(NamedTuple):
+    table: str
+    row: str
+    change: Change
+
+
+class Answer(msgspec.Struct, frozen=True):
     row: str
     change: Change
     published_gib: float | None
-    reserved_gib: float | None
-    allocated_gib: float | None
-    reason: str | None = None
+    """Summed over the GPUs, as are the others."""
+    measured_gib: float | None
+    reserved_gib: float
+    allocated_gib: float
+    reason: str | None
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--what", choices=tuple(EXPERIMENTS), action="append", help="default: all of them")
+    arguments.add_argument("--what", choices=tuple(QUESTIONS), action="append", help="default: all of them")
+    arguments.add_argument("--device", default="nvidia-h200", help="folder of the measured baselines")
     arguments.add_argument("--baselines", type=Path, default=Path("baselines"))
+    arguments.add_argument("--jobs", type=int, default=1)
     given = arguments.parse_args()
-    published = load_published(given.baselines)
-    tried = []
-    for what in given.what or EXPERIMENTS:
-        for table, row, change in EXPERIMENTS[what]():
-            (case,) = (one.case for one in TABLES[table].rows if one.id == row)
-            there = published[table].rows[row].memory_gib
-            tried.append(in_a_process(f"{table}[{row}]", case, change, there[0] if there else None))
-            print(told(tried[-1]), flush=True)
-    save("reserved", tried)
+    store, published = BaselineStore(given.baselines), load_published(given.baselines)
+    questions = [question for what in given.what or QUESTIONS for question in QUESTIONS[what]()]
+    answers = []
+    with multiprocessing.get_context("spawn").Pool(given.jobs, maxtasksperchild=1) as pool:
+        for question, (reserved, allocated, reason) in zip(questions, pool.imap(answered, questions), strict=True):
+            there = published[question.table].rows[question.row].memory_gib
+            answers.append(
+                Answer(
+                    f"{question.table}[{question.row}]",
+                    question.change,
+                    sum(there) if there else None,
+                    measured(store, given.device, question),
+                    reserved / GIB,
+                    allocated / GIB,
+                    reason,
+                )
+            )
+            print(told(answers[-1]), flush=True)
+    save("reserved", answers)
 
 
-def _attention() -> Iterator[tuple[str, str, Change]]:
-    for model in ("chatglm3-6b", "yi-6b-chat", "openbuddy-zephyr-7b-chat"):
-        for length in (2048, 4096, 8192):
-            for attention in ("eager", "sdpa-math"):
-                yield "lora_max_length", f"{model}-{length}", Change(attention=attention)
+def rows_of(table: str, names: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, str]]:
+    for name, numbers in names.items():
+        yield from ((table, f"{name}-{number}") for number in numbers)
 
 
-def _order() -> Iterator[tuple[str, str, Change]]:
+def _measured() -> Iterator[Question]:
+    lora = {
+        "qwen-1_8b-chat": (2048, 8192),
+        "qwen-7b-chat": (2048, 8192),
+        "yi-6b-chat": (4096, 8192),
+        "chatglm3-6b": (4096, 8192),
+        "openbuddy-zephyr-7b-chat": (8192,),
+    }
+    others = [("full_max_length", "qwen-1_8b-chat-2048"), ("batch_size", "qwen-7b-chat-batch-8")]
+    for table, row in [*rows_of("lora_max_length", lora), *others]:
+        yield Question(table, row, Change())
+
+
+def _attention() -> Iterator[Question]:
+    rows = {
+        "chatglm3-6b": (4096, 8192),
+        "yi-6b-chat": (4096, 8192),
+        "openbuddy-zephyr-7b-chat": (2048, 4096, 8192),
+    }
+    for table, row in rows_of("lora_max_length", rows):
+        yield Question(table, row, Change(attention="eager"))
+        yield Question(table, row, Change(attention="eager", shuffled=1))
+
+
+def _order() -> Iterator[Question]:
+    lora = {"qwen-1_8b-chat": (1024, 2048, 4096, 8192), "baichuan2-13b-chat": (2048,), "yi-6b-chat": (1024,)}
     rows = [
-        *(("lora_max_length", f"qwen-1_8b-chat-{length}") for length in (1024, 2048, 4096, 8192)),
-        *(("full_max_length", f"qwen-1_8b-chat-{length}") for length in (2048, 4096)),
+        *rows_of("lora_max_length", lora),
+        *rows_of("full_max_length", {"qwen-1_8b-chat": (2048, 4096)}),
         ("batch_size", "qwen-7b-chat-batch-2"),
-        ("lora_max_length", "baichuan2-13b-chat-2048"),
-        ("lora_max_length", "yi-6b-chat-1024"),
     ]
     for table, row in rows:
-        for seed in (1, 2):
-            yield table, row, Change(shuffled=seed, samples=64)
+        for seed in (1, 2, 3):
+            yield Question(table, row, Change(shuffled=seed))
 
 
-def _card() -> Iterator[tuple[str, str, Change]]:
-    yield "batch_size", "qwen-7b-chat-batch-8", Change(limit_gib=CARD_GIB, samples=32)
-    yield "full_max_length", "qwen-7b-chat-4096", Change(limit_gib=CARD_GIB, samples=32)
+def _card() -> Iterator[Question]:
+    for table, row in (("batch_size", "qwen-7b-chat-batch-8"), ("full_max_length", "qwen-7b-chat-4096")):
+        yield Question(table, row, Change(limit_gib=CARD_GIB))
 
 
-def _loop() -> Iterator[tuple[str, str, Change]]:
-    for row in ("qwen-7b-chat-int4-bnb", "qwen-14b-chat-int4-bnb", "qwen-72b-chat-int4-bnb"):
-        yield "quantization", row, Change(trainer=True, fp16_rest=True)
-        yield "quantization", row, Change(trainer=True, fp16_rest=True, shuffled=1)
-    for row in ("qwen-7b-chat-2048", "yi-6b-chat-8192", "chatglm3-6b-8192", "openbuddy-zephyr-7b-chat-8192"):
-        yield "lora_max_length", row, Change(trainer=True)
+def _logits() -> Iterator[Question]:
+    for table, row in rows_of("lora_max_length", {"qwen-7b-chat": (2048, 8192), "yi-6b-chat": (8192,)}):
+        yield Question(table, row, Change(logits=True))
 
 
-EXPERIMENTS: dict[str, Callable[[], Iterator[tuple[str, str, Change]]]] = {
+QUESTIONS: dict[str, Callable[[], Iterator[Question]]] = {
+    "measured": _measured,
     "attention": _attention,
     "order": _order,
     "card": _card,
-    "loop": _loop,
+    "logits": _logits,
 }
 
 
-def in_a_process(row: str, case: Case, change: Change, published_gib: float | None) -> Tried:
-    """A fork of this process, in which CUDA is not in use yet."""
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe()
-    child = context.Process(target=_answer, args=(theirs, case, change))
-    child.start()
-    theirs.close()
+def answered(question: Question) -> tuple[int, int, str | None]:
+    """Peak reserved and allocated bytes, and why it went no further."""
+    torch.set_num_threads(1)
+    (case,) = (one.case for one in TABLES[question.table].rows if one.id == question.row)
+    limit = question.change.limit_gib
+    allocator = Allocator(None if limit is None else int(limit * GIB))
     try:
-        reserved, allocated, reason = ours.recv()
-    except EOFError:
-        reserved, allocated, reason = None, None, "the process ended without an answer"
-    child.join()
-    return Tried(row, change, published_gib, reserved, allocated, reason)
+        replay(traced(case, question.change), allocator)
+    except OutOfMemory as error:
+        return allocator.peak_reserved, allocator.peak_allocated, f"out of memory: {error}"
+    return allocator.peak_reserved, allocator.peak_allocated, None
 
 
-def _answer(theirs: Connection, case: Case, change: Change) -> None:
-    reason = None
-    try:
-        train(case, change)
-    except torch.cuda.OutOfMemoryError:
-        reason = "out of memory"
-    except (CaseError, ImportError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    theirs.send((torch.cuda.max_memory_reserved() / GIB, torch.cuda.max_memory_allocated() / GIB, reason))
+def replay(events: Iterable[tuple[int, int]], allocator: Allocator) -> None:
+    blocks: dict[int, Block] = {}
+    for number, count_bytes in events:
+        if number > 0 and count_bytes:
+            blocks[number] = allocator.take(count_bytes)
+        elif -number in blocks:
+            allocator.give_back(blocks.pop(-number))
 
 
-def train(case: Case, change: Change) -> None:
-    """All samples once, in whole optimizer steps."""
-    device = torch.device("cuda", 0)
-    torch.cuda.set_device(device)
-    if change.limit_gib is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(change.limit_gib * GIB / total)
-    if change.attention is not None:
-        case = msgspec.structs.replace(case, attention=change.attention)
-    training = build_fine_tuning(case, Workload(samples=change.samples), device)
-    if change.fp16_rest:
-        for parameter in training.model.parameters():
-            if parameter.is_floating_point() and not parameter.requires_grad:
-                parameter.data = parameter.data.half()
-    batches = training.batches if change.shuffled is None else shuffled(case, change.samples, change.shuffled, device)
-    loop = PublishedLoop if change.trainer else FineTuning
-    per_step = case.accumulation_steps
-    steps = [range(start, start + per_step) for start in range(0, len(batches), per_step)]
-    run_steps(loop(training.model, batches, case, training.total_optimizer_steps), steps, Watch())
-    torch.cuda.synchronize()
+class Storages(TorchDispatchMode):  # type: ignore[misc]  # where torch is not installed
+    """
+    Notes every storage that an operator gives back, and when it is gone.
+
+    Attributes:
+        events: (number, bytes) of each that comes, (-number, 0) of each that goes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[int, int]] = []
+        self._known: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+    def note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._known:
+            return
+        number = self._known[storage] = len(self.events) + 1
+        self.events.append((number, storage.nbytes()))
+        weakref.finalize(storage, self.events.append, (-number, 0))
+
+    def __torch_dispatch__(
+        self, operator: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.note(leaf)
+        return result
 
 
-def shuffled(case: Case, count: int, seed: int, device: torch.device) -> list[Batch]:
-    """So many samples of the row, the longest among them, in an order drawn by *seed*."""
+def traced(case: Case, change: Change) -> list[tuple[int, int]]:
+    """What comes and goes in the warm-up and the rounds, as a measuring process runs them; see `Storages.events`."""
+    attention = change.attention or ("sdpa" if case.attention == "flash" else case.attention)
+    case = msgspec.structs.replace(case, attention=attention, num_gpus=1)
+    storages = Storages()
+    # A fake parameter cannot be swapped for a moved one; all of them are where they belong already.
+    stay = mock.patch.object(nn.Module, "to", lambda module, *_, **__: module)
+    with FakeTensorMode(allow_non_fake_inputs=True), stay:
+        training = build_fine_tuning(case, Workload(device="cpu"), CPU)
+        batches = training.batches if change.shuffled is None else shuffled(case, change.shuffled)
+        loop = KeepingLogits if change.logits else FineTuning
+        stepped = loop(training.model, batches, case, training.total_optimizer_steps)
+        for group in stepped.optimizer.param_groups:
+            group["foreach"] = True  # as on a GPU
+        for tensor in (*training.model.parameters(), *training.model.buffers()):
+            storages.note(tensor)
+        per_step = case.accumulation_steps
+        steps = [range(start, start + per_step) for start in range(0, len(batches), per_step)]
+        with storages:
+            run_steps(stepped, [range(min(WARM_UP_MICRO_BATCHES, len(batches)))], Watch())
+            run_steps(stepped, steps, Watch())
+        return list(storages.events)
+
+
+def shuffled(case: Case, seed: int) -> list[Batch]:
+    """`SHUFFLED_SAMPLES` of the row, or so many as make whole steps, the longest among them, in a drawn order."""
     kept = admissible(PUBLISHED, case.max_length, "full")
     generator = random.Random(seed)
     per_step = case.batch_size * case.accumulation_steps
-    count = math.ceil(count / per_step) * per_step
+    count = math.ceil(SHUFFLED_SAMPLES / per_step) * per_step
     lengths = [kept[-1], *generator.sample(kept[:-1], count - 1)]
     generator.shuffle(lengths)
     vocab_size = architecture_of(case.model, "full").vocab_size
-    return make_batches(lengths, case.batch_size, vocab_size, device, seed=SEED)
+    return make_batches(lengths, case.batch_size, vocab_size, CPU, seed=SEED)
 
 
-class PublishedLoop(FineTuning):
-    """Micro-steps as accelerate 0.25 and the published Trainer ran them."""
+class KeepingLogits(FineTuning):
+    """Micro-steps that end with the outputs of the model still there, as fp32."""
 
     _logits: Tensor
-    """Alive until those of the next micro-batch are there, as an output that is returned."""
 
     def micro_step(self, index: int) -> StepResult:
         batch = self.batches[index]
-        with torch.autocast("cuda", torch.bfloat16):
-            output = self.model(**batch.inputs())
+        output = self.model(**batch.inputs())
         self._logits = output.logits.float()
         (output.loss / self.accumulation_steps).backward()
         return StepResult(batch.samples, batch.tokens, output.loss.detach())
 
 
-def told(tried: Tried) -> str:
-    published, reserved, allocated = (
-        "-" if value is None else f"{value:.2f}"
-        for value in (tried.published_gib, tried.reserved_gib, tried.allocated_gib)
+def measured(store: BaselineStore, device: str, question: Question) -> float | None:
+    file = store.load(device, question.table)
+    if file is None or question.row not in file.rows:
+        return None
+    reserved = file.rows[question.row].processes[-1].metrics.get("peak_reserved_bytes")
+    return sum(reserved) / GIB if isinstance(reserved, tuple) else None
+
+
+def told(answer: Answer) -> str:
+    published, there = (
+        "-" if value is None else f"{value:.2f}" for value in (answer.published_gib, answer.measured_gib)
     )
-    apart = (
-        f"{tried.reserved_gib / tried.published_gib - 1:+.1%}"
-        if tried.reserved_gib and tried.published_gib and tried.reason is None
-        else tried.reason or ""
-    )
-    return f"{tried.row:>48} {tried.change!s:<40} published {published:>6} reserved {reserved:>6} ({apart}) allocated {allocated}"
+    return (
+        f"{answer.row:>48} {answer.change!s:<28} published {published:>6} measured {there:>6} "
+        f"reserved {answer.reserved_gib:6.2f} allocated {answer.allocated_gib:6.2f} {answer.reason or ''}"
+    ).rstrip()
 
 
 if __name__ == "__main__":

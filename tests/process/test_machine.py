@@ -75,15 +75,6 @@ def test_runs_side_by_side_are_on_different_gpus(start: Start) -> None:
     assert sorted(used) == [0, 1, 2, 3]
 
 
-def test_runs_do_not_queue_for_the_first_gpu(start: Start) -> None:
-    started = time.monotonic()
-    runs = [start(3, f"row-{number}:3:1") for number in range(3)]
-    for run in runs:
-        gpus_of(run)
-
-    assert time.monotonic() - started < 8  # one after the other they would take more than 9
-
-
 def test_a_row_of_two_gpus_waits_until_two_are_free(start: Start) -> None:
     held = start(2, "narrow:2:1")
     assert held.stdout is not None

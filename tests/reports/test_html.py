@@ -206,6 +206,7 @@ def test_what_is_alive_at_the_peak_is_shown_beside_the_baselines(bench: Bench) -
 
     assert "aten::mm in MmBackward0 2 15,360.0 11,264.0" in text
     assert "before the step 8,192.0 8,192.0" in text
+    assert "aten::div" not in text  # four bytes
 
 
 def test_of_several_gpus_the_memory_of_the_fullest_is_shown(bench: Bench) -> None:

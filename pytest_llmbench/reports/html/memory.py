@@ -92,11 +92,17 @@ class Allocations(msgspec.Struct, frozen=True):
 
 
 def allocations(before: Measurement | None, now: Measurement) -> Allocations | None:
-    """Those of the last process of each side that listed any; None where this side has none."""
+    """
+    Those of the last process of each side that listed any; None where this side has none.
+
+    What takes less than a thousandth of the largest is left out.
+    """
     after, old = _alive(now), _alive(before)
     if not after:
         return None
-    names = sorted({*after, *old}, key=lambda name: -max(side[name].bytes for side in (after, old) if name in side))
+    sizes = {name: max(side[name].bytes for side in (after, old) if name in side) for name in {**after, **old}}
+    least = max(sizes.values()) / 1000
+    names = sorted((name for name in sizes if sizes[name] >= least), key=lambda name: -sizes[name])
     return Allocations(
         tuple(
             AllocationLine(

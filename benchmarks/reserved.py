@@ -137,7 +137,12 @@ def _measured() -> Iterator[Question]:
         "chatglm3-6b": (4096, 8192),
         "openbuddy-zephyr-7b-chat": (8192,),
     }
-    others = [("full_max_length", "qwen-1_8b-chat-2048"), ("batch_size", "qwen-7b-chat-batch-8")]
+    others = [
+        ("full_max_length", "qwen-1_8b-chat-2048"),
+        ("batch_size", "qwen-7b-chat-batch-8"),
+        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
+        ("full_max_length", "qwen-7b-chat-8192"),
+    ]
     for table, row in [*rows_of("lora_max_length", lora), *others]:
         yield Question(table, row, Change())
 
@@ -148,7 +153,10 @@ def _attention() -> Iterator[Question]:
         "yi-6b-chat": (4096, 8192),
         "openbuddy-zephyr-7b-chat": (2048, 4096, 8192),
     }
-    for table, row in rows_of("lora_max_length", rows):
+    for table, row in [
+        *rows_of("lora_max_length", rows),
+        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
+    ]:
         yield Question(table, row, Change(attention="eager"))
         yield Question(table, row, Change(attention="eager", shuffled=1))
 
@@ -159,20 +167,24 @@ def _math() -> Iterator[Question]:
         "yi-6b-chat": (4096, 8192),
         "openbuddy-zephyr-7b-chat": (2048, 4096, 8192),
     }
-    for table, row in rows_of("lora_max_length", rows):
+    for table, row in [
+        *rows_of("lora_max_length", rows),
+        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
+    ]:
         yield Question(table, row, Change(math=True))
         yield Question(table, row, Change(math=True, shuffled=1))
+    yield Question("lora_max_length", "yi-34b-chat-8192", Change(math=True))
 
 
 def _order() -> Iterator[Question]:
     lora = {"qwen-1_8b-chat": (1024, 2048, 4096, 8192), "baichuan2-13b-chat": (2048,), "yi-6b-chat": (1024,)}
     rows = [
         *rows_of("lora_max_length", lora),
-        *rows_of("full_max_length", {"qwen-1_8b-chat": (2048, 4096)}),
+        *rows_of("full_max_length", {"qwen-1_8b-chat": (2048, 4096), "qwen-7b-chat": (8192,)}),
         ("batch_size", "qwen-7b-chat-batch-2"),
     ]
     for table, row in rows:
-        for seed in (1, 2):
+        for seed in (1, 2, 3):
             yield Question(table, row, Change(shuffled=seed))
 
 

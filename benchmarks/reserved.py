@@ -147,32 +147,25 @@ def _measured() -> Iterator[Question]:
         yield Question(table, row, Change())
 
 
-def _attention() -> Iterator[Question]:
-    rows = {
+def _by_kernels(change: Change) -> Iterator[Question]:
+    """The rows that another attention may explain, in their order and in a plain shuffle."""
+    lora = {
         "chatglm3-6b": (4096, 8192),
         "yi-6b-chat": (4096, 8192),
         "openbuddy-zephyr-7b-chat": (2048, 4096, 8192),
     }
-    for table, row in [
-        *rows_of("lora_max_length", rows),
-        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
-    ]:
-        yield Question(table, row, Change(attention="eager"))
-        yield Question(table, row, Change(attention="eager", shuffled=1))
+    rows = [*rows_of("lora_max_length", lora), ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing")]
+    for table, row in rows:
+        yield Question(table, row, change)
+        yield Question(table, row, msgspec.structs.replace(change, shuffled=1))
+
+
+def _attention() -> Iterator[Question]:
+    yield from _by_kernels(Change(attention="eager"))
 
 
 def _math() -> Iterator[Question]:
-    rows = {
-        "chatglm3-6b": (4096, 8192),
-        "yi-6b-chat": (4096, 8192),
-        "openbuddy-zephyr-7b-chat": (2048, 4096, 8192),
-    }
-    for table, row in [
-        *rows_of("lora_max_length", rows),
-        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
-    ]:
-        yield Question(table, row, Change(math=True))
-        yield Question(table, row, Change(math=True, shuffled=1))
+    yield from _by_kernels(Change(math=True))
     yield Question("lora_max_length", "yi-34b-chat-8192", Change(math=True))
 
 
@@ -286,10 +279,11 @@ def traced(case: Case, change: Change) -> list[tuple[int, int]]:
         return list(storages.events)
 
 
-def math_of_torch_2_1(  # noqa: PLR0917 - the arguments of what it stands for
+def math_of_torch_2_1(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,

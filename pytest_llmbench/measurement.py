@@ -6,6 +6,7 @@ Everything here is a frozen value with a strict JSON form. Unknown is None with 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -26,6 +27,7 @@ __all__ = [
     "Process",
     "Round",
     "failed",
+    "fullest",
     "joined",
 ]
 
@@ -171,13 +173,28 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return self.processes[-1].reason
 
     @property
+    def kernels(self) -> tuple[KernelShare, ...]:
+        """Those of the last process that noted any; empty if none did."""
+        return next((process.kernels for process in reversed(self.processes) if process.kernels), ())
+
+    @property
     def memory(self) -> tuple[MemoryPoint, ...]:
         """That of the last process that noted its memory; empty if none did."""
         return next((process.memory for process in reversed(self.processes) if process.memory), ())
 
     @property
+    def peak_allocations(self) -> tuple[AllocationShare, ...]:
+        """Those of the last process that noted any; empty if none did."""
+        return next((process.peak_allocations for process in reversed(self.processes) if process.peak_allocations), ())
+
+    @property
     def workload_hash(self) -> str:
         return workload_hash(self.case, self.workload)
+
+
+def fullest(listings: Iterable[tuple[AllocationShare, ...]]) -> tuple[AllocationShare, ...]:
+    """Of what several GPUs hold, that of the one that holds most."""
+    return max(listings, key=lambda listing: sum(share.bytes for share in listing))
 
 
 def failed(

@@ -76,7 +76,7 @@ def run_rounds(
 
 def counted_micro_batches(training: AnyTraining, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:
     """Micro-batches at equally spaced quantiles of cost, for the passes that count: they stand for all."""
-    by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
+    by_cost = _by_cost(training)
     count = min(count, len(by_cost))
     return tuple(by_cost[(2 * position + 1) * len(by_cost) // (2 * count)] for position in range(count))
 
@@ -87,8 +87,13 @@ def cheapest_and_costliest(training: AnyTraining) -> tuple[int, ...]:
 
     Where micro-batches accumulate there is one before it, so that the gradients are there already.
     """
-    by_cost = sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
+    by_cost = _by_cost(training)
     return (by_cost[0], by_cost[-1]) if training.accumulation_steps > 1 else (by_cost[-1],)
+
+
+def _by_cost(training: AnyTraining) -> list[int]:
+    """Micro-batch indices, the cheapest first."""
+    return sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
 
 
 def _rounds(training: AnyTraining) -> list[list[range]]:

@@ -172,17 +172,11 @@ def _fullest_phase(measurement: Measurement) -> str | None:
 
 def _allocations(then: Measurement, now: Measurement, total_bytes: float) -> str:
     """Who asked for what makes up most of the difference of live tensors, if both sides know."""
-    before, after = _bytes_by_origin(then), _bytes_by_origin(now)
+    before, after = ({share.name: share.bytes for share in side.peak_allocations} for side in (then, now))
     if not before or not after:
         return ""
     parts = _parts(before, after, total_bytes, _size)
     return f"; alive at the peak of a step: {parts}" if parts else ""
-
-
-def _bytes_by_origin(measurement: Measurement) -> dict[str, int]:
-    """Of the last process that lists any."""
-    listing = (process.peak_allocations for process in reversed(measurement.processes) if process.peak_allocations)
-    return {share.name: share.bytes for share in next(listing, ())}
 
 
 def _bytes_between(verdict: MetricVerdict) -> float:

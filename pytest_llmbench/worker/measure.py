@@ -36,7 +36,7 @@ from pytest_llmbench.engine.rounds import (
 )
 from pytest_llmbench.engine.training import build_fine_tuning
 from pytest_llmbench.extensions import load, offered
-from pytest_llmbench.measurement import Measurement, Outcome, Round
+from pytest_llmbench.measurement import Measurement, Outcome, Round, fullest
 from pytest_llmbench.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocations import PeakRecorder
@@ -276,8 +276,7 @@ def _note_peak(training: AnyTraining, devices: Devices, notes: Notes) -> None:
         with PeakRecorder() as recorder:
             run_steps(training, [order], _RecordedFrom(recorder, len(order) - 1))
             devices.synchronise()
-        found = [recorder.shares(device) for device in devices.all]
-    notes.peak_allocations = max(found, key=lambda shares: sum(share.bytes for share in shares))
+        notes.peak_allocations = fullest(recorder.shares(device) for device in devices.all)
 
 
 def _note_count(

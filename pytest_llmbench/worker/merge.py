@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import AllocationShare, Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
+from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round, fullest
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.protocol import Request
 
@@ -129,7 +129,7 @@ def _together(processes: Sequence[Process]) -> Process:
         evidence=_evidence([process.evidence for process in processes]),
         kernels=_kernels([process.kernels for process in processes]),
         memory=_memory([process.memory for process in processes]),
-        peak_allocations=max((process.peak_allocations for process in processes), key=_sum_bytes),
+        peak_allocations=fullest(process.peak_allocations for process in processes),
         phase_seconds={
             name: max(process.phase_seconds.get(name, 0.0) for process in processes) for name in first.phase_seconds
         },
@@ -170,10 +170,6 @@ def _memory(all_of_them: Sequence[Sequence[MemoryPoint]]) -> tuple[MemoryPoint, 
     if len({tuple(point.phase for point in points) for points in all_of_them}) > 1:
         return ()
     return tuple(map(_point, zip(*all_of_them, strict=True)))
-
-
-def _sum_bytes(allocations: Iterable[AllocationShare]) -> int:
-    return sum(share.bytes for share in allocations)
 
 
 def _point(points: Sequence[MemoryPoint]) -> MemoryPoint:

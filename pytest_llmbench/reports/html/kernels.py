@@ -41,7 +41,7 @@ def kernels(before: Measurement | None, now: Measurement) -> Kernels | None:
     Families that take little, or are known to one side only because the other counts them as the rest,
     are added to `other`.
     """
-    after, old = _last(now), _last(before)
+    after, old = ({share.name: share for share in side.kernels} if side else {} for side in (now, before))
     if not after:
         return None
     longest = max(share.seconds_per_sample for share in (*after.values(), *old.values())) or 1.0
@@ -51,12 +51,6 @@ def kernels(before: Measurement | None, now: Measurement) -> Kernels | None:
     if any(name in side for name in rest for side in (after, old)):
         lines.append(_line(_REST, _sum(old, rest), _sum(after, rest), longest, bool(old)))
     return Kernels(tuple(lines), bool(old))
-
-
-def _last(measurement: Measurement | None) -> dict[str, KernelShare]:
-    processes = measurement.processes if measurement else ()
-    found = next((process.kernels for process in reversed(processes) if process.kernels), ())
-    return {share.name: share for share in found}
 
 
 def _seconds(shares: dict[str, KernelShare], name: str) -> float:

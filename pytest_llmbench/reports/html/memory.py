@@ -97,7 +97,7 @@ def allocations(before: Measurement | None, now: Measurement) -> Allocations | N
 
     What takes less than a thousandth of the largest is left out.
     """
-    after, old = _alive(now), _alive(before)
+    after, old = ({share.name: share for share in side.peak_allocations} if side else {} for side in (now, before))
     if not after:
         return None
     sizes = {name: max(side[name].bytes for side in (after, old) if name in side) for name in {**after, **old}}
@@ -115,12 +115,6 @@ def allocations(before: Measurement | None, now: Measurement) -> Allocations | N
         ),
         bool(old),
     )
-
-
-def _alive(measurement: Measurement | None) -> dict[str, AllocationShare]:
-    processes = reversed(measurement.processes) if measurement else ()
-    found = next((process.peak_allocations for process in processes if process.peak_allocations), ())
-    return {share.name: share for share in found}
 
 
 def _mebibytes(share: AllocationShare | None) -> str:

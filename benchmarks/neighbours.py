@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.setting import case_of, parser, save, workload_of
+from benchmarks.setting import case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.measurement import Process
 from pytest_llmbench.protocol import Request
@@ -26,7 +26,8 @@ WATCHED = ("samples_per_second", "device_busy_seconds_per_sample", "python_calls
 
 def main() -> None:
     # Others are the most cases beside the one that counts; so many processes measure it in each company.
-    arguments = parser(__doc__, model="qwen-1_8b-chat", max_length=512, samples=64, others=1, processes=5).parse_args()
+    defaults: dict[str, str | int] = {"model": "qwen-1_8b-chat", "max_length": 512, "samples": 64}
+    arguments = parser(__doc__, **defaults, others=1, processes=5, seconds=3600).parse_args()
     request = Request(case=case_of(arguments), workload=workload_of(arguments))
     companies = sorted(
         {0, *(2**power - 1 for power in range(1, 8) if 2**power - 1 < arguments.others), arguments.others}
@@ -35,9 +36,10 @@ def main() -> None:
     taken: dict[int, list[Process]] = {others: [] for others in companies}
     try:
         measured_at_once(machine, request, companies[-1])  # servers start, caches fill
-        for _ in range(arguments.processes):
+        for turn in in_time(range(arguments.processes), arguments.seconds):
             for others in companies:
                 taken[others].append(measured_at_once(machine, request, others))
+                print(f"turn {turn}, beside {others}: {values(taken[others], WATCHED[0])[-1]:.4g} samples/s", flush=True)
     finally:
         machine.close()
     report(taken)

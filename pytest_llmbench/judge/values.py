@@ -8,7 +8,7 @@ import math
 import statistics
 
 from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import Value
+from pytest_llmbench.metrics import METRICS, Value
 
 __all__ = ["logarithms", "typical_value", "values"]
 
@@ -23,18 +23,32 @@ def values(measurement: Measurement, metric: str) -> list[Value]:
 
 
 def typical_value(measurement: Measurement, metric: str) -> Value | None:
-    """Median over the processes that ended well, per device where the metric is; None if none measured it."""
+    """
+    What the processes that ended well measured of it; None if none did.
+
+    Of a speed the geometric mean, from which its change is reckoned; else the median, per device where the metric is.
+    """
     found = values(measurement, metric)
     if not found:
         return None
     numbers = [value for value in found if not isinstance(value, tuple)]
     per_device = [value for value in found if isinstance(value, tuple)]
     if not per_device:
-        # A median would sort a NaN to anywhere.
-        return statistics.median(numbers) if all(map(math.isfinite, numbers)) else math.nan
+        if not all(map(math.isfinite, numbers)):  # a median would sort a NaN to anywhere
+            return math.nan
+        return _mean_speed(numbers) if _is_speed(metric) and min(numbers) > 0 else statistics.median(numbers)
     if numbers or len({len(value) for value in per_device}) > 1:
         return ()
     return tuple(round(statistics.median(device)) for device in zip(*per_device, strict=True))
+
+
+def _is_speed(metric: str) -> bool:
+    known = METRICS.get(metric)  # a baseline may have one of a package that is not installed
+    return known is not None and known.gate == "statistical"
+
+
+def _mean_speed(numbers: list[float]) -> float:
+    return statistics.geometric_mean(numbers) if len(numbers) > 1 else numbers[0]  # which would round it
 
 
 def logarithms(measurement: Measurement, metric: str) -> tuple[float, ...] | None:

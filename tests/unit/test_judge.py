@@ -143,6 +143,16 @@ def test_the_median_over_processes_is_held_to_a_limit() -> None:
     assert judge(now, Reference(measurement=measured({"loss_last": 3.0}))).status == "unchanged"
 
 
+def test_a_speed_changed_by_what_its_shown_values_say() -> None:
+    before, now = ([{"samples_per_second": speed} for speed in speeds] for speeds in ([4.67], [4.81, 4.75, 3.87]))
+
+    found = the_metric(judge(measured(*now), Reference(measurement=measured(*before))), "samples_per_second")
+
+    assert isinstance(found.now, float)
+    assert isinstance(found.baseline, float)
+    assert found.now / found.baseline - 1 == pytest.approx(found.change)
+
+
 def test_processes_that_failed_do_not_count() -> None:
     crashed = Process(outcome="crashed", reason="signal 11", metrics={"samples_per_second": 0.1})
     now = measured(processes=(crashed, Process(outcome="ok", metrics=SPEED)))

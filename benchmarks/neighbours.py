@@ -39,7 +39,9 @@ def main() -> None:
         for turn in in_time(range(arguments.processes), arguments.seconds):
             for others in companies:
                 taken[others].append(measured_at_once(machine, request, others))
-                print(f"turn {turn}, beside {others}: {values(taken[others], WATCHED[0])[-1]:.4g} samples/s", flush=True)
+                print(
+                    f"turn {turn}, beside {others}: {values(taken[others], WATCHED[0])[-1]:.4g} samples/s", flush=True
+                )
     finally:
         machine.close()
     report(taken)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from pytest_llmbench.cases import Case
-from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.gate import Gate, RowName, Taken
+from pytest_llmbench.executors import NotMeasurable, SetupError, Timed
+from pytest_llmbench.gate import Gate, RowName, stored_row
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.results import Result
@@ -33,9 +33,8 @@ def row_name(item: pytest.Item) -> RowName:
 class _Mine(NamedTuple):
     """A measurement of this test's."""
 
-    taken: Taken
-    row_suffix: str
-    """Of the row's name: a row whose loop the run's options changed stands beside the row as it is written."""
+    taken: Timed
+    written: Case
 
 
 class Llmbench:
@@ -88,8 +87,7 @@ class Llmbench:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         finally:
             self._progress.end()
-        loop = taken.measurement.case.loop
-        self._measured.append(_Mine(taken, f"-{loop}" if loop != case.loop else ""))
+        self._measured.append(_Mine(taken, case))
         return taken.measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:
@@ -99,8 +97,8 @@ class Llmbench:
         Fails the test on a regression, skips it where the case is unavailable.
         """
         mine = (one for one in self._measured if one.taken.measurement is measurement)
-        taken, row_suffix = next(mine, _Mine(Taken(measurement, 0.0), ""))
-        name = self._name._replace(row=(row or self._name.row) + row_suffix)
+        taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
+        name = self._name._replace(row=stored_row(row or self._name.row, written, measurement.case))
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
         result = self._gate.check(name, taken, more)
         self._on_result(result)
@@ -109,7 +107,7 @@ class Llmbench:
         if result.decision == "skip":
             pytest.skip(result.message)
 
-    def _more(self, case: Case, count: int) -> Taken:
+    def _more(self, case: Case, count: int) -> Timed:
         self._progress.start(f"{self._name.table}[{self._name.row}], {count} more")
         try:
             return self._gate.fresh(case, count, self._progress.phase)

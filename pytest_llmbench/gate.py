@@ -18,7 +18,7 @@ from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.baselines.update import RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.cases import Case
-from pytest_llmbench.executors import Executor, Scheduling
+from pytest_llmbench.executors import Executor, Scheduling, Timed
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.looks import Plan, next_step
 from pytest_llmbench.judge.sentence import failure_sentence
@@ -31,7 +31,7 @@ from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.results import Decision, Result
 from pytest_llmbench.workload import Workload
 
-__all__ = ["MOST_TRIES", "Gate", "More", "RowName", "Taken"]
+__all__ = ["MOST_TRIES", "Gate", "More", "RowName", "stored_row"]
 
 MOST_TRIES = 3
 """So often a process is measured that its evidence makes invalid, before the row is."""
@@ -48,14 +48,7 @@ class _Decided(NamedTuple):
     recorded: bool = False
 
 
-class Taken(NamedTuple):
-    """A measurement, and the seconds that its processes took, those in which it waited for its turn left out."""
-
-    measurement: Measurement
-    seconds: float
-
-
-More = Callable[[int], Taken]
+More = Callable[[int], Timed]
 """Measures so many fresh processes of a case."""
 
 
@@ -65,6 +58,11 @@ class RowName(NamedTuple):
     nodeid: str
     table: str
     row: str
+
+
+def stored_row(row: str, written: Case, ran: Case) -> str:
+    """The row's name in baselines: one whose loop the run's options changed stands beside the row as it is written."""
+    return row if ran.loop == written.loop else f"{row}-{ran.loop}"
 
 
 class Gate:
@@ -109,7 +107,7 @@ class Gate:
             return Plan(max_processes=AUTO_PROCESSES, looks=AUTO_LOOKS, cases=self.num_rows)
         return Plan(max_processes=self._settings.processes, screen=self._settings.processes, cases=self.num_rows)
 
-    def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> Taken:
+    def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> Timed:
         """
         The case's measurement, and the seconds it took; that of the resumed run, and 0, if it has one.
 
@@ -121,7 +119,7 @@ class Gate:
         """
         case = self._as_run(case)
         if (resumed := self._resumed_one(nodeid, case)) is not None:
-            return Taken(resumed, 0.0)
+            return Timed(resumed, 0.0)
         return self.fresh(case, self.plan.screen, on_phase)
 
     def requests(self, nodeid: str, case: Case) -> tuple[Request, ...]:
@@ -131,22 +129,42 @@ class Gate:
             return ()
         return (Request(case=case, workload=self.workload),) * self.plan.screen
 
-    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Taken:
+    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Timed:
         """
         *count* fresh processes of the case, or up to the first that does not end well.
 
         Raises:
             NotMeasurable, SetupError: as `measure`.
         """
-        measurement, seconds = self._valid(case, on_phase)
-        for _ in range(count - 1):
-            if measurement.outcome != "ok":
-                break
-            another, more_seconds = self._valid(case, on_phase)
-            measurement, seconds = joined(measurement, another), seconds + more_seconds
-        return Taken(measurement, seconds)
+        return _up_to_a_failure(self._valid(case, on_phase) for _ in range(count))
 
-    def check(self, name: RowName, taken: Taken, more: More | None = None) -> Result:
+    def left(self, name: RowName, case: Case) -> Result | None:
+        """
+        What was measured ahead for a test that has not asked for it, not judged; None if that is not all of
+        what `measure` would take, or would not be resumed.
+        """
+        requests = self.requests(name.nodeid, case)
+        if not requests or not isinstance(self.executor, Scheduling):
+            return None
+        found = self.executor.left(requests[0], len(requests))
+        if not found or any(self._why_invalid(one.measurement) for one in found):
+            return None
+        taken = _up_to_a_failure(found)
+        if not _is_reusable(taken.measurement, self.workload):
+            return None
+        why = "measured, and not judged: the run ended before its test"
+        return Result(
+            nodeid=name.nodeid,
+            table=name.table,
+            row=stored_row(name.row, case, requests[0].case),
+            measurement=taken.measurement,
+            verdict=RowVerdict(status="inconclusive", reason=why),
+            decision="skip",
+            message=why,
+            seconds=taken.seconds,
+        )
+
+    def check(self, name: RowName, taken: Timed, more: More | None = None) -> Result:
         """
         Judge a measurement and, if the run is to do so, make it the baseline.
 
@@ -192,7 +210,7 @@ class Gate:
         resumed = self._resumed.get((nodeid, case))
         return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
 
-    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Taken:
+    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Timed:
         """One process, measured again while its evidence speaks against it; after the last try it is invalid."""
         tries, seconds = 0, 0.0
         while True:
@@ -200,18 +218,21 @@ class Gate:
             measurement = self.executor.run(Request(case=case, workload=self.workload), on_phase)
             spent = time.monotonic() - started
             seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
-            process = measurement.processes[-1]
-            on_gpu = self.workload.device == "cuda"
-            reason = why_invalid(process, shared=self._settings.shared_gpu, on_gpu=on_gpu)
+            reason = self._why_invalid(measurement)
             if reason is None:
-                return Taken(measurement, seconds)
+                return Timed(measurement, seconds)
             tries += 1
             self._announce(f"{case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
             if tries == MOST_TRIES:
+                process = measurement.processes[-1]
                 process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
-                return Taken(msgspec.structs.replace(measurement, processes=(process,)), seconds)
+                return Timed(msgspec.structs.replace(measurement, processes=(process,)), seconds)
 
-    def _settled(self, taken: Taken, against: Reference | None, more: More | None) -> tuple[Taken, RowVerdict]:
+    def _why_invalid(self, measurement: Measurement) -> str | None:
+        process, on_gpu = measurement.processes[-1], self.workload.device == "cuda"
+        return why_invalid(process, shared=self._settings.shared_gpu, on_gpu=on_gpu)
+
+    def _settled(self, taken: Timed, against: Reference | None, more: More | None) -> tuple[Timed, RowVerdict]:
         """The verdict on *taken*, or on the fresh processes that the plan has it confirmed by; the seconds of all."""
         plan = self.plan
         measurement, seconds = taken
@@ -220,7 +241,7 @@ class Gate:
         step = next_step(plan, screening)
         while step.verdict is None and more is not None:
             if self._budget is not None and self._budget <= 0:
-                return Taken(measurement, seconds), _unconfirmed((screening, *looks)[-1])
+                return Timed(measurement, seconds), _unconfirmed((screening, *looks)[-1])
             fresh = more(step.processes)
             seconds += fresh.seconds
             if self._budget is not None:
@@ -228,7 +249,7 @@ class Gate:
             measurement = joined(measurement, fresh.measurement) if looks else fresh.measurement
             looks.append(judge(measurement, against, self._tolerances, alpha=plan.alpha))
             step = next_step(plan, screening, looks)
-        return Taken(measurement, seconds), step.verdict or screening
+        return Timed(measurement, seconds), step.verdict or screening
 
     def _decide(self, row: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:
@@ -258,6 +279,15 @@ class Gate:
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         return _Decided("pass", f"recorded in {_short(path)}", recorded=True)
+
+
+def _up_to_a_failure(processes: Iterable[Timed]) -> Timed:
+    """Measurements of one case as one, up to the first that did not end well; no more of them are asked for."""
+    each = iter(processes)
+    measurement, seconds = next(each)
+    while measurement.outcome == "ok" and (another := next(each, None)) is not None:
+        measurement, seconds = joined(measurement, another.measurement), seconds + another.seconds
+    return Timed(measurement, seconds)
 
 
 def _unconfirmed(verdict: RowVerdict) -> RowVerdict:

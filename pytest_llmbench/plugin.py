@@ -91,7 +91,10 @@ def pytest_runtest_makereport(
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_RUN, None)
-    if run is not None and exitstatus == pytest.ExitCode.OK and run.measured_nothing():
+    if run is None:
+        return
+    run.keep_left()
+    if exitstatus == pytest.ExitCode.OK and run.measured_nothing():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
-from pytest_llmbench.gate import Gate
+from pytest_llmbench.gate import Gate, RowName
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.metrics import add_extensions
 from pytest_llmbench.options import Settings, resolve
@@ -73,6 +73,8 @@ class Run:
         self._screen = Screen(config)
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
+        self._ahead: list[tuple[RowName, Case]] = []
+        self._num_left = 0
         if broken := add_extensions():
             raise pytest.UsageError(f"--llmbench: {broken[0]}")
         with _blamed_on("--llmbench-tolerance"):
@@ -114,9 +116,9 @@ class Run:
         self._progress.total = len(chosen)
         self.gate.num_rows = max(1, len(chosen))
         if isinstance(self.gate.executor, Scheduling):
-            known = ((item, case) for item in chosen if (case := _case_of(item)) is not None)
+            self._ahead = [(row_name(item), case) for item in chosen if (case := _case_of(item)) is not None]
             self.gate.executor.schedule(
-                request for item, case in known for request in self.gate.requests(item.nodeid, case)
+                request for name, case in self._ahead for request in self.gate.requests(name.nodeid, case)
             )
 
     def bench(self, request: pytest.FixtureRequest) -> Llmbench:
@@ -161,6 +163,17 @@ class Run:
             self._keep(result)
         self._progress.finish(news.results)
 
+    def keep_left(self) -> None:
+        """Write down what was measured ahead for tests that the run ended before, for `--llmbench-resume` to take."""
+        if self._log is None:
+            return
+        told = {result.nodeid for result in self.results}
+        for name, case in self._ahead:
+            if name.nodeid not in told and (result := self.gate.left(name, case)) is not None:
+                with suppress(ResultError):  # which has ended the run, if it did
+                    self._log.append(result)
+                    self._num_left += 1
+
     def measured_nothing(self) -> str | None:
         """Why a strict run fails although no test did, or None."""
         judged = any(
@@ -173,7 +186,7 @@ class Run:
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
         """Tables, announcements and rows that were not run, at the end of pytest's output."""
         nothing = self.measured_nothing()
-        if not (self.results or self._announcements or nothing):
+        if not (self.results or self._announcements or nothing or self._num_left):
             return
         reporter.section("llmbench")
         if reporter.verbosity >= 0:
@@ -181,13 +194,21 @@ class Run:
             for line in text.splitlines():
                 reporter._tw.line(line)
         said = (*common_shifts(self.results), *undecided(self.results), *unavailable(self.results))
-        said = (*said, *not_run(self.gate.store, self.results))
+        said = (*said, *not_run(self.gate.store, self.results), *self._told_left())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
         where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""
         reporter.write_line(f"llmbench: {totals(self.results)}{where}")
         if nothing:
             reporter.write_line(f"llmbench: {nothing}", red=True)
+
+    def _told_left(self) -> Iterator[str]:
+        if self._num_left and self._log is not None:
+            rows = "1 row was" if self._num_left == 1 else f"{self._num_left} rows were"
+            yield (
+                f"{rows} measured whose test the run ended before; "
+                f"--llmbench-resume {_relative(self._log.path)} takes them from there"
+            )
 
     def _write_reports(self) -> Iterator[str]:
         """Write what was asked for beside the terminal's tables; where it went, or why it did not."""

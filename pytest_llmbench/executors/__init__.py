@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Phase, Request
 
-__all__ = ["Executor", "NotMeasurable", "Scheduling", "SetupError"]
+__all__ = ["Executor", "NotMeasurable", "Scheduling", "SetupError", "Timed"]
+
+
+class Timed(NamedTuple):
+    """A measurement, and the seconds that its processes took, those in which it waited for its turn left out."""
+
+    measurement: Measurement
+    seconds: float
 
 
 class NotMeasurable(Exception):
@@ -61,4 +68,11 @@ class Scheduling(Executor, Protocol):
 
     def schedule(self, requests: Iterable[Request]) -> None:
         """Each of these will be asked for once, by `run`, in whatever order; `run` takes others, too."""
+        ...
+
+    def left(self, request: Request, count: int) -> tuple[Timed, ...]:
+        """
+        So many measurements of *request* that were scheduled, are there, and were not asked for; none if
+        there are fewer. They cannot be asked for afterwards.
+        """
         ...

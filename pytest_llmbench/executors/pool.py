@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from pytest_llmbench.cases import Case
-from pytest_llmbench.executors import Executor, SetupError
+from pytest_llmbench.executors import Executor, SetupError, Timed
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import Phase, Request
 
@@ -130,6 +130,17 @@ class Pool:
             raise job.error
         assert job.measurement is not None
         return job.measurement
+
+    def left(self, request: Request, count: int) -> tuple[Timed, ...]:
+        """See `Scheduling.left`."""
+        with self._changed:
+            known = self._unclaimed[request]
+            over = [(job, job.measurement) for job in known if job.measurement is not None][:count]
+            if len(over) < count:
+                return ()
+            for job, _ in over:
+                known.remove(job)
+        return tuple(Timed(measurement, job.seconds) for job, measurement in over)
 
     def close(self) -> None:
         with self._changed:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmbench.results import read_results
+
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench
 
@@ -89,6 +91,21 @@ def test_rows_of_a_resumed_run_are_not_measured_ahead(many: Bench) -> None:
     many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=2)
 
     assert sorted(order(many)) == ["a", "b"]
+
+
+def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Bench) -> None:
+    rows(many, "a 3", "b 0.1", "c 0.1", after="assert False")
+
+    run = many.run_apart(*SMOKE, "-x", "--llmbench-results=r.jsonl", plugin="sleeping")
+
+    run.stdout.fnmatch_lines(
+        ["llmbench: 2 rows were measured whose test the run ended before; --llmbench-resume r.jsonl takes them *"]
+    )
+    kept = [(result.row, result.decision, result.recorded) for result in read_results(many.folder / "r.jsonl")]
+    assert kept == [("a", "pass", True), ("b", "skip", False), ("c", "skip", False)]
+    rows(many, "a 3", "b 0.1", "c 0.1")
+    many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=3)
+    assert sorted(order(many)) == ["a", "b", "c"]
 
 
 def test_a_row_that_is_marked_to_be_skipped_is_not_measured_ahead(many: Bench) -> None:

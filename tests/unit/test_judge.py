@@ -144,9 +144,10 @@ def test_the_median_over_processes_is_held_to_a_limit() -> None:
 
 
 def test_a_speed_changed_by_what_its_shown_values_say() -> None:
-    before, now = ([{"samples_per_second": speed} for speed in speeds] for speeds in ([4.67], [4.81, 4.75, 3.87]))
+    now: list[dict[str, Value]] = [{"samples_per_second": speed} for speed in (4.81, 4.75, 3.87)]
+    before = Reference(measurement=measured({"samples_per_second": 4.67}))
 
-    found = the_metric(judge(measured(*now), Reference(measurement=measured(*before))), "samples_per_second")
+    found = the_metric(judge(measured(*now), before), "samples_per_second")
 
     assert isinstance(found.now, float)
     assert isinstance(found.baseline, float)

@@ -70,6 +70,8 @@ class Change(msgspec.Struct, frozen=True):
     attention: Attention | None = None
     shuffled: int | None = None
     """Seed of a plain shuffle of `SHUFFLED_SAMPLES`, instead of the order of the rows."""
+    longest_first: bool = False
+    """Of the shuffled samples."""
     limit_gib: float | None = None
     logits: bool = False
     math: bool = False
@@ -264,7 +266,9 @@ def traced(case: Case, change: Change) -> list[tuple[int, int]]:
     old_math = mock.patch.object(functional, "scaled_dot_product_attention", math_of_torch_2_1)
     with FakeTensorMode(allow_non_fake_inputs=True), stay, old_math if change.math else nullcontext():
         training = build_fine_tuning(case, Workload(device="cpu"), CPU)
-        batches = training.batches if change.shuffled is None else shuffled(case, change.shuffled)
+        batches = training.batches
+        if change.shuffled is not None:
+            batches = shuffled(case, change.shuffled, longest_first=change.longest_first)
         loop = KeepingLogits if change.logits else FineTuning
         stepped = loop(training.model, batches, case, training.total_optimizer_steps)
         for group in stepped.optimizer.param_groups:
@@ -305,14 +309,15 @@ def math_of_torch_2_1(
     return functional.dropout(scores.softmax(-1), dropout_p) @ value
 
 
-def shuffled(case: Case, seed: int) -> list[Batch]:
+def shuffled(case: Case, seed: int, *, longest_first: bool) -> list[Batch]:
     """`SHUFFLED_SAMPLES` of the row, or so many as make whole steps, the longest among them, in a drawn order."""
     kept = admissible(PUBLISHED, case.max_length, "full")
     generator = random.Random(seed)
     per_step = case.batch_size * case.accumulation_steps
     count = math.ceil(SHUFFLED_SAMPLES / per_step) * per_step
     lengths = [kept[-1], *generator.sample(kept[:-1], count - 1)]
-    generator.shuffle(lengths)
+    if not longest_first:
+        generator.shuffle(lengths)
     vocab_size = architecture_of(case.model, "full").vocab_size
     return make_batches(lengths, case.batch_size, vocab_size, CPU, seed=SEED)
 

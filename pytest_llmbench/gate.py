@@ -127,7 +127,7 @@ class Gate:
         case = self._as_run(case)
         if self._resumed_one(nodeid, case) is not None:
             return ()
-        return (Request(case=case, workload=self.workload),) * self.plan.screen
+        return self._requests(case, self.plan.screen)
 
     def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Timed:
         """
@@ -136,7 +136,7 @@ class Gate:
         Raises:
             NotMeasurable, SetupError: as `measure`.
         """
-        return _up_to_a_failure(self._valid(case, on_phase) for _ in range(count))
+        return _up_to_a_failure(self._valid(request, on_phase) for request in self._requests(case, count))
 
     def left(self, name: RowName, case: Case) -> Result | None:
         """
@@ -146,7 +146,7 @@ class Gate:
         requests = self.requests(name.nodeid, case)
         if not requests or not isinstance(self.executor, Scheduling):
             return None
-        found = self.executor.left(requests[0], len(requests))
+        found = self.executor.left(requests)
         if not found or any(self._why_invalid(one.measurement) for one in found):
             return None
         taken = _up_to_a_failure(found)
@@ -210,19 +210,22 @@ class Gate:
         resumed = self._resumed.get((nodeid, case))
         return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
 
-    def _valid(self, case: Case, on_phase: Callable[[Phase], None]) -> Timed:
+    def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
+        return tuple(Request(case=case, workload=self.workload, explain_peak=number == 0) for number in range(count))
+
+    def _valid(self, request: Request, on_phase: Callable[[Phase], None]) -> Timed:
         """One process, measured again while its evidence speaks against it; after the last try it is invalid."""
         tries, seconds = 0, 0.0
         while True:
             started = time.monotonic()
-            measurement = self.executor.run(Request(case=case, workload=self.workload), on_phase)
+            measurement = self.executor.run(request, on_phase)
             spent = time.monotonic() - started
             seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
             reason = self._why_invalid(measurement)
             if reason is None:
                 return Timed(measurement, seconds)
             tries += 1
-            self._announce(f"{case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
+            self._announce(f"{request.case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
             if tries == MOST_TRIES:
                 process = measurement.processes[-1]
                 process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")

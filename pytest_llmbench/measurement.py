@@ -217,10 +217,9 @@ def joined(first: Measurement, second: Measurement) -> Measurement:
     """
     The processes of two measurements of one case in one session, dated as the second.
 
-    Kernels, the course of memory and what its peak is made up of are kept of the last process only: they
-    differ by little, and take most of the room.
+    Kernels, the course of memory and what its peak is made up of are kept of the last process that has them
+    only: they differ by little, and take most of the room.
     """
-    earlier = tuple(
-        msgspec.structs.replace(process, kernels=(), memory=(), peak_allocations=()) for process in first.processes
-    )
+    again = {"peak_allocations": ()} if second.peak_allocations else {}
+    earlier = tuple(msgspec.structs.replace(process, kernels=(), memory=(), **again) for process in first.processes)
     return msgspec.structs.replace(second, processes=(*earlier, *second.processes))

@@ -30,7 +30,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -42,6 +42,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     workload: Workload
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES of the measuring process, as UUIDs; None leaves it as it is."""
+    explain_peak: bool = True
+    """Whether to look at what the peak of memory is made up of: one process of a measurement is enough."""
     trace: str | None = None
     """File for a trace of one optimizer step, recorded when all else has been measured."""
     protocol: int = PROTOCOL_VERSION

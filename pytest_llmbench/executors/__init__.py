@@ -70,9 +70,9 @@ class Scheduling(Executor, Protocol):
         """Each of these will be asked for once, by `run`, in whatever order; `run` takes others, too."""
         ...
 
-    def left(self, request: Request, count: int) -> tuple[Timed, ...]:
+    def left(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
         """
-        So many measurements of *request* that were scheduled, are there, and were not asked for; none if
-        there are fewer. They cannot be asked for afterwards.
+        Measurements of all *requests* that were scheduled, are there, and were not asked for; none if one is
+        missing. They cannot be asked for afterwards.
         """
         ...

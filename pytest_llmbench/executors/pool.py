@@ -131,16 +131,20 @@ class Pool:
         assert job.measurement is not None
         return job.measurement
 
-    def left(self, request: Request, count: int) -> tuple[Timed, ...]:
+    def left(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
         """See `Scheduling.left`."""
+        found: dict[_Job, Timed] = {}
         with self._changed:
-            known = self._unclaimed[request]
-            over = [(job, job.measurement) for job in known if job.measurement is not None][:count]
-            if len(over) < count:
-                return ()
-            for job, _ in over:
-                known.remove(job)
-        return tuple(Timed(measurement, job.seconds) for job, measurement in over)
+            for request in requests:
+                for job in self._unclaimed[request]:
+                    if job.measurement is not None and job not in found:
+                        found[job] = Timed(job.measurement, job.seconds)
+                        break
+                else:
+                    return ()
+            for job in found:
+                self._unclaimed[job.request].remove(job)
+        return tuple(found.values())
 
     def close(self) -> None:
         with self._changed:

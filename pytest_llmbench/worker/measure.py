@@ -137,8 +137,9 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         kernels = _note_activity(training, devices, notes)
     with notes.phase("operators"):
         operators = _note_operators(training, notes)
-    with notes.phase("peak"):
-        _note_peak(training, devices, notes)
+    if request.explain_peak:
+        with notes.phase("peak"):
+            _note_peak(training, devices, notes)
     with notes.phase("calls"):
         calls = partial(CallRecorder, all_threads=devices.num_gpus > 0)
         _note_count("python_calls_per_sample", calls, training, notes)

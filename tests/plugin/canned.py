@@ -20,7 +20,7 @@ import pytest
 import surroundings
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.measurement import Evidence, Measurement, Outcome, Process, Round
+from pytest_llmbench.measurement import AllocationShare, Evidence, Measurement, Outcome, Process, Round
 from pytest_llmbench.metrics import Value
 from pytest_llmbench.protocol import Phase, Request
 
@@ -82,7 +82,7 @@ class CannedExecutor:
             case=request.case,
             workload=request.workload,
             environment=None if answer.device is None else _environment(answer.device, answer.packages),
-            processes=(_process(answer),),
+            processes=(_process(answer, request),),
             measured_at="2026-11-24T10:00:00+00:00",
         )
 
@@ -90,10 +90,14 @@ class CannedExecutor:
         self.closed = True
 
 
-def _process(answer: Answer) -> Process:
+def _process(answer: Answer, request: Request) -> Process:
     if answer.outcome == "ok":
         return Process(
-            outcome="ok", metrics={**METRICS, **answer.metrics}, evidence=answer.evidence, rounds=answer.rounds
+            outcome="ok",
+            metrics={**METRICS, **answer.metrics},
+            evidence=answer.evidence,
+            rounds=answer.rounds,
+            peak_allocations=(AllocationShare("aten::linear", 1, 2**30),) if request.explain_peak else (),
         )
     return Process(outcome=answer.outcome, reason=f"a canned {answer.outcome}", metrics=answer.metrics)
 

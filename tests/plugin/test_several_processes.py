@@ -27,6 +27,14 @@ def test_a_case_is_measured_by_as_many_processes_as_asked_for(bench: Bench) -> N
     assert seconds == [0.25, 0.251, 0.252]
 
 
+def test_what_the_peak_is_made_up_of_is_looked_at_in_one_process(bench: Bench) -> None:
+    bench.rows("a")
+
+    bench.run("--llmbench-update=all", "--llmbench-processes=3")
+
+    assert [len(process.peak_allocations) for process in bench.baseline().rows["a"].processes] == [1, 0, 0]
+
+
 def test_the_first_process_that_ends_badly_is_the_last(bench: Bench) -> None:
     bench.rows("a")
     bench.answers("a", {}, {"outcome": "crashed"}, {})

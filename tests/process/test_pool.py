@@ -156,9 +156,9 @@ def test_what_nobody_asked_for_is_left_once_there_is_as_much_as_asked_for(make_p
     pool.schedule([row("same", 0.1), row("same", 0.1), row("last", 0.0)])
     pool.run(row("last", 0.0), lambda _: None)  # the shortest, which is measured last
 
-    assert pool.left(row("same", 0.1), 3) == ()
-    assert names([one.measurement for one in pool.left(row("same", 0.1), 2)]) == ["same", "same"]
-    assert pool.left(row("same", 0.1), 1) == ()
+    assert pool.left([row("same", 0.1)] * 3) == ()
+    assert names([one.measurement for one in pool.left([row("same", 0.1)] * 2)]) == ["same", "same"]
+    assert pool.left([row("same", 0.1)]) == ()
 
 
 def test_phases_reach_the_test_that_waits_in_its_own_thread(make_pool: MakePool) -> None:

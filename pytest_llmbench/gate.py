@@ -138,15 +138,15 @@ class Gate:
         """
         return _up_to_a_failure(self._valid(request, on_phase) for request in self._requests(case, count))
 
-    def left(self, name: RowName, case: Case) -> Result | None:
+    def ahead(self, name: RowName, case: Case) -> Result | None:
         """
-        What was measured ahead for a test that has not asked for it, not judged; None if that is not all of
-        what `measure` would take, or would not be resumed.
+        What was measured ahead for a test that has not asked for it yet, not judged; None if that is not all
+        of what `measure` would take, or would not be resumed.
         """
         requests = self.requests(name.nodeid, case)
         if not requests or not isinstance(self.executor, Scheduling):
             return None
-        found = self.executor.left(requests)
+        found = self.executor.ahead(requests)
         if not found or any(self._why_invalid(one.measurement) for one in found):
             return None
         taken = _up_to_a_failure(found)

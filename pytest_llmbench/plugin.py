@@ -93,7 +93,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_RUN, None)
     if run is None:
         return
-    run.keep_left()
+    run.keep_ahead()
     if exitstatus == pytest.ExitCode.OK and run.measured_nothing():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -56,8 +56,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def latest(results: Iterable[Result]) -> tuple[Result, ...]:
-    """The last result of each row of each test, which is the one that counts, in the order of their first."""
-    return tuple({_row_of(result): result for result in results}.values())
+    """The last result of each row of each test, which is the one that counts, in their order."""
+    found: dict[tuple[str, str, str], Result] = {}
+    for result in results:
+        found.pop(_row_of(result), None)  # its place, too: what was measured ahead of its test came early
+        found[_row_of(result)] = result
+    return tuple(found.values())
 
 
 def _row_of(result: Result) -> tuple[str, str, str]:

@@ -74,7 +74,7 @@ class Run:
         self._progress = Progress(self._screen.status, self._screen.line)
         self._tests: dict[tuple[str, str], str] = {}
         self._ahead: list[tuple[RowName, Case]] = []
-        self._num_left = 0
+        self._kept_ahead: set[str] = set()
         if broken := add_extensions():
             raise pytest.UsageError(f"--llmbench: {broken[0]}")
         with _blamed_on("--llmbench-tolerance"):
@@ -118,7 +118,8 @@ class Run:
         if isinstance(self.gate.executor, Scheduling):
             self._ahead = [(row_name(item), case) for item in chosen if (case := _case_of(item)) is not None]
             self.gate.executor.schedule(
-                request for name, case in self._ahead for request in self.gate.requests(name.nodeid, case)
+                (request for name, case in self._ahead for request in self.gate.requests(name.nodeid, case)),
+                on_ahead=self.keep_ahead,
             )
 
     def bench(self, request: pytest.FixtureRequest) -> Llmbench:
@@ -163,16 +164,20 @@ class Run:
             self._keep(result)
         self._progress.finish(news.results)
 
-    def keep_left(self) -> None:
-        """Write down what was measured ahead for tests that the run ended before, for `--llmbench-resume` to take."""
+    def keep_ahead(self) -> None:
+        """Write down what was measured ahead: should the run end before its test, `--llmbench-resume` takes it."""
         if self._log is None:
             return
-        told = {result.nodeid for result in self.results}
+        done = self._kept_ahead | self._tested
         for name, case in self._ahead:
-            if name.nodeid not in told and (result := self.gate.left(name, case)) is not None:
-                with suppress(ResultError):  # which has ended the run, if it did
+            if name.nodeid not in done and (result := self.gate.ahead(name, case)) is not None:
+                with suppress(ResultError):  # the next result that is told ends the run
                     self._log.append(result)
-                    self._num_left += 1
+                    self._kept_ahead.add(name.nodeid)
+
+    @property
+    def _tested(self) -> set[str]:
+        return {result.nodeid for result in self.results}
 
     def measured_nothing(self) -> str | None:
         """Why a strict run fails although no test did, or None."""
@@ -186,7 +191,7 @@ class Run:
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
         """Tables, announcements and rows that were not run, at the end of pytest's output."""
         nothing = self.measured_nothing()
-        if not (self.results or self._announcements or nothing or self._num_left):
+        if not (self.results or self._announcements or nothing or self._kept_ahead):
             return
         reporter.section("llmbench")
         if reporter.verbosity >= 0:
@@ -203,8 +208,9 @@ class Run:
             reporter.write_line(f"llmbench: {nothing}", red=True)
 
     def _told_left(self) -> Iterator[str]:
-        if self._num_left and self._log is not None:
-            rows = "1 row was" if self._num_left == 1 else f"{self._num_left} rows were"
+        num_left = len(self._kept_ahead - self._tested)
+        if num_left and self._log is not None:
+            rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
                 f"{rows} measured whose test the run ended before; "
                 f"--llmbench-resume {_relative(self._log.path)} takes them from there"

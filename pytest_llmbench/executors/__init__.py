@@ -66,13 +66,15 @@ class Scheduling(Executor, Protocol):
 
     last_seconds: float
 
-    def schedule(self, requests: Iterable[Request]) -> None:
-        """Each of these will be asked for once, by `run`, in whatever order; `run` takes others, too."""
+    def schedule(self, requests: Iterable[Request], on_ahead: Callable[[], None]) -> None:
+        """
+        Each of these will be asked for once, by `run`, in whatever order; `run` takes others, too.
+
+        Args:
+            on_ahead: called within `run` when more is there that was not asked for yet.
+        """
         ...
 
-    def left(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
-        """
-        Measurements of all *requests* that were scheduled, are there, and were not asked for; none if one is
-        missing. They cannot be asked for afterwards.
-        """
+    def ahead(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
+        """Measurements of all *requests*, if they are there and were not asked for yet; none if one is missing."""
         ...

@@ -97,13 +97,16 @@ class Pool:
         self._waiting: list[_Job] = []
         self._running: dict[_Job, threading.Thread] = {}
         self._unclaimed: defaultdict[Request, deque[_Job]] = defaultdict(deque)
+        self._on_ahead: Callable[[], None] = lambda: None
+        self._is_more_ahead = False
         self._closed = False
 
     def __str__(self) -> str:
         return f"{self.executor}" + (f", {self._slots} jobs" if self._slots else "")
 
-    def schedule(self, requests: Iterable[Request]) -> None:
-        """Each of these will be asked for once; they are measured from now on."""
+    def schedule(self, requests: Iterable[Request], on_ahead: Callable[[], None] = lambda: None) -> None:
+        """See `Scheduling.schedule`; they are measured from now on."""
+        self._on_ahead = on_ahead
         with self._changed:
             for request in requests:
                 self._unclaimed[request].append(self._added(request, urgent=False))
@@ -131,8 +134,8 @@ class Pool:
         assert job.measurement is not None
         return job.measurement
 
-    def left(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
-        """See `Scheduling.left`."""
+    def ahead(self, requests: Iterable[Request]) -> tuple[Timed, ...]:
+        """See `Scheduling.ahead`."""
         found: dict[_Job, Timed] = {}
         with self._changed:
             for request in requests:
@@ -142,8 +145,6 @@ class Pool:
                         break
                 else:
                     return ()
-            for job in found:
-                self._unclaimed[job.request].remove(job)
         return tuple(found.values())
 
     def close(self) -> None:
@@ -159,11 +160,14 @@ class Pool:
     def _is_over(self, job: _Job, on_phase: Callable[[Phase], None]) -> bool:
         """Wait for news of *job*, and pass it on."""
         with self._changed:
-            self._changed.wait_for(lambda: job.is_over or job.phases, TELL_SECONDS)
+            self._changed.wait_for(lambda: job.is_over or job.phases or self._is_more_ahead, TELL_SECONDS)
             phases = [job.phases.popleft() for _ in range(len(job.phases))]
             is_over = job.is_over
+            is_more_ahead, self._is_more_ahead = self._is_more_ahead, False
         for phase in phases:
             on_phase(phase)
+        if is_more_ahead:
+            self._on_ahead()
         self._announcements.tell()
         return is_over
 
@@ -201,6 +205,7 @@ class Pool:
         job.run(self.executor, note)
         with self._changed:
             job.is_over = True
+            self._is_more_ahead |= job in self._unclaimed[job.request]
             del self._running[job]
             self._free += job.width
             if isinstance(job.error, SetupError):  # of no case is another result to be had

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -101,11 +102,20 @@ def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Be
     run.stdout.fnmatch_lines(
         ["llmbench: 2 rows were measured whose test the run ended before; --llmbench-resume r.jsonl takes them *"]
     )
-    kept = [(result.row, result.decision, result.recorded) for result in read_results(many.folder / "r.jsonl")]
-    assert kept == [("a", "pass", True), ("b", "skip", False), ("c", "skip", False)]
+    kept = {(result.row, result.decision, result.recorded) for result in read_results(many.folder / "r.jsonl")}
+    assert kept == {("a", "pass", True), ("b", "skip", False), ("c", "skip", False)}
     rows(many, "a 3", "b 0.1", "c 0.1")
     many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=3)
     assert sorted(order(many)) == ["a", "b", "c"]
+
+
+def test_what_was_measured_ahead_is_on_disk_before_its_test_has_run(many: Bench) -> None:
+    rows(many, "a 3", "b 0.1", after="import os; os.kill(os.getpid(), 9)")
+
+    run = many.run_apart(*SMOKE, "--llmbench-results=r.jsonl", plugin="sleeping")
+
+    assert run.ret == -signal.SIGKILL
+    assert {result.row for result in read_results(many.folder / "r.jsonl")} == {"a", "b"}
 
 
 def test_a_row_that_is_marked_to_be_skipped_is_not_measured_ahead(many: Bench) -> None:

@@ -151,14 +151,20 @@ def test_two_tests_of_one_case_measure_it_twice(make_pool: MakePool) -> None:
     assert one is not other
 
 
-def test_what_nobody_asked_for_is_left_once_there_is_as_much_as_asked_for(make_pool: MakePool) -> None:
+def test_what_is_ahead_of_its_test_is_told_when_all_of_it_is_there(make_pool: MakePool) -> None:
     pool = make_pool(1)
-    pool.schedule([row("same", 0.1), row("same", 0.1), row("last", 0.0)])
+    ahead: list[list[str]] = []
+
+    def look() -> None:
+        ahead.append(names([one.measurement for one in pool.ahead([row("same", 0.1)] * 2)]))
+
+    pool.schedule([row("same", 0.1), row("same", 0.1), row("last", 0.0)], look)
     pool.run(row("last", 0.0), lambda _: None)  # the shortest, which is measured last
 
-    assert pool.left([row("same", 0.1)] * 3) == ()
-    assert names([one.measurement for one in pool.left([row("same", 0.1)] * 2)]) == ["same", "same"]
-    assert pool.left([row("same", 0.1)]) == ()
+    assert ahead == [[], ["same", "same"]]
+    assert pool.ahead([row("same", 0.1)] * 3) == ()
+    pool.run(row("same", 0.1), lambda _: None)
+    assert pool.ahead([row("same", 0.1)] * 2) == ()
 
 
 def test_phases_reach_the_test_that_waits_in_its_own_thread(make_pool: MakePool) -> None:

@@ -211,10 +211,10 @@ def test_a_file_that_is_not_there_is_named(path: Path) -> None:
         read_results(path)
 
 
-def test_the_last_result_of_a_row_counts() -> None:
+def test_the_last_result_of_a_row_counts_where_it_stands() -> None:
     first, second, other = result("a"), result("a", seconds=9.0), result("b")
 
-    assert latest([first, other, second]) == (second, other)
+    assert latest([first, other, second]) == (other, second)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.results import Result, read_results
+from pytest_llmbench.results import Result, latest, read_results
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "unit" / "fake_nvml.c"
@@ -65,7 +65,7 @@ class Driver:
     def results(self) -> dict[str, Result]:
         """By row, of the only run."""
         path = self.pytester.path / "r.jsonl"
-        return {result.row: result for result in read_results(path)} if path.exists() else {}
+        return {result.row: result for result in latest(read_results(path))} if path.exists() else {}
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,15 @@ for 16 samples of a 7B model on one core. Each line has the reserved and allocat
                 kernel and every library that did not get the attention which it was asked for
     math        scaled_dot_product_attention as torch 2.1 computed it without a fused kernel: matrices of scores and
                 probabilities in bf16, where today's math kernel takes fp32
-    order       samples drawn and shuffled as a plain sampler does, in place of the order that the rows use
+    order       samples drawn and shuffled as a plain sampler does, in place of the order that the rows use; and with the
+                longest of them first, which takes least
     card        at most 78.8 GiB, all that a card of 80 GB has for torch: the allocator gives back what it keeps in store
     logits      a copy of the logits as fp32 that lives until the next forward pass, as of a Trainer that returns outputs
                 under mixed precision
+    nf4         bnb-nf4 rows as they are, and as bitsandbytes 0.41.3 trained them, in several orders
 
 Flash attention is computed as the CPU's, which allocates the same but for workspaces. Rows of several GPUs are taken
-as if one had the memory of all. Quantized rows are not computed.
+as if one had the memory of all. bnb-nf4 is computed by `benchmarks.packed`; other quantized rows are not.
 """
 
 from __future__ import annotations
@@ -44,10 +46,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.allocator import Allocator, Block, OutOfMemory
+from benchmarks.packed import Packed4Bit, as_published
 from benchmarks.setting import save
 from pytest_llmbench.baselines.published import load_published
 from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cases import Attention, Case
+from pytest_llmbench.engine import quantization
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible
 from pytest_llmbench.engine.loop import Watch, run_steps
@@ -62,6 +66,7 @@ GIB = 2**30
 CARD_GIB = 78.8
 CPU = torch.device("cpu")
 SHUFFLED_SAMPLES = 32
+NUM_ORDERS = 7
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -75,6 +80,7 @@ class Change(msgspec.Struct, frozen=True):
     limit_gib: float | None = None
     logits: bool = False
     math: bool = False
+    old_bitsandbytes: bool = False
 
     def __str__(self) -> str:
         changed = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)}
@@ -179,7 +185,8 @@ def _order() -> Iterator[Question]:
         ("batch_size", "qwen-7b-chat-batch-2"),
     ]
     for table, row in rows:
-        for seed in (1, 2, 3):
+        yield Question(table, row, Change(shuffled=1, longest_first=True))
+        for seed in range(1, NUM_ORDERS + 1):
             yield Question(table, row, Change(shuffled=seed))
 
 
@@ -193,6 +200,15 @@ def _logits() -> Iterator[Question]:
         yield Question(table, row, Change(logits=True))
 
 
+def _nf4() -> Iterator[Question]:
+    for model in ("qwen-7b-chat", "qwen-14b-chat", "qwen-72b-chat"):
+        row = f"{model}-int4-bnb"
+        yield Question("quantization", row, Change())
+        yield Question("quantization", row, Change(old_bitsandbytes=True))
+        for seed in range(1, 4):
+            yield Question("quantization", row, Change(old_bitsandbytes=True, shuffled=seed))
+
+
 QUESTIONS: dict[str, Callable[[], Iterator[Question]]] = {
     "measured": _measured,
     "attention": _attention,
@@ -200,6 +216,7 @@ QUESTIONS: dict[str, Callable[[], Iterator[Question]]] = {
     "order": _order,
     "card": _card,
     "logits": _logits,
+    "nf4": _nf4,
 }
 
 
@@ -264,8 +281,11 @@ def traced(case: Case, change: Change) -> list[tuple[int, int]]:
     # A fake parameter cannot be swapped for a moved one; all of them are where they belong already.
     stay = mock.patch.object(nn.Module, "to", lambda module, *_, **__: module)
     old_math = mock.patch.object(functional, "scaled_dot_product_attention", math_of_torch_2_1)
-    with FakeTensorMode(allow_non_fake_inputs=True), stay, old_math if change.math else nullcontext():
+    packed = mock.patch.dict(quantization._BACKENDS, {"bnb-nf4": Packed4Bit})
+    with FakeTensorMode(allow_non_fake_inputs=True), stay, packed, old_math if change.math else nullcontext():
         training = build_fine_tuning(case, Workload(device="cpu"), CPU)
+        if change.old_bitsandbytes:
+            as_published(training.model)
         batches = training.batches
         if change.shuffled is not None:
             batches = shuffled(case, change.shuffled, longest_first=change.longest_first)

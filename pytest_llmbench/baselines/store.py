@@ -28,7 +28,7 @@ from pytest_llmbench.workload import Scale
 __all__ = ["BaselineStore", "folder_name", "read_bytes"]
 
 MAX_BYTES = 64 * 2**20
-"""Ten thousand rows take less; what is larger is not read."""
+"""A thousand rows of several processes take less; what is larger is not read."""
 LOCK_SECONDS = 60.0
 """A writer holds the lock for milliseconds; one that waits this long never gets it."""
 

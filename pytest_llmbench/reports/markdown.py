@@ -69,7 +69,10 @@ def _verdict(results: Sequence[Result]) -> str:
     rows = f"{len(results)} row{'' if len(results) == 1 else 's'}"
     if not results:
         return "no case was measured"
-    return f"{failed} of {rows} failed ({told})" if failed else f"{rows} passed ({told})"
+    if failed:
+        return f"{failed} of {rows} failed ({told})"
+    passed = sum(result.decision == "pass" for result in results)
+    return f"{rows} passed ({told})" if passed == len(results) else f"{passed} of {rows} passed ({told})"
 
 
 def _where(results: Sequence[Result]) -> str:

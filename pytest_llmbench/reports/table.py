@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from pytest_llmbench.cases import Case
+from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
 from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.results import Result
@@ -124,9 +125,9 @@ def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
 def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """A row that was held against nothing: what it measured."""
     verdict, status = result.told, result.verdict.status
-    metrics = result.measurement.processes[-1].metrics
-    for name in [name for name in HEADLINES if name in metrics] or [""]:
-        now = number_text(name, metrics.get(name))
+    typical = {name: value for name in HEADLINES if (value := typical_value(result.measurement, name)) is not None}
+    for name in typical or ("",):
+        now = number_text(name, typical.get(name))
         yield Line(row=row, metric=LABELS.get(name, ""), now=now, verdict=verdict, status=status)
         row, verdict = ("",) * len(row), ""
 

@@ -55,7 +55,13 @@ def process(metrics: dict[str, Value], *, slower: float = 0.0) -> Process:
         missing={"energy_joules_per_sample": "the measured rounds took 4 s; the energy counter needs 10 s"},
         rounds=(Round(seconds, 16, 13_566),),
         ran={"attention": "flash-attn", "linear": "torch.Linear", "optimizer": "AdamW"},
-        evidence=Evidence(idle_used_bytes=(0,), sm_clock_mhz=(1980,), power_watts=(512.5,), temperature_celsius=(56,)),
+        evidence=Evidence(
+            cards=("3e056f40",),
+            idle_used_bytes=(0,),
+            sm_clock_mhz=(1980,),
+            power_watts=(512.5,),
+            temperature_celsius=(56,),
+        ),
         kernels=tuple(
             KernelShare(name, 700 * share, busy * share * (1 + (slower if name == "gemm bf16" else 0)))
             for name, share in shares

@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 import pytest
@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pytest_llmbench.baselines.published import PublishedTable
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.measurement import OUTCOMES, Outcome, failed
+from pytest_llmbench.measurement import OUTCOMES, Evidence, Outcome, failed
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
@@ -188,6 +188,25 @@ def test_what_no_process_noted_has_no_section(bench: Bench, field: str, heading:
 
     assert heading in page(bench, result).text
     assert heading not in page(bench, msgspec.structs.replace(result, measurement=measurement)).text
+
+
+def test_all_that_a_process_can_say_of_the_gpu_is_shown(bench: Bench) -> None:
+    result = bench.result(baseline=False)
+    examples: dict[str, Any] = {"str": ("3e056f40",), "int": (3,), "float": (0.5,)}
+    said = {
+        field.name: value if "tuple" in str(field.type) else value[0]
+        for field in msgspec.structs.fields(Evidence)
+        for kind, value in examples.items()
+        if kind in str(field.type)
+    }
+    process = msgspec.structs.replace(result.measurement.processes[0], evidence=Evidence(**said))
+    measurement = msgspec.structs.replace(result.measurement, processes=(process,))
+
+    text = page(bench, msgspec.structs.replace(result, measurement=measurement)).text
+
+    assert "cards 3e056f40" in text
+    assert "power 0.5 W" in text
+    assert not [name for name in said if "_" in name and name in text]  # all have words
 
 
 def test_the_memory_of_each_phase_is_shown_beside_the_baselines(bench: Bench) -> None:

@@ -27,6 +27,12 @@ def test_a_run_without_a_failure_says_that_all_passed(bench: Bench) -> None:
     assert markdown_report([bench.result()]).startswith("### llmbench: 1 row passed (")
 
 
+def test_what_was_skipped_is_not_said_to_have_passed(bench: Bench) -> None:
+    text = markdown_report([bench.result(row="a"), bench.result(row="b", decision="skip")])
+
+    assert text.startswith("### llmbench: 1 of 2 rows passed (")
+
+
 def test_what_failed_stands_unfolded_with_its_sentence(bench: Bench) -> None:
     text = markdown_report([bench.result(row="a", slower=0.1), bench.result(row="b")])
     unfolded, folded = text.split("<details>", 1)

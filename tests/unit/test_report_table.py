@@ -12,7 +12,7 @@ import surroundings
 from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Outcome, Process
+from pytest_llmbench.measurement import Measurement, Outcome, Process, joined
 from pytest_llmbench.metrics import METRICS, Metric, Value
 from pytest_llmbench.reports.table import LABELS, Line, ReportTable, report_tables
 from pytest_llmbench.results import Result
@@ -111,6 +111,14 @@ def test_a_row_without_a_baseline_shows_what_it_measured() -> None:
         ("", "GPU ms/sample", "", "250.00", "", "", ""),
         ("", "GPU GiB", "", "4.00", "", "", ""),
     ]
+
+
+def test_a_row_without_a_baseline_shows_what_its_processes_have_in_common() -> None:
+    one = result(before=None)
+    first, other = (measured(SAME | {"samples_per_second": speed}, one.measurement.case) for speed in (2.0, 8.0))
+    both = msgspec.structs.replace(one, measurement=joined(first, other))
+
+    assert cells(the_table(both).lines[0])[1:4] == ("samples/s", "", "4")
 
 
 def test_a_row_that_measured_no_headline_is_still_a_row() -> None:

@@ -217,6 +217,7 @@ def _plain(value: object) -> str:
 
 
 _EVIDENCE: Mapping[str, tuple[str, str]] = {
+    "cards": ("cards", ""),
     "idle_used_bytes": ("in use before", "GiB"),
     "driver_reserved_bytes": ("kept by the driver", "GiB"),
     "foreign_processes": ("processes of others", ""),
@@ -242,5 +243,10 @@ def _evidence(process: Process) -> Iterator[tuple[str, str]]:
             continue
         label, unit = _EVIDENCE.get(name, (name, ""))
         parts = value if isinstance(value, tuple) else (value,)
-        shown = ", ".join(gib(part) if unit == "GiB" else f"{part:.4g}" for part in parts)
-        yield label, f"{shown} {unit}".strip()
+        yield label, f"{', '.join(_part(part, unit) for part in parts)} {unit}".strip()
+
+
+def _part(value: str | float, unit: str) -> str:
+    if isinstance(value, str):
+        return value
+    return gib(value) if unit == "GiB" else f"{value:.4g}"

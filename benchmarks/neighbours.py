@@ -26,8 +26,9 @@ WATCHED = ("samples_per_second", "device_busy_seconds_per_sample", "python_calls
 
 def main() -> None:
     # Others are the most cases beside the one that counts; so many processes measure it in each company.
-    defaults: dict[str, str | int] = {"model": "qwen-1_8b-chat", "max_length": 512, "samples": 64}
-    arguments = parser(__doc__, **defaults, others=1, processes=5, seconds=3600).parse_args()
+    arguments = parser(
+        __doc__, model="qwen-1_8b-chat", max_length=512, samples=64, others=1, processes=5, seconds=3600
+    ).parse_args()
     request = Request(case=case_of(arguments), workload=workload_of(arguments))
     companies = sorted(
         {0, *(2**power - 1 for power in range(1, 8) if 2**power - 1 < arguments.others), arguments.others}

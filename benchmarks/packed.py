@@ -58,7 +58,7 @@ def _under_autocast(linear: nn.Linear, to: torch.dtype) -> Callable[[Tensor], Te
     return lambda given: functional.linear(given.bfloat16(), linear.weight.bfloat16()).to(to)
 
 
-class _Linear(nn.Linear):  # type: ignore[misc]  # where torch is not installed
+class _Linear(nn.Linear):
     weight: Tensor
     published = False
 
@@ -82,7 +82,7 @@ class _Linear(nn.Linear):  # type: ignore[misc]  # where torch is not installed
         return weight.bfloat16()
 
 
-class _Product(torch.autograd.Function):  # type: ignore[misc]  # where torch is not installed
+class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, given: Tensor, layer: _Linear) -> Tensor:
         ctx.layer = layer

@@ -242,7 +242,7 @@ def replay(events: Iterable[tuple[int, int]], allocator: Allocator) -> None:
             allocator.give_back(blocks.pop(-number))
 
 
-class Storages(TorchDispatchMode):  # type: ignore[misc]  # where torch is not installed
+class Storages(TorchDispatchMode):
     """
     Notes every storage that an operator gives back, and when it is gone.
 

@@ -25,9 +25,9 @@ from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.judge.noise import Noise, estimate_noise
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Process, joined
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload, parse_injection
+from pytest_llmbench.schema.measurement import Measurement, Process, joined
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload, parse_injection
 
 NOTHING, REFERENCE = "none", "reference"
 PLANTS = {

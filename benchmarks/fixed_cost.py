@@ -14,7 +14,7 @@ import time
 
 from benchmarks.setting import STEPPING, case_of, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.protocol import Phase, Request
 
 
 def main() -> None:

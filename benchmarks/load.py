@@ -24,9 +24,9 @@ import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.results import Result, read_results
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.results import Result, read_results
 
 STEP = """
 import torch

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.setting import case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.measurement import Process
-from pytest_llmbench.protocol import Request
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.protocol import Request
 
 WATCHED = ("samples_per_second", "device_busy_seconds_per_sample", "python_calls_per_sample", "peak_reserved_bytes")
 

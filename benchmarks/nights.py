@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pytest_llmbench.judge.noise import PRIORS, Noise, pooled
-from pytest_llmbench.metrics import Metric
+from pytest_llmbench.schema.metrics import Metric
 
 ROWS = 100
 STEPS, STEP_SD = 50, 0.005

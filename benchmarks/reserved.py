@@ -48,9 +48,6 @@ from torch.utils._pytree import tree_leaves
 from benchmarks.allocator import Allocator, Block, OutOfMemory
 from benchmarks.packed import Packed4Bit, as_published
 from benchmarks.setting import save
-from pytest_llmbench.baselines.published import load_published
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.cases import Attention, Case
 from pytest_llmbench.engine import quantization
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible
@@ -58,9 +55,12 @@ from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.rounds import WARM_UP_MICRO_BATCHES
 from pytest_llmbench.engine.training import SEED, FineTuning, build_fine_tuning
-from pytest_llmbench.step import StepResult
+from pytest_llmbench.schema.case import Attention, Case
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import load_published
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.workload import Workload
 
 GIB = 2**30
 CARD_GIB = 78.8

@@ -15,12 +15,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.executors.pool import Announcements, Pool
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 GPUS, ROWS = 8, 96
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.workload import Scale, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Scale, Workload
 
 __all__ = ["STEPPING", "case_of", "in_time", "parser", "save", "workload_of"]
 

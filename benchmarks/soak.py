@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from benchmarks.setting import STEPPING, case_of, in_time, parser, save, workload_of
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
+from pytest_llmbench.gpus.nvml import open_nvml
+from pytest_llmbench.gpus.visible import visible_gpus
 from pytest_llmbench.probes.evidence import process_tree
-from pytest_llmbench.probes.gpus import visible_gpus
-from pytest_llmbench.probes.nvml import open_nvml
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.step import StepResult
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.step import StepResult
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_llmbench.results import Result, read_results
+from pytest_llmbench.store.results import Result, read_results
 from pytest_llmbench.tables import TABLES
 
 PARTS = {

@@ -39,8 +39,6 @@ from benchmarks.nights import (
     of_minimum,
     threshold,
 )
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.decision import PAIRS, SESSIONS, Design, decide, difference
 from pytest_llmbench.judge.looks import Plan, is_suspect, next_step
@@ -48,10 +46,12 @@ from pytest_llmbench.judge.noise import PRIORS, Noise, pooled
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.statistics import chance_of_more
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.measurement import Measurement, Process, Round
-from pytest_llmbench.metrics import METRICS, Metric, Value
-from pytest_llmbench.units import percent
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Process, Round
+from pytest_llmbench.schema.metrics import METRICS, Metric, Value
+from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.workload import Workload
 
 
 def row_verdict(

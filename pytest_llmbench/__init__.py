@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_llmbench.bench import Llmbench
-    from pytest_llmbench.cases import Case, CaseError
-    from pytest_llmbench.measurement import Measurement
-    from pytest_llmbench.step import StepResult
+    from pytest_llmbench.plugin.bench import Llmbench
+    from pytest_llmbench.schema.case import Case, CaseError
+    from pytest_llmbench.schema.measurement import Measurement
+    from pytest_llmbench.schema.step import StepResult
     from pytest_llmbench.tables import TABLES
 
 __all__ = ["TABLES", "Case", "CaseError", "Llmbench", "Measurement", "StepResult", "__version__"]

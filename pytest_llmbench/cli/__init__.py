@@ -25,7 +25,7 @@ from pytest_llmbench.cli import (
     show,
 )
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.metrics import add_extensions
+from pytest_llmbench.schema.metrics import add_extensions
 
 __all__ = ["app", "main"]
 

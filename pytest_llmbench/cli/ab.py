@@ -11,13 +11,13 @@ from rich.console import Console
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.comparison.journal import Asked, Named
-from pytest_llmbench.comparison.progress import Progress
-from pytest_llmbench.comparison.run import comparison_of, judge_of
-from pytest_llmbench.comparison.selection import select
-from pytest_llmbench.comparison.session import begin, go_on, measure_all
 from pytest_llmbench.judge.tolerance import parse_tolerances
+from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.stack import absolute
+from pytest_llmbench.store.journal import Asked, Named
+from pytest_llmbench.trials.pairs import comparison_of, judge_of
+from pytest_llmbench.trials.selection import select
+from pytest_llmbench.trials.session import begin, go_on, measure_all
 
 __all__ = ["ab"]
 

@@ -8,20 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pytest_llmbench.bisection.mixtures import Mixtures
-from pytest_llmbench.bisection.report import sentences, to_json
-from pytest_llmbench.bisection.run import Bisected
-from pytest_llmbench.bisection.run import bisect as run_bisection
-from pytest_llmbench.bisection.signature import NothingToFollow
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import write
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.comparison.journal import Asked, Journal, JournalError, Named
-from pytest_llmbench.comparison.progress import Progress
-from pytest_llmbench.comparison.selection import find_case
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.reports.comparison.bisection import sentences, to_json
+from pytest_llmbench.reports.comparison.progress import Progress
+from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
+from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
+from pytest_llmbench.trials.bisection.bisect import Bisected
+from pytest_llmbench.trials.bisection.bisect import bisect as run_bisection
+from pytest_llmbench.trials.bisection.mixtures import Mixtures
+from pytest_llmbench.trials.bisection.signature import NothingToFollow
+from pytest_llmbench.trials.selection import find_case
 
 __all__ = ["bisect"]
 

@@ -11,16 +11,16 @@ import typer
 from rich import box
 from rich.table import Table
 
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.judge.calibration import Calibration, calibrated
 from pytest_llmbench.judge.compare import Reference
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.terminal import Page
-from pytest_llmbench.results import ResultError, latest, read_results
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.store.baseline import BaselineError
+from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.results import ResultError, latest, read_results
 
 __all__ = ["calibrate"]
 

@@ -11,12 +11,12 @@ import typer
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import Reporting
-from pytest_llmbench.comparison.journal import Journal, JournalError
-from pytest_llmbench.comparison.offline import compare_files
-from pytest_llmbench.comparison.result import Comparison
-from pytest_llmbench.comparison.run import comparison_of, judge_of
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.metrics import Tolerance
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.store.journal import Journal, JournalError
+from pytest_llmbench.trials.comparison import Comparison
+from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.pairs import comparison_of, judge_of
 
 __all__ = ["compare"]
 

@@ -17,13 +17,13 @@ from typing import Literal, get_args
 
 import msgspec
 
-from pytest_llmbench.cases import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.cli.backends import Backend, check_backends
 from pytest_llmbench.executors.machine import STACK
-from pytest_llmbench.extensions import offered
-from pytest_llmbench.metrics import add_extensions
-from pytest_llmbench.probes.gpus import visible_gpus
-from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
+from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
+from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
+from pytest_llmbench.schema.extensions import offered
+from pytest_llmbench.schema.metrics import add_extensions
 
 __all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
 

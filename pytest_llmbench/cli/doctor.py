@@ -10,7 +10,7 @@ import typer
 
 from pytest_llmbench.cli.backends import Backend
 from pytest_llmbench.cli.diagnosis import Diagnosis, GpuState, diagnose
-from pytest_llmbench.units import gib
+from pytest_llmbench.schema.units import gib
 
 __all__ = ["doctor", "lines"]
 

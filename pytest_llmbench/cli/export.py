@@ -9,7 +9,7 @@ import typer
 
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.reports.export import Format
-from pytest_llmbench.results import ResultError, latest, read_results
+from pytest_llmbench.store.results import ResultError, latest, read_results
 
 __all__ = ["export"]
 

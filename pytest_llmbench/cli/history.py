@@ -14,10 +14,10 @@ from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.judge.comparable import environment_changes
 from pytest_llmbench.judge.history import FEWEST, creep, steps
 from pytest_llmbench.judge.values import typical_value
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS, Metric
-from pytest_llmbench.results import ResultError, read_results
-from pytest_llmbench.units import percent
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.units import percent
+from pytest_llmbench.store.results import ResultError, read_results
 
 __all__ = ["history"]
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cases import Case, CaseError
 from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.schema.case import Case, CaseError
 
 __all__ = ["FILES", "init"]
 

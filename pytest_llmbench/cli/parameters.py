@@ -11,20 +11,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.cases import CaseError
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.comparison.expression import ExpressionError
-from pytest_llmbench.comparison.journal import JournalError
-from pytest_llmbench.comparison.result import FailOn
-from pytest_llmbench.comparison.selection import SelectionError
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
-from pytest_llmbench.results import ResultError
+from pytest_llmbench.schema.case import CaseError
+from pytest_llmbench.schema.workload import Scale, Workload, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
-from pytest_llmbench.workload import Scale, Workload, parse_count
+from pytest_llmbench.store.journal import JournalError
+from pytest_llmbench.store.results import ResultError
+from pytest_llmbench.trials.comparison import FailOn
+from pytest_llmbench.trials.expression import ExpressionError
+from pytest_llmbench.trials.selection import SelectionError
 
 __all__ = [
     "FAILED",

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from pytest_llmbench.baselines.file import BaselineFile
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.metrics import METRICS, Metric, Tolerance
-from pytest_llmbench.options import OPTIONS, Option
-from pytest_llmbench.results import Result
-from pytest_llmbench.units import gib, percent
+from pytest_llmbench.plugin.options import OPTIONS, Option
+from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.store.baseline import BaselineFile
+from pytest_llmbench.store.results import Result
 
 __all__ = ["PAGES", "reference"]
 

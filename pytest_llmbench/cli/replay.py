@@ -10,20 +10,20 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import MIB
-from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.reports.table import LABELS, number_text
-from pytest_llmbench.results import Result, latest, read_results
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.metrics import MIB
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.units import percent, seconds
+from pytest_llmbench.schema.workload import Scale, Workload
+from pytest_llmbench.store.baseline import BaselineError
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.results import Result, latest, read_results
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.units import percent, seconds
-from pytest_llmbench.workload import Scale, Workload
 
 __all__ = ["Chosen", "choose", "replay"]
 

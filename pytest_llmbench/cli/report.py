@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.published import PublishedError, load_published
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.reports.reproduction import reproduction
-from pytest_llmbench.results import ResultError, latest, read_results
+from pytest_llmbench.store.baseline import BaselineError
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import PublishedError, load_published
+from pytest_llmbench.store.results import ResultError, latest, read_results
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["report"]

@@ -10,10 +10,10 @@ import typer
 from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.cli.terminal import columns, has_color
-from pytest_llmbench.comparison.export import to_json
-from pytest_llmbench.comparison.markdown import markdown
-from pytest_llmbench.comparison.result import Comparison, FailOn, fails
-from pytest_llmbench.comparison.terminal import render
+from pytest_llmbench.reports.comparison.document import to_json
+from pytest_llmbench.reports.comparison.page import markdown
+from pytest_llmbench.reports.comparison.screen import render
+from pytest_llmbench.trials.comparison import Comparison, FailOn, fails
 
 __all__ = ["Reporting", "write"]
 

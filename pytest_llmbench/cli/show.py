@@ -12,7 +12,7 @@ from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.reports.summary import totals
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
-from pytest_llmbench.results import ResultError, latest, read_results
+from pytest_llmbench.store.results import ResultError, latest, read_results
 
 __all__ = ["show"]
 

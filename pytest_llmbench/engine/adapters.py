@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.models.architecture import Architecture
 from pytest_llmbench.engine.quantization import kept_environment, logical_elements
+from pytest_llmbench.schema.case import Case
 
 __all__ = ["attach", "count_parameters"]
 

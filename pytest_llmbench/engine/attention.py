@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pytest_llmbench import extensions
-from pytest_llmbench.cases import Attention, Case
 from pytest_llmbench.engine.memory_efficient import memory_efficient_attention, why_unavailable
 from pytest_llmbench.engine.outcomes import Unavailable
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema import extensions
+from pytest_llmbench.schema.case import Attention, Case
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = [
     "AttentionUnavailable",

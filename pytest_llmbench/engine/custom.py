@@ -25,9 +25,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from pytest_llmbench.cases import Case, CaseError
-from pytest_llmbench.step import StepResult
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = ["CustomTraining", "build_custom"]
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pytest_llmbench.cases import CaseError
 from pytest_llmbench.engine.loop import AnyTraining, Ran, SelfDriven, Watch, run_steps
-from pytest_llmbench.step import StepResult
-from pytest_llmbench.workload import Injection
+from pytest_llmbench.schema.case import CaseError
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Injection
 
 __all__ = ["Injected"]
 

@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.cases import CaseError
-from pytest_llmbench.workload import Scale
+from pytest_llmbench.schema.case import CaseError
+from pytest_llmbench.schema.workload import Scale
 
 __all__ = ["PUBLISHED", "LengthSet", "admissible", "choose"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from pytest_llmbench.engine.training import Training
-from pytest_llmbench.step import StepResult
+from pytest_llmbench.schema.step import StepResult
 
 __all__ = ["AnyTraining", "Ran", "SelfDriven", "Watch", "run_steps"]
 

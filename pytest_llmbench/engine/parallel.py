@@ -21,7 +21,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.attention import check_available, effective_attention
 from pytest_llmbench.engine.loop import Ran, SelfDriven, Watch
@@ -29,7 +28,8 @@ from pytest_llmbench.engine.models import WEIGHT_SEED, WEIGHT_STD, architecture_
 from pytest_llmbench.engine.models.hub import checkpoint
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.training import SEED, FineTuning, make_fine_tuning
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = ["RankedTraining", "build_parallel"]
 

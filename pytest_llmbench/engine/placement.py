@@ -15,10 +15,10 @@ from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils import CustomDtype, get_balanced_memory
 from torch import nn
 
-from pytest_llmbench.cases import Quantization
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.quantization.backend import linear_places
-from pytest_llmbench.units import gib
+from pytest_llmbench.schema.case import Quantization
+from pytest_llmbench.schema.units import gib
 
 __all__ = ["DoesNotFit", "Placement", "balanced", "describe", "device_of", "free_bytes", "place"]
 

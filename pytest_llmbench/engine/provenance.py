@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from pytest_llmbench.cases import Attention
 from pytest_llmbench.engine.attention import is_fallback, observed_attention
 from pytest_llmbench.engine.loop import AnyTraining
 from pytest_llmbench.engine.placement import describe
+from pytest_llmbench.schema.case import Attention
 
 __all__ = ["attention_fallback", "describe_parts"]
 

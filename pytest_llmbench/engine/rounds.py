@@ -16,8 +16,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
-from pytest_llmbench.measurement import Round
-from pytest_llmbench.step import StepResult
+from pytest_llmbench.schema.measurement import Round
+from pytest_llmbench.schema.step import StepResult
 
 __all__ = [
     "COUNTED_MICRO_BATCHES",

@@ -28,7 +28,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from pytest_llmbench.cases import Case, CaseError
 from pytest_llmbench.engine.batches import IGNORED_LABEL, Batch, collate
 from pytest_llmbench.engine.loop import Ran, SelfDriven, Watch
 from pytest_llmbench.engine.training import (
@@ -40,8 +39,9 @@ from pytest_llmbench.engine.training import (
     build_fine_tuning,
     num_warmup_steps,
 )
-from pytest_llmbench.step import StepResult
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = ["TrainerTraining", "build_trainer"]
 

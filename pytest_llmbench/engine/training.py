@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.batches import Batch, make_batches
 from pytest_llmbench.engine.lengths import PUBLISHED, admissible, choose
 from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
-from pytest_llmbench.step import StepResult
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = [
     "LEARNING_RATE",

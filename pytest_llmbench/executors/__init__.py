@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
 
 __all__ = ["Executor", "NotMeasurable", "Scheduling", "SetupError", "Timed"]
 

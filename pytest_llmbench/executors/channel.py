@@ -10,10 +10,10 @@ from typing import Self
 
 import msgspec
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
 
 __all__ = ["Channel", "RubbishError"]
 

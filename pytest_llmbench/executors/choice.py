@@ -10,8 +10,8 @@ from pytest_llmbench.executors.durations import Durations
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.executors.pool import Announcements, Pool
 from pytest_llmbench.executors.ray_cluster import Cluster, on_cluster
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Request
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Request
 
 __all__ = ["choose_executor", "in_parallel", "machine_of"]
 

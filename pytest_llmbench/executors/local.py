@@ -17,8 +17,8 @@ from pytest_llmbench.executors import reasons
 from pytest_llmbench.executors.channel import Channel, RubbishError
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.executors.server import Server, ServerError
-from pytest_llmbench.measurement import Measurement, Outcome, failed
-from pytest_llmbench.protocol import Ended, Phase, Request
+from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
+from pytest_llmbench.schema.protocol import Ended, Phase, Request
 
 __all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
 

@@ -12,17 +12,17 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment, installed_packages
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.lease import LeaseFolderError, lease_any
 from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor, UnsupportedSystemError
 from pytest_llmbench.executors.neighbours import marked, present
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.probes.gpus import visible_gpus
-from pytest_llmbench.probes.nvml import Gpu, NvmlUnavailable, open_nvml
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.units import gib
+from pytest_llmbench.gpus.nvml import Gpu, NvmlUnavailable, open_nvml
+from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment, installed_packages
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.units import gib
 
 __all__ = ["STACK", "Machine", "usable_gpus"]
 

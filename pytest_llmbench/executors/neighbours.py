@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmbench.executors.lease import LeaseFolderError, own_folder
-from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.schema.measurement import Measurement
 
 __all__ = ["Neighbours", "marked", "present"]
 

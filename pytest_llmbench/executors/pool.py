@@ -12,10 +12,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, SetupError, Timed
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
 
 __all__ = ["Announcements", "Concurrent", "Pool"]
 

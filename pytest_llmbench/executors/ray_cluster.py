@@ -19,14 +19,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.local import MEASURE, PRELOAD
 from pytest_llmbench.executors.pool import Announcements, Pool
 from pytest_llmbench.executors.ray_node import Reply, Setup, measure_here, versions
 from pytest_llmbench.executors.ray_resources import Nodes, gpu_models, lacking
-from pytest_llmbench.measurement import Measurement, failed
-from pytest_llmbench.protocol import Phase, Request, encode
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, failed
+from pytest_llmbench.schema.protocol import Phase, Request, encode
 
 __all__ = ["Cluster", "RayCluster", "on_cluster"]
 

@@ -16,9 +16,9 @@ import msgspec
 
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import PROTOCOL_VERSION, decode_request
-from pytest_llmbench.workload import WORKLOAD_VERSION
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import PROTOCOL_VERSION, decode_request
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
 __all__ = ["Reply", "Setup", "Versions", "measure_here", "versions"]
 

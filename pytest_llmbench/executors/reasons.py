@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from pytest_llmbench.executors.log import Log
-from pytest_llmbench.units import seconds
+from pytest_llmbench.schema.units import seconds
 
 __all__ = ["ended", "overdue", "without_answer"]
 

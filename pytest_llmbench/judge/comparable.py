@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_llmbench.environment import Environment, PackageChange, differing_fields, package_changes
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.workload import WORKLOAD_VERSION
+from pytest_llmbench.schema.environment import Environment, PackageChange, differing_fields, package_changes
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
 __all__ = ["differences", "environment_changes"]
 

@@ -22,10 +22,10 @@ from pytest_llmbench.judge.speed import judge_speed
 from pytest_llmbench.judge.validity import canary_change, held_back, recompilations, same_cards
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS, Metric, Tolerance
-from pytest_llmbench.units import percent
-from pytest_llmbench.workload import WORKLOAD_VERSION
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
 __all__ = ["Reference", "Rules", "held_against", "judge", "typical_value"]
 

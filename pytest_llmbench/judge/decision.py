@@ -24,7 +24,7 @@ from pytest_llmbench.judge.statistics import (
     spread_of_sessions,
     threshold,
 )
-from pytest_llmbench.metrics import Metric
+from pytest_llmbench.schema.metrics import Metric
 
 __all__ = [
     "ALPHA",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from pytest_llmbench.judge.verdict import MetricVerdict
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS, MIB
-from pytest_llmbench.units import percent
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS, MIB
+from pytest_llmbench.schema.units import percent
 
 __all__ = ["explain"]
 

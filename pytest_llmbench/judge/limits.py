@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pytest_llmbench.judge.values import values
 from pytest_llmbench.judge.verdict import Status
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import Metric, Tolerance, Value
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import Metric, Tolerance, Value
 
 __all__ = ["Limit", "Limited", "held_to", "limit_of", "scatter", "set_by_user"]
 

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import msgspec
 
 from pytest_llmbench.judge.values import logarithms, typical_value
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS
 
 __all__ = [
     "HOST_BOUND_BELOW",

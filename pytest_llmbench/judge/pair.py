@@ -14,8 +14,8 @@ from pytest_llmbench.judge.compare import Reference, Rules, held_against
 from pytest_llmbench.judge.decision import ALPHA, PAIRS
 from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import Tolerance
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import Tolerance
 
 __all__ = ["judge_pair"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.metrics import METRICS, Metric
-from pytest_llmbench.units import gib, percent
+from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.units import gib, percent
 
 __all__ = ["failure_sentence"]
 

@@ -12,8 +12,8 @@ from pytest_llmbench.judge.decision import PAIRS, Decision, Design, decide, diff
 from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.statistics import Estimate, Spread, chance_of_more, interval, threshold
 from pytest_llmbench.judge.verdict import Status
-from pytest_llmbench.metrics import Metric
-from pytest_llmbench.units import percent
+from pytest_llmbench.schema.metrics import Metric
+from pytest_llmbench.schema.units import percent
 
 __all__ = ["SEES", "Speed", "judge_speed"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.schema.metrics import METRICS
 
 __all__ = ["FEWEST_ROWS", "Shift", "confirmed", "global_shift", "noteworthy", "p_value", "p_value_of_any_move"]
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from pytest_llmbench.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Tolerance
 
 __all__ = ["ToleranceError", "parse_tolerance", "parse_tolerances"]
 

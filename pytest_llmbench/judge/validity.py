@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from pytest_llmbench.measurement import Measurement, Process, Round
+from pytest_llmbench.schema.measurement import Measurement, Process, Round
 
 __all__ = [
     "HELD_BACK",

@@ -7,8 +7,8 @@ from __future__ import annotations
 import math
 import statistics
 
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import METRICS, Value
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.metrics import METRICS, Value
 
 __all__ = ["logarithms", "typical_value", "values"]
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.environment import PackageChange
-from pytest_llmbench.metrics import Value
+from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.metrics import Value
 
 __all__ = ["MetricVerdict", "RowVerdict", "Status"]
 

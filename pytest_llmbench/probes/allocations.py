@@ -16,8 +16,8 @@ import torch
 from torch._C._profiler import _EventType  # the public events leave out who called whom
 from torch.profiler import ProfilerActivity, profile
 
-from pytest_llmbench.measurement import AllocationShare
 from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.schema.measurement import AllocationShare
 
 __all__ = ["BEFORE", "LISTED", "REST", "Allocation", "PeakRecorder", "alive_at_peak", "origin", "shares"]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_llmbench.measurement import Evidence
-from pytest_llmbench.probes.nvml import GpuReading, Occupancy
+from pytest_llmbench.gpus.nvml import GpuReading, Occupancy
+from pytest_llmbench.schema.measurement import Evidence
 
 __all__ = [
     "NVML_FIELDS",

@@ -10,8 +10,8 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 
-from pytest_llmbench.measurement import KernelShare
 from pytest_llmbench.probes.activity import DeviceActivity
+from pytest_llmbench.schema.measurement import KernelShare
 
 __all__ = ["LISTED", "family", "kernel_shares"]
 

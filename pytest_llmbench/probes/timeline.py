@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from pytest_llmbench.measurement import MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading
+from pytest_llmbench.schema.measurement import MemoryPoint
 
 __all__ = ["MemoryTimeline"]
 

@@ -14,7 +14,7 @@ from itertools import accumulate, chain
 import pytest
 
 from pytest_llmbench.reports.export.values import ok_processes, series
-from pytest_llmbench.results import Result
+from pytest_llmbench.store.results import Result
 
 __all__ = ["add_benchmark"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
 from pytest_llmbench.reports.table import Line, ReportTable, report_tables
-from pytest_llmbench.results import Result
+from pytest_llmbench.store.results import Result
 
 __all__ = ["MAX_CHARACTERS", "markdown_report", "write_step_summary"]
 

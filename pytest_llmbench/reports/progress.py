@@ -7,9 +7,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from pytest_llmbench.protocol import Phase
-from pytest_llmbench.results import Result
-from pytest_llmbench.units import seconds
+from pytest_llmbench.schema.protocol import Phase
+from pytest_llmbench.schema.units import seconds
+from pytest_llmbench.store.results import Result
 
 __all__ = ["Progress"]
 

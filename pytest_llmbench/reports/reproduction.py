@@ -7,12 +7,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 
-from pytest_llmbench.baselines.file import BaselineFile, BaselineRow
-from pytest_llmbench.baselines.published import PublishedRow, PublishedTable
 from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.metrics import Value
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.store.baseline import BaselineFile, BaselineRow
+from pytest_llmbench.store.published import PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, Table
-from pytest_llmbench.units import gib, percent
 
 __all__ = ["reproduction"]
 

@@ -8,11 +8,11 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.judge.suite import global_shift
-from pytest_llmbench.metrics import METRICS
-from pytest_llmbench.results import Result
-from pytest_llmbench.units import percent, seconds
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.units import percent, seconds
+from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.results import Result
 
 __all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
 

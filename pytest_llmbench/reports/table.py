@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
-from pytest_llmbench.metrics import METRICS, Value
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES, in_page_order
-from pytest_llmbench.units import gib, percent
 
 __all__ = [
     "HEADLINES",

@@ -13,11 +13,11 @@ import msgspec
 
 import pytest_llmbench
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.bundle import worker_folder
 from pytest_llmbench.stacks.cache import cache_folder, prepared
 from pytest_llmbench.stacks.installer import InstallerName, find_installer
 from pytest_llmbench.stacks.interpreter import Interpreter, probe
 from pytest_llmbench.stacks.requirements import read_requirements
-from pytest_llmbench.stacks.worker import worker_folder
 
 __all__ = ["CURRENT", "Source", "Stack", "absolute", "build_environment", "open_environment", "open_stack"]
 

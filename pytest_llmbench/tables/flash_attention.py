@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmbench.cases import Attention, Case
+from pytest_llmbench.schema.case import Attention, Case
 from pytest_llmbench.tables.table import Row, Table
 
 __all__ = ["TABLE"]

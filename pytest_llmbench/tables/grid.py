@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-from pytest_llmbench.cases import Case, Quantization, Tuner
+from pytest_llmbench.schema.case import Case, Quantization, Tuner
 from pytest_llmbench.tables.table import Row
 
 __all__ = ["standard_grid"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pytest_llmbench.cases import Case
+from pytest_llmbench.schema.case import Case
 
 __all__ = ["Row", "Table"]
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Measurement, Outcome, failed
-from pytest_llmbench.protocol import (
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
+from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
     Answer,
     Phase,

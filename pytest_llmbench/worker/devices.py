@@ -16,15 +16,15 @@ from pathlib import Path
 import msgspec
 import torch
 
-from pytest_llmbench.cases import Case, CaseError
-from pytest_llmbench.environment import Environment, installed_packages
-from pytest_llmbench.measurement import Evidence, MemoryPoint
+from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
+from pytest_llmbench.gpus.visible import visible_gpus
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
 from pytest_llmbench.probes.canary import sing
 from pytest_llmbench.probes.evidence import NVML_FIELDS, evidence, peak_footprint, process_tree
-from pytest_llmbench.probes.gpus import visible_gpus
-from pytest_llmbench.probes.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
 from pytest_llmbench.probes.timeline import MemoryTimeline
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.environment import Environment, installed_packages
+from pytest_llmbench.schema.measurement import Evidence, MemoryPoint
 
 __all__ = ["Devices", "MetricReading"]
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 import torch
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.adapters import count_parameters
 from pytest_llmbench.engine.attention import effective_attention
 from pytest_llmbench.engine.custom import build_custom
@@ -35,9 +34,6 @@ from pytest_llmbench.engine.rounds import (
     warm_up,
 )
 from pytest_llmbench.engine.training import build_fine_tuning
-from pytest_llmbench.extensions import load, offered
-from pytest_llmbench.measurement import Measurement, Outcome, Round, fullest
-from pytest_llmbench.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.probes.activity import DeviceRecorder, OperatorRecorder
 from pytest_llmbench.probes.allocations import PeakRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
@@ -47,13 +43,17 @@ from pytest_llmbench.probes.instructions import InstructionRecorder
 from pytest_llmbench.probes.kernels import kernel_shares
 from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.probes.trace import TraceRecorder
-from pytest_llmbench.protocol import Phase, Request, Surroundings
-from pytest_llmbench.step import StepResult
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.extensions import load, offered
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, fullest
+from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, Value, add_extensions
+from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Injection, Workload
 from pytest_llmbench.worker import rank
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
 from pytest_llmbench.worker.ranks import measure_ranks
-from pytest_llmbench.workload import Injection, Workload
 
 __all__ = ["measure"]
 

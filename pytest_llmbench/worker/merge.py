@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round, fullest
-from pytest_llmbench.metrics import METRICS, Value
-from pytest_llmbench.protocol import Request
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round, fullest
+from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.protocol import Request
 
 __all__ = ["COMPUTE", "Failure", "merge", "surroundings"]
 

@@ -11,9 +11,17 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench.measurement import AllocationShare, Evidence, KernelShare, MemoryPoint, Outcome, Process, Round
-from pytest_llmbench.metrics import METRICS, Value
-from pytest_llmbench.protocol import Phase
+from pytest_llmbench.schema.measurement import (
+    AllocationShare,
+    Evidence,
+    KernelShare,
+    MemoryPoint,
+    Outcome,
+    Process,
+    Round,
+)
+from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.protocol import Phase
 
 __all__ = ["Notes"]
 

@@ -14,8 +14,8 @@ import msgspec
 import torch
 import torch.distributed as dist
 
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Phase, Request, Surroundings
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.worker.child import STACK_SIGNAL
 from pytest_llmbench.worker.merge import COMPUTE
 

@@ -23,8 +23,8 @@ from types import FrameType
 
 import msgspec
 
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Answer, Message, Phase, Request, Surroundings, decode_message, encode
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Answer, Message, Phase, Request, Surroundings, decode_message, encode
 from pytest_llmbench.worker import child, descendants, rank
 from pytest_llmbench.worker.merge import Failure, merge, surroundings
 

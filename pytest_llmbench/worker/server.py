@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import msgspec
 
-from pytest_llmbench.protocol import Ended, Ready, Started, encode
+from pytest_llmbench.schema.protocol import Ended, Ready, Started, encode
 from pytest_llmbench.worker import child, descendants
 from pytest_llmbench.worker.preload import preload as import_ahead
 

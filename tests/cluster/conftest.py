@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.results import Result, latest, read_results
+from pytest_llmbench.store.results import Result, latest, read_results
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "unit" / "fake_nvml.c"

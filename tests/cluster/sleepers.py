@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable
 
-from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
 
 
 def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import pytest_llmbench
-from pytest_llmbench.measurement import Process
+from pytest_llmbench.schema.measurement import Process
 
 if TYPE_CHECKING:
     from tests.cluster.conftest import Driver

@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
 from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.workload import Scale, Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Scale, Workload  # noqa: E402
 
 
 def _attached(case: Case, scale: Scale, device: str) -> Any:

@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from pytest_llmbench.measurement import AllocationShare  # noqa: E402
 from pytest_llmbench.probes.allocations import (  # noqa: E402
     BEFORE,
     LISTED,
@@ -21,6 +20,7 @@ from pytest_llmbench.probes.allocations import (  # noqa: E402
     alive_at_peak,
     shares,
 )
+from pytest_llmbench.schema.measurement import AllocationShare  # noqa: E402
 
 CPU = torch.device("cpu")
 MEGABYTE = 1_000_000

@@ -14,7 +14,6 @@ transformers = pytest.importorskip("transformers")
 
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.attention import (  # noqa: E402
     AttentionUnavailable,
     check_available,
@@ -26,7 +25,8 @@ from pytest_llmbench.engine.attention import (  # noqa: E402
 )
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
 from pytest_llmbench.engine.models import build_model, enable_checkpointing  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -12,12 +12,12 @@ transformers = pytest.importorskip("transformers")
 
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor  # noqa: E402
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.attention import AttentionUnavailable  # noqa: E402
 from pytest_llmbench.engine.batches import Batch, make_batches  # noqa: E402
 from pytest_llmbench.engine.models import build_model  # noqa: E402
 from pytest_llmbench.engine.models.baichuan import alibi_mask, alibi_slopes  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu")
 CPU = torch.device("cpu")

@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
-from pytest_llmbench.cases import Case, LoraTargets  # noqa: E402
 from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
 from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
 from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
 from pytest_llmbench.engine.training import FineTuning, build_fine_tuning  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case, LoraTargets  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 LAYERS = {"bnb-nf4": "Linear4bit", "bnb-int8": "Linear8bitLt"}

@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
 from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
 from pytest_llmbench.engine.models.chatglm import chatglm  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 
 def _two_groups(attention: str) -> Any:

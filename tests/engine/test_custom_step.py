@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.cases import Case, CaseError
-from pytest_llmbench.step import StepResult
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.baselines import BaselineStore
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,7 @@ import pytest
 
 import installed
 import surroundings
-from pytest_llmbench.results import read_results
+from pytest_llmbench.store.results import read_results
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")

@@ -18,7 +18,6 @@ import_utils = pytest.importorskip("peft.import_utils")
 
 from torch import nn  # noqa: E402
 
-from pytest_llmbench.cases import Case, LoraTargets  # noqa: E402
 from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
 from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
 from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
@@ -26,7 +25,8 @@ from pytest_llmbench.engine.quantization import QuantizationUnavailable, quantiz
 from pytest_llmbench.engine.quantization.gptq import Gptq  # noqa: E402
 from pytest_llmbench.engine.quantization.packing import pack, repeated  # noqa: E402
 from pytest_llmbench.engine.training import FineTuning, build_fine_tuning  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case, LoraTargets  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 CLASSES = {"gptqmodel": "TorchLinear", "auto_gptq": "QuantLinear"}
@@ -287,9 +287,9 @@ import json, os, sys, torch
 device, quantization, path = sys.argv[1:]
 before = dict(os.environ)
 if quantization:
-    from pytest_llmbench.cases import Case
+    from pytest_llmbench.schema.case import Case
     from pytest_llmbench.engine.training import build_fine_tuning
-    from pytest_llmbench.workload import Workload
+    from pytest_llmbench.schema.workload import Workload
 
     case = Case(model="qwen-7b-chat", quantization=quantization, attention="sdpa")
     build_fine_tuning(case, Workload(scale="smoke", device="cpu", samples=4), torch.device(device))

@@ -13,13 +13,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.executors.local import LocalExecutor  # noqa: E402
+from pytest_llmbench.gpus.nvml import NvmlUnavailable, open_nvml  # noqa: E402
+from pytest_llmbench.gpus.visible import visible_gpus  # noqa: E402
 from pytest_llmbench.probes.evidence import process_tree  # noqa: E402
-from pytest_llmbench.probes.gpus import visible_gpus  # noqa: E402
-from pytest_llmbench.probes.nvml import NvmlUnavailable, open_nvml  # noqa: E402
-from pytest_llmbench.protocol import Phase, Request  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.protocol import Phase, Request  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 pytestmark = [pytest.mark.hardware]
 

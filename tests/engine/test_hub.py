@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
 from pytest_llmbench.engine.attention import AttentionUnavailable, observed_attention  # noqa: E402
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
@@ -19,7 +18,8 @@ from pytest_llmbench.engine.models import ModelUnavailable, architecture_of, bui
 from pytest_llmbench.engine.models.hub import checkpoint  # noqa: E402
 from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
 from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 CPU = torch.device("cpu")
 FULL = Workload(scale="full", device="cpu", samples=1)

@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from pytest_llmbench.cases import Case, CaseError  # noqa: E402
 from pytest_llmbench.engine.injection import Injected  # noqa: E402
 from pytest_llmbench.engine.loop import Watch, run_steps  # noqa: E402
 from pytest_llmbench.engine.training import Training, build_fine_tuning  # noqa: E402
-from pytest_llmbench.step import StepResult  # noqa: E402
-from pytest_llmbench.workload import Injection, Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case, CaseError  # noqa: E402
+from pytest_llmbench.schema.step import StepResult  # noqa: E402
+from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
 
 CPU = torch.device("cpu")
 BYTES = 12_347

@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pytest_llmbench.measurement import KernelShare
 from pytest_llmbench.probes.activity import DeviceActivity, Kernel
 from pytest_llmbench.probes.kernels import LISTED, family, kernel_shares
+from pytest_llmbench.schema.measurement import KernelShare
 
 
 @pytest.mark.parametrize(

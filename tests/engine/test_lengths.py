@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pytest_llmbench.cases import CaseError
 from pytest_llmbench.engine.lengths import PUBLISHED, LengthSet, admissible, choose
+from pytest_llmbench.schema.case import CaseError
 
 
 def _kept(max_length: int) -> tuple[int, ...]:

@@ -10,13 +10,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from pytest_llmbench.cases import Case  # noqa: E402
-from pytest_llmbench.measurement import Measurement  # noqa: E402
-from pytest_llmbench.metrics import METRICS  # noqa: E402
-from pytest_llmbench.protocol import Phase, Request, Surroundings  # noqa: E402
-from pytest_llmbench.step import StepResult  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.measurement import Measurement  # noqa: E402
+from pytest_llmbench.schema.metrics import METRICS  # noqa: E402
+from pytest_llmbench.schema.protocol import Phase, Request, Surroundings  # noqa: E402
+from pytest_llmbench.schema.step import StepResult  # noqa: E402
+from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
 from pytest_llmbench.worker.measure import measure  # noqa: E402
-from pytest_llmbench.workload import Injection, Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 

@@ -16,7 +16,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention  # noqa: E402
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
 from pytest_llmbench.engine.memory_efficient import memory_efficient_attention, why_unavailable  # noqa: E402
@@ -24,7 +23,8 @@ from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: 
 from pytest_llmbench.engine.models.baichuan import baichuan  # noqa: E402
 from pytest_llmbench.engine.models.llama import llama  # noqa: E402
 from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,6 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from pytest_llmbench.cases import MODELS, Case  # noqa: E402
 from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
 from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention  # noqa: E402
 from pytest_llmbench.engine.batches import Batch, make_batches  # noqa: E402
@@ -19,7 +18,8 @@ from pytest_llmbench.engine.models import architecture_of, build_model, enable_c
 from pytest_llmbench.engine.models.architecture import ARCHITECTURES, miniature  # noqa: E402
 from pytest_llmbench.engine.models.qwen import qwen  # noqa: E402
 from pytest_llmbench.engine.quantization import quantizer  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import MODELS, Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu")
 FULL = Workload(scale="full", device="cpu")

@@ -12,11 +12,11 @@ import pytest
 
 import marked
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")

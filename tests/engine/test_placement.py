@@ -12,7 +12,6 @@ pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402
 
-from pytest_llmbench.cases import MODELS, Case  # noqa: E402
 from pytest_llmbench.engine.adapters import attach  # noqa: E402
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
 from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing  # noqa: E402
@@ -27,7 +26,8 @@ from pytest_llmbench.engine.placement import (  # noqa: E402
 )
 from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
 from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import MODELS, Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 FULL = Workload(scale="full", device="cpu")
 SMOKE = Workload(scale="smoke", device="cpu", samples=16)

@@ -11,7 +11,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.models import build_model  # noqa: E402
 from pytest_llmbench.engine.quantization import (  # noqa: E402
     QuantizationUnavailable,
@@ -19,7 +18,8 @@ from pytest_llmbench.engine.quantization import (  # noqa: E402
     quantizer,
 )
 from pytest_llmbench.engine.quantization.backend import linear_places, load_library  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 
 def _small() -> Any:

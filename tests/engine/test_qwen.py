@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from pytest_llmbench.cases import Case  # noqa: E402
 from pytest_llmbench.engine.batches import make_batches  # noqa: E402
 from pytest_llmbench.engine.models import build_model  # noqa: E402
-from pytest_llmbench.workload import Workload  # noqa: E402
+from pytest_llmbench.schema.case import Case  # noqa: E402
+from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 
 def _reference(ours: Any) -> Any:

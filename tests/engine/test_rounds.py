@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from pytest_llmbench.engine.rounds import MAX_ROUNDS, counted_micro_batches, run_rounds, warm_up  # noqa: E402
-from pytest_llmbench.step import StepResult  # noqa: E402
+from pytest_llmbench.schema.step import StepResult  # noqa: E402
 
 
 class Recorded:

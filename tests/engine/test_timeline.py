@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pytest_llmbench.measurement import MemoryPoint
 from pytest_llmbench.probes.allocator import AllocatorReading
 from pytest_llmbench.probes.timeline import MemoryTimeline
+from pytest_llmbench.schema.measurement import MemoryPoint
 
 
 def reading(allocated: int, peak: int, reserved: int) -> AllocatorReading:

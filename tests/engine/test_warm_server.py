@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.measurement import Process
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 
 torch = pytest.importorskip("torch")
 

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
 
 IMPORTED = "torch" in sys.modules  # when this process came to this module
 

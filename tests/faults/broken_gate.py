@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench import metrics
-from pytest_llmbench.baselines import update
 from pytest_llmbench.judge import compare, verdict
 from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.schema import metrics
+from pytest_llmbench.store import update
 
 Judge = Callable[..., RowVerdict]
 
@@ -126,7 +126,7 @@ def the_list_of_rows_not_run() -> None:
 
 
 def the_strict_run() -> None:
-    from pytest_llmbench.run import Run
+    from pytest_llmbench.plugin.run import Run
 
     put(Run, "measured_nothing", lambda run: None)
 
@@ -165,7 +165,7 @@ def the_suspicion() -> None:
 
 def the_decision() -> None:
     """Whatever the verdict, the test passes."""
-    from pytest_llmbench.gate import Gate
+    from pytest_llmbench.trials.gate import Gate
 
     check = Gate.check
 

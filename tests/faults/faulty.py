@@ -22,8 +22,8 @@ import pytest
 
 import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request, Surroundings
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 
 Report = Callable[[Phase | Surroundings], None]
 

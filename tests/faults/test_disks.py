@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.results import latest
+from pytest_llmbench.store.results import latest
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Suite

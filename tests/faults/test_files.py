@@ -15,16 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import surroundings
-from pytest_llmbench.baselines import store as store_module
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.published import PublishedError, load_published
-from pytest_llmbench.baselines.store import BaselineStore, folder_name
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Process, Round
-from pytest_llmbench.metrics import METRICS
-from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process, Round
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store import baselines as store_module
+from pytest_llmbench.store.baseline import BaselineError
+from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.published import PublishedError, load_published
+from pytest_llmbench.store.results import Result, ResultError, ResultLog, read_results
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """A machine shared with other work is no fault of the code, and each example writes its own file."""

@@ -24,8 +24,9 @@ CODES = (1, 2, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 17, 18, 20, 28, 999, 12345)
 """Of NVML's return values, those that a driver gives, and one that no binding knows."""
 READ_ALL = """
 import os
-from pytest_llmbench.probes import evidence, nvml
-from pytest_llmbench.probes.gpus import visible_gpus
+from pytest_llmbench.probes import evidence
+from pytest_llmbench.gpus import nvml
+from pytest_llmbench.gpus.visible import visible_gpus
 
 def read_all(between=lambda: None):
     with nvml.open_nvml() as session:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import METRICS
-from pytest_llmbench.results import Result, read_results
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result, read_results
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Executor, Suite

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench.environment import Environment
+from pytest_llmbench.schema.environment import Environment
 
 __all__ = ["environment", "python_path"]
 

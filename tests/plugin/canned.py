@@ -18,11 +18,11 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.measurement import AllocationShare, Evidence, Measurement, Outcome, Process, Round
-from pytest_llmbench.metrics import Value
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import AllocationShare, Evidence, Measurement, Outcome, Process, Round
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.protocol import Phase, Request
 
 METRICS: dict[str, Value] = {
     "samples_per_second": 2.0,

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 import scipy.special  # noqa: TID253 - see below
 
-import pytest_llmbench.run
+import pytest_llmbench.plugin.run
 
 # Imported once here: pytester forgets whatever a run of its own was the first to import.
 import surroundings
-from pytest_llmbench.baselines.file import BaselineFile
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.results import Result, read_results
+from pytest_llmbench.store.baseline import BaselineFile
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.results import Result, read_results
 
 HERE = Path(__file__).parent
 ROWS = """
@@ -27,7 +27,7 @@ def test_speed(llmbench, name):
     llmbench(Case.custom("steps:build", name=name))
 """
 
-assert pytest_llmbench.run
+assert pytest_llmbench.plugin.run
 assert scipy.special
 
 

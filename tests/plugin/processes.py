@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
 
 
 def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import surroundings
-from pytest_llmbench.environment import installed_packages
 from pytest_llmbench.executors import Executor
 from pytest_llmbench.executors.choice import in_parallel
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.executors.pool import Announcements
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Phase, Request
+from pytest_llmbench.schema.environment import installed_packages
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Phase, Request
 
 ENVIRONMENT = surroundings.environment(device="cpu", python="3", packages=installed_packages())
 

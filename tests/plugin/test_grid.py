@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.cases import CaseError
+from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.tables.grid import standard_grid
 
 if TYPE_CHECKING:

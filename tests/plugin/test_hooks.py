@@ -12,7 +12,7 @@ def test_each_result_is_told_after_it_is_written(bench: Bench) -> None:
     bench.pytester.makeconftest(
         """
 from pathlib import Path
-from pytest_llmbench.results import read_results
+from pytest_llmbench.store.results import read_results
 
 def pytest_llmbench_result(result, config):
     written = [one.row for one in read_results(config.rootpath / "r.jsonl")]

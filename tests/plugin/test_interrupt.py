@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import marked
-from pytest_llmbench.results import read_results
+from pytest_llmbench.store.results import read_results
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench

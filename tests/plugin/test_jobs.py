@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.results import latest, read_results
+from pytest_llmbench.store.results import latest, read_results
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench

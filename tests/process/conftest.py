@@ -10,11 +10,11 @@ import pytest
 
 import marked
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 
 
 class Bench:

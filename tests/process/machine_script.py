@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 
 
 def main(rows: list[str]) -> None:

@@ -12,10 +12,10 @@ import os
 import sys
 import time
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 
 
 def request(step: str) -> Request:

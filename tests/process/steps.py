@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import surroundings
-from pytest_llmbench.cases import Case
-from pytest_llmbench.measurement import Measurement, Process, failed
-from pytest_llmbench.protocol import Answer, Phase, Request, Surroundings, encode
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process, failed
+from pytest_llmbench.schema.protocol import Answer, Phase, Request, Surroundings, encode
 
 Report = Callable[[Phase | Surroundings], None]
 

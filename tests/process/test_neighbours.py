@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.neighbours import marked, present
-from pytest_llmbench.measurement import failed
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import failed
+from pytest_llmbench.schema.workload import Workload
 
 ANOTHER = """
 import sys

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.executors.pool import Announcements, Pool
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 WORKLOAD = Workload(scale="smoke", device="cpu", samples=4)
 

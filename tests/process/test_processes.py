@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.local import LocalExecutor, UnsupportedSystemError
-from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 if TYPE_CHECKING:
     from tests.process.conftest import Bench

@@ -9,17 +9,25 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.baselines.published import PublishedTable, load_published
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.sentence import failure_sentence
-from pytest_llmbench.measurement import AllocationShare, Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
-from pytest_llmbench.metrics import Value
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import (
+    AllocationShare,
+    Evidence,
+    KernelShare,
+    Measurement,
+    MemoryPoint,
+    Process,
+    Round,
+)
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import PublishedTable, load_published
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.workload import Workload
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from pytest_llmbench.cli.export import export as command
-from pytest_llmbench.measurement import Process
 from pytest_llmbench.reports.export import FORMATS, Format, export
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.store.results import Result
 
 if TYPE_CHECKING:
     from tests.reports.conftest import Bench

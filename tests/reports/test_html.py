@@ -16,14 +16,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from pytest_llmbench.baselines.published import PublishedTable
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.measurement import OUTCOMES, Evidence, Outcome, failed
 from pytest_llmbench.reports.symbols import SYMBOLS
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.measurement import OUTCOMES, Evidence, Outcome, failed
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.published import PublishedTable
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.workload import Workload
 
 pytest.importorskip("jinja2", reason="the HTML report needs jinja2: pip install 'pytest-llmbench[report]'")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.baselines.published import PublishedTable
-from pytest_llmbench.results import Result
+from pytest_llmbench.store.published import PublishedTable
+from pytest_llmbench.store.results import Result
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
 for _needed in ("jinja2", "plotly"):

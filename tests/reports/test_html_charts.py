@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.measurement import KernelShare, Measurement, Process
 from pytest_llmbench.reports.html.charts import axis, lane, mean_interval, sparkline, strip
 from pytest_llmbench.reports.html.kernels import kernels
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import KernelShare, Measurement, Process
+from pytest_llmbench.schema.workload import Workload
 
 
 def with_kernels(*shares: tuple[str, float, float]) -> Measurement:

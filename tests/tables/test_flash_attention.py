@@ -5,7 +5,7 @@ from operator import attrgetter
 
 import pytest
 
-from pytest_llmbench.cases import Case
+from pytest_llmbench.schema.case import Case
 from pytest_llmbench.tables import TABLES, Row
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.comparison.journal import Asked, Implied, Journal, JournalError, Named, Note, Taken
-from pytest_llmbench.comparison.pair import Pair
-from pytest_llmbench.comparison.selection import Selected
 from pytest_llmbench.judge.looks import Plan
-from pytest_llmbench.measurement import failed
-from pytest_llmbench.metrics import Tolerance
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import failed
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.store.journal import Asked, Implied, Journal, JournalError, Named, Note, Taken
+from pytest_llmbench.store.pair import Pair
+from pytest_llmbench.trials.selection import Selected
 
 CASE = Case.custom("m:f", name="r")
 ASKED = Asked(

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.comparison.export import to_json
-from pytest_llmbench.comparison.markdown import markdown
-from pytest_llmbench.comparison.result import Compared, Comparison, FailOn, fails, package_diff, summary
-from pytest_llmbench.comparison.settle import DOUBTED
-from pytest_llmbench.comparison.terminal import render
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.reports.comparison.document import to_json
+from pytest_llmbench.reports.comparison.page import markdown
+from pytest_llmbench.reports.comparison.screen import render
+from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff, summary
+from pytest_llmbench.trials.settle import DOUBTED
 
 SPEED = MetricVerdict(
     metric="samples_per_second",

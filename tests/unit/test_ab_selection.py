@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmbench.cases import CaseError
-from pytest_llmbench.comparison.expression import ExpressionError, matcher
-from pytest_llmbench.comparison.selection import SelectionError, find_case, select
+from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.tables import TABLES
+from pytest_llmbench.trials.expression import ExpressionError, matcher
+from pytest_llmbench.trials.selection import SelectionError, find_case, select
 
 
 @pytest.mark.parametrize(

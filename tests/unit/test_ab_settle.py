@@ -6,17 +6,17 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
-from pytest_llmbench.comparison.journal import Asked, Named
-from pytest_llmbench.comparison.pair import Pair, Stage, first_side, merged
-from pytest_llmbench.comparison.run import judge_of
-from pytest_llmbench.comparison.selection import Selected
-from pytest_llmbench.comparison.settle import DOUBTED, Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.looks import Plan
-from pytest_llmbench.measurement import Measurement, Outcome, Process
-from pytest_llmbench.metrics import Value
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.store.journal import Asked, Named
+from pytest_llmbench.store.pair import Pair, Stage, first_side, merged
+from pytest_llmbench.trials.pairs import judge_of
+from pytest_llmbench.trials.selection import Selected
+from pytest_llmbench.trials.settle import DOUBTED, Settled, Wanted, settle, so_far
 
 CASE = Case(model="qwen-7b-chat")
 HERE = surroundings.environment(device="cpu", python="3.11", packages={"torch": "2.0"})

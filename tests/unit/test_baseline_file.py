@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import surroundings
-from pytest_llmbench.baselines import file as file_module
-from pytest_llmbench.baselines.file import BaselineError, BaselineFile, BaselineRow, decode, encode
-from pytest_llmbench.cases import MODELS, Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.noise import Noise
-from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
-from pytest_llmbench.metrics import METRICS, Tolerance
-from pytest_llmbench.workload import WORKLOAD_VERSION, Workload
+from pytest_llmbench.schema.case import MODELS, Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
+from pytest_llmbench.schema.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload
+from pytest_llmbench.store import baseline as file_module
+from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode
 
 NOISE = {"process_sd": 0.002, "process_df": 10, "session_sd": 0.003, "session_df": 10}
 unhurried = settings(deadline=None)

@@ -14,14 +14,14 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.baselines import store as store_module
-from pytest_llmbench.baselines.file import BaselineError, BaselineFile, decode, encode
-from pytest_llmbench.baselines.store import BaselineStore, folder_name
-from pytest_llmbench.baselines.update import RefusedUpdate
-from pytest_llmbench.cases import Case
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import Tolerance
-from pytest_llmbench.workload import Injection, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.workload import Injection, Workload
+from pytest_llmbench.store import baselines as store_module
+from pytest_llmbench.store.baseline import BaselineError, BaselineFile, decode, encode
+from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.update import RefusedUpdate
 
 ENVIRONMENT = surroundings.environment(
     driver="580.159.04", cuda="13.0", num_cpus=16, system="Linux 6.8", packages={"torch": "2.11.0"}
@@ -296,8 +296,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import msgspec
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.schema.measurement import Measurement
 
 root, prefix, measurement = sys.argv[1:]
 store = BaselineStore(Path(root))

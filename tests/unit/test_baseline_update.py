@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from pytest_llmbench.baselines.update import UpdateMode, should_record
 from pytest_llmbench.judge.verdict import RowVerdict, Status
+from pytest_llmbench.store.update import UpdateMode, should_record
 
 ALL: tuple[Status, ...] = get_args(Status)
 

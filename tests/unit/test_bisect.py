@@ -11,24 +11,24 @@ from typer import Typer
 from typer.testing import CliRunner
 
 import surroundings
-from pytest_llmbench.bisection.report import sentences
-from pytest_llmbench.bisection.run import Bisected, Trial, Versions
-from pytest_llmbench.bisection.search import Answer, Found, search, search_versions
-from pytest_llmbench.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.bisect import bisect
-from pytest_llmbench.comparison.journal import Asked, Journal, Named, Taken
-from pytest_llmbench.comparison.pair import Pair
-from pytest_llmbench.comparison.selection import Selected
-from pytest_llmbench.comparison.settle import Settled
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.measurement import Measurement, Outcome, Process
-from pytest_llmbench.metrics import Value
+from pytest_llmbench.reports.comparison.bisection import sentences
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.requirements import Requirements
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.store.pair import Pair
+from pytest_llmbench.trials.bisection.bisect import Bisected, Trial, Versions
+from pytest_llmbench.trials.bisection.search import Answer, Found, search, search_versions
+from pytest_llmbench.trials.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
+from pytest_llmbench.trials.selection import Selected
+from pytest_llmbench.trials.settle import Settled
 
 NAMES = tuple("abcdefgh")
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.cases import MODELS, Case, CaseError
+from pytest_llmbench.schema.case import MODELS, Case, CaseError
 
 
 @pytest.mark.parametrize("model", ["someone/their-model", "./tiny", "../tiny", "/models/tiny"])

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.cases import Case, CaseError
+from pytest_llmbench.schema.case import Case, CaseError
 
 
 def test_the_defaults_are_those_of_the_published_page() -> None:

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 import surroundings
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.results import Result
-from pytest_llmbench.workload import Injection, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.workload import Injection, Workload
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.results import Result
 
 BUSY = "device_busy_seconds_per_sample"
 WALL = "samples_per_second"

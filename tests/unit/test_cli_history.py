@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli import app
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.results import Result
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result
 
 
 def environment(peft: str) -> Environment:

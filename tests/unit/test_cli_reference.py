@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from pytest_llmbench.cli.reference import PAGES, reference
-from pytest_llmbench.metrics import METRICS
-from pytest_llmbench.options import OPTIONS
+from pytest_llmbench.plugin.options import OPTIONS
+from pytest_llmbench.schema.metrics import METRICS
 
 ROOT = Path(__file__).parents[2]
 app = typer.Typer()

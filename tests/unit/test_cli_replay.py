@@ -9,15 +9,15 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.replay import choose, replay
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, failed
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, failed
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.workload import Workload
 
 app = typer.Typer()
 app.command()(replay)

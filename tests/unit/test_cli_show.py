@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from typer.testing import Result as Shown
 
 from pytest_llmbench import __version__
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.measurement import failed
-from pytest_llmbench.results import Result, ResultLog
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import failed
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result, ResultLog
 
 
 def result(row: str, **changes: Any) -> Result:

@@ -11,18 +11,18 @@ from typer.testing import CliRunner
 from typer.testing import Result as Shown
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.cli.compare import compare
-from pytest_llmbench.comparison.journal import Asked, Journal, Named, Taken
-from pytest_llmbench.comparison.pair import Pair
-from pytest_llmbench.comparison.selection import Selected
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Outcome, Process
-from pytest_llmbench.results import Result, ResultLog
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.store.pair import Pair
+from pytest_llmbench.store.results import Result, ResultLog
+from pytest_llmbench.trials.selection import Selected
 
 app = Typer()
 app.command("compare")(compare)

@@ -15,7 +15,7 @@ import typer
 from typer.main import get_command
 
 import surroundings
-from pytest_llmbench.options import OPTIONS
+from pytest_llmbench.plugin.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmbench.environment import (
+from pytest_llmbench.schema.environment import (
     PACKAGES,
     Environment,
     PackageChange,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_llmbench.measurement import Evidence
+from pytest_llmbench.gpus.nvml import GpuReading, Occupancy
 from pytest_llmbench.probes.evidence import (
     NVML_FIELDS,
     Footprint,
@@ -16,7 +16,7 @@ from pytest_llmbench.probes.evidence import (
     process_memory,
     process_tree,
 )
-from pytest_llmbench.probes.nvml import GpuReading, Occupancy
+from pytest_llmbench.schema.measurement import Evidence
 
 GIB = 2**30
 OWN = frozenset({100, 101})

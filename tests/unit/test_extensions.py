@@ -11,14 +11,14 @@ import pytest
 
 import installed
 import surroundings
-from pytest_llmbench import extensions
-from pytest_llmbench.cases import Case, CaseError
-from pytest_llmbench.environment import installed_packages
+from pytest_llmbench.schema import extensions
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.environment import installed_packages
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
 METRIC = "saved_tensors_per_sample"
 STATISTICAL = f"""
-from pytest_llmbench.metrics import Metric
+from pytest_llmbench.schema.metrics import Metric
 saved_tensors = Metric(name={METRIC!r}, unit="1", better="lower", gate="statistical", describe="")
 """
 
@@ -76,14 +76,16 @@ def test_the_package_is_a_part_of_the_environment_of_cases_that_use_it() -> None
 
 @pytest.mark.usefixtures("site")
 def test_a_metric_of_another_package_stands_behind_our_own() -> None:
-    code = "from pytest_llmbench.metrics import METRICS, add_extensions; print(add_extensions(), list(METRICS)[-1])"
+    code = (
+        "from pytest_llmbench.schema.metrics import METRICS, add_extensions; print(add_extensions(), list(METRICS)[-1])"
+    )
 
     assert python(code) == f"() {METRIC}"
 
 
 @pytest.mark.usefixtures("site")
 def test_a_package_may_import_its_metric_before_us() -> None:
-    code = "import acme_llmbench.metrics; from pytest_llmbench.metrics import add_extensions; print(add_extensions())"
+    code = "import acme_llmbench.metrics; from pytest_llmbench.schema.metrics import add_extensions; print(add_extensions())"
 
     assert python(code) == "()"
 
@@ -123,11 +125,11 @@ def test_the_doctor_is_not_stopped_by_what_it_is_to_find(site: Path) -> None:
 
 def test_our_own_metrics_cannot_be_replaced(site: Path) -> None:
     entries = next(site.glob("*.dist-info")) / "entry_points.txt"
-    entries.write_text("[pytest_llmbench.metrics]\nloss_first = acme_llmbench.metrics:own\n")
+    entries.write_text("[pytest_llmbench.schema.metrics]\nloss_first = acme_llmbench.metrics:own\n")
     (site / "acme_llmbench" / "metrics.py").write_text(
         STATISTICAL.replace(METRIC, "loss_first").replace("saved_tensors =", "own =")
     )
 
-    told = python("from pytest_llmbench.metrics import add_extensions; print(add_extensions())")
+    told = python("from pytest_llmbench.schema.metrics import add_extensions; print(add_extensions())")
 
     assert "metric loss_first is one of pytest-llmbench's own" in told

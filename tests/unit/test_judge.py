@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.measurement import Measurement, Outcome, Process
-from pytest_llmbench.metrics import MIB, Tolerance, Value
-from pytest_llmbench.workload import WORKLOAD_VERSION, Injection, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
+from pytest_llmbench.schema.metrics import MIB, Tolerance, Value
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Injection, Workload
 
 GIB = 1024 * MIB
 ENVIRONMENT = surroundings.environment(

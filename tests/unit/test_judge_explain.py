@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.measurement import AllocationShare, KernelShare, Measurement, MemoryPoint, Process
-from pytest_llmbench.metrics import MIB, Value
-from pytest_llmbench.workload import Injection, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import AllocationShare, KernelShare, Measurement, MemoryPoint, Process
+from pytest_llmbench.schema.metrics import MIB, Value
+from pytest_llmbench.schema.workload import Injection, Workload
 
 ENVIRONMENT = surroundings.environment(python="3.12", num_cpus=16)
 GIB = 1024 * MIB

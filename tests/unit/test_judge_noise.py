@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, estimate_noise, pooled, row_class
-from pytest_llmbench.measurement import Measurement, Process, Round
-from pytest_llmbench.metrics import Value
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process, Round
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.workload import Workload
 
 SPEED = "samples_per_second"
 BUSY = "device_busy_seconds_per_sample"

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.measurement import Measurement, Outcome, Process
-from pytest_llmbench.metrics import Tolerance, Value
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
+from pytest_llmbench.schema.metrics import Tolerance, Value
+from pytest_llmbench.schema.workload import Workload
 
 SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
 OLD = surroundings.environment(driver="580", cuda="13.0", python="3.12", num_cpus=16, packages={"torch": "2.11.0"})

@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.environment import PackageChange
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.schema.environment import PackageChange
 
 BITSANDBYTES = PackageChange("bitsandbytes", "0.48.2", "0.50.2")
 PACKAGES: dict[str, Any] = {

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmbench.judge.tolerance import ToleranceError, parse_tolerance, parse_tolerances
-from pytest_llmbench.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Tolerance
 
 unhurried = settings(deadline=None)
 """A machine shared with other work is no fault of the code."""

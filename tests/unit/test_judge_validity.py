@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.noise import PRIORS
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.validity import canary_change, why_invalid
-from pytest_llmbench.measurement import Evidence, Measurement, Process, Round
-from pytest_llmbench.metrics import Value
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.workload import Workload
 
 ROUNDS = tuple(Round(seconds, 4, 4000) for seconds in (1.0, 1.0, 1.1))
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
-from pytest_llmbench.environment import Environment
-from pytest_llmbench.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
-from pytest_llmbench.protocol import Request
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.merge import COMPUTE, Failure, merge
-from pytest_llmbench.workload import Workload
 
 REQUEST = Request(case=Case(model="qwen-7b-chat", num_gpus=2, parallelism="ddp"), workload=Workload())
 H200 = surroundings.environment(

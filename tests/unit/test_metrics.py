@@ -9,8 +9,8 @@ import pytest
 
 from pytest_llmbench.judge.noise import PRIORS
 from pytest_llmbench.judge.speed import SEES
-from pytest_llmbench.metrics import METRICS, Metric, Tolerance
 from pytest_llmbench.reports.table import HEADLINES, LABELS
+from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
 
 all_metrics = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmbench.probes.nvml import Nvml, NvmlUnavailable, open_nvml
+from pytest_llmbench.gpus.nvml import Nvml, NvmlUnavailable, open_nvml
 
 MIB = 2**20
 OF_OTHERS = (
@@ -29,8 +29,9 @@ OF_OTHERS = (
 CHILD = """
 import json, os, sys
 import msgspec
-from pytest_llmbench.probes import evidence, nvml
-from pytest_llmbench.probes.gpus import visible_gpus
+from pytest_llmbench.probes import evidence
+from pytest_llmbench.gpus import nvml
+from pytest_llmbench.gpus.visible import visible_gpus
 
 assert "pynvml" not in sys.modules
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_llmbench.options import OPTIONS, Option, Settings, resolve, switched_on
+from pytest_llmbench.plugin.options import OPTIONS, Option, Settings, resolve, switched_on
 
 
 class Example(NamedTuple):

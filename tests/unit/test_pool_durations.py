@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.executors.durations import Durations
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.protocol import Request
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 
 QWEN = Case(model="qwen-7b-chat")
 FULL = Workload()

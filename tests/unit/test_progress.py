@@ -7,13 +7,13 @@ import time
 import msgspec
 import pytest
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import failed
-from pytest_llmbench.protocol import Phase
 from pytest_llmbench.reports.progress import Progress
-from pytest_llmbench.results import Result
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import failed
+from pytest_llmbench.schema.protocol import Phase
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result
 
 
 class Clock:

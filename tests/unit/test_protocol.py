@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.measurement import Measurement, Process, Round, failed
-from pytest_llmbench.protocol import (
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process, Round, failed
+from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
     Answer,
     Ended,
@@ -22,7 +22,7 @@ from pytest_llmbench.protocol import (
     decode_request,
     encode,
 )
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.workload import Workload
 
 CASE = Case.custom("steps:build", name="a row")
 texts = st.text(st.characters(exclude_categories=["Cs"]))

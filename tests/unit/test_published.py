@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_llmbench.baselines.published import PublishedError, PublishedRow, load_published
+from pytest_llmbench.store.published import PublishedError, PublishedRow, load_published
 
 ROW = b'{"outcome": "ok", "samples_per_second": 4, "memory_gib": [73.7, 78.5], "trainable_parameters_millions": null}'
 OUT_OF_MEMORY = (

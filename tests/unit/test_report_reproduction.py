@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pytest_llmbench.baselines.published import load_published
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.cli import app
 from pytest_llmbench.reports.reproduction import reproduction
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import load_published
 from pytest_llmbench.tables import TABLES
 
 ROOT = Path(__file__).parents[2]

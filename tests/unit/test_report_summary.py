@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import RowVerdict, Status
-from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.reports.summary import not_run, totals, unavailable
-from pytest_llmbench.results import Result
-from pytest_llmbench.workload import Scale, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.workload import Scale, Workload
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.results import Result
 
 ENVIRONMENT = surroundings.environment(device="H200", num_cpus=16, system="Linux 6.8")
 

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.measurement import Measurement, Outcome, Process, joined
-from pytest_llmbench.metrics import METRICS, Metric, Value
 from pytest_llmbench.reports.table import LABELS, Line, ReportTable, report_tables
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Process, joined
+from pytest_llmbench.schema.metrics import METRICS, Metric, Value
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.workload import Workload
 
 GIB = 2**30
 ENVIRONMENT = surroundings.environment(num_cpus=16, system="Linux 6.8")

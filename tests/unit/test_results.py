@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.results import FORMAT, Result, ResultError, ResultLog, latest, read_results
-from pytest_llmbench.workload import Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.store.results import FORMAT, Result, ResultError, ResultLog, latest, read_results
 
 
 def result(row: str = "a", **changes: Any) -> Result:

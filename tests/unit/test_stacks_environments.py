@@ -12,13 +12,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.bundle import MINIMUM_MSGSPEC
 from pytest_llmbench.stacks.cache import cache_folder, prepared
 from pytest_llmbench.stacks.dependencies import implications, needs
 from pytest_llmbench.stacks.index import between, known_versions
 from pytest_llmbench.stacks.installer import find_installer
 from pytest_llmbench.stacks.interpreter import Interpreter, probe
 from pytest_llmbench.stacks.stack import Source, absolute, open_stack
-from pytest_llmbench.stacks.worker import MINIMUM_MSGSPEC
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_an_empty_environment_is_brought_all_that_the_worker_needs(bare: Path) -
 
 def test_nothing_is_written_into_the_environment(bare: Path) -> None:
     before = sorted(bare.rglob("*"))
-    imported(bare, "import pytest_llmbench.protocol")
+    imported(bare, "import pytest_llmbench.schema.protocol")
 
     assert sorted(bare.rglob("*")) == before
 

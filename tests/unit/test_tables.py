@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pytest_llmbench.baselines.published import PublishedRow, PublishedTable, load_published
-from pytest_llmbench.cases import Case
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.store.published import PublishedRow, PublishedTable, load_published
 from pytest_llmbench.tables import TABLES
 
 Published = dict[str, PublishedTable]

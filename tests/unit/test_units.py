@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmbench.units import gib, percent, seconds
+from pytest_llmbench.schema.units import gib, percent, seconds
 
 
 @pytest.mark.parametrize(

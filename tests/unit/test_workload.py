@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmbench.cases import Case
-from pytest_llmbench.workload import WORKLOAD_VERSION, Injection, Workload, parse_injection, workload_hash
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Injection, Workload, parse_injection, workload_hash
 
 CASE = Case(model="qwen-7b-chat")
 

@@ -10,8 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_llmbench.executors import Executor
-    from pytest_llmbench.measurement import Measurement
-    from pytest_llmbench.protocol import Phase, Request
+    from pytest_llmbench.schema.measurement import Measurement
+    from pytest_llmbench.schema.protocol import Phase, Request
 
 
 class Logged:

@@ -12,7 +12,6 @@ from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pytest_llmbench.cases import Case
 from pytest_llmbench.engine.attention import (
     check_available,
     check_takes_bias,
@@ -29,8 +28,9 @@ from pytest_llmbench.engine.models.llama import llama, mistral
 from pytest_llmbench.engine.models.qwen import qwen
 from pytest_llmbench.engine.placement import Placement, balanced, device_of, free_bytes, place
 from pytest_llmbench.engine.quantization import Quantizer, quantizer
-from pytest_llmbench.extensions import is_extension
-from pytest_llmbench.workload import Scale, Workload
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.extensions import is_extension
+from pytest_llmbench.schema.workload import Scale, Workload
 
 __all__ = ["ModelUnavailable", "architecture_of", "build_model", "enable_checkpointing"]
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 from transformers import PreTrainedModel
 
-from pytest_llmbench import extensions
 from pytest_llmbench.engine.models.architecture import Architecture
 from pytest_llmbench.engine.models.hub import ModelUnavailable
+from pytest_llmbench.schema import extensions
 
 __all__ = ["OfferedModel", "extension", "find_model"]
 

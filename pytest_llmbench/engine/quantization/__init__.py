@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from pytest_llmbench import extensions
-from pytest_llmbench.cases import Quantization
 from pytest_llmbench.engine.quantization.backend import (
     QuantizationUnavailable,
     Quantizer,
@@ -18,6 +16,8 @@ from pytest_llmbench.engine.quantization.backend import (
 from pytest_llmbench.engine.quantization.bf16 import Bf16
 from pytest_llmbench.engine.quantization.bnb import Int8, Nf4
 from pytest_llmbench.engine.quantization.gptq import Gptq
+from pytest_llmbench.schema import extensions
+from pytest_llmbench.schema.case import Quantization
 
 __all__ = ["QuantizationUnavailable", "Quantizer", "kept_environment", "logical_elements", "quantizer"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from pytest_llmbench.reports.export import bencher, csv, github_action, junit, pytest_benchmark
-from pytest_llmbench.results import Result
+from pytest_llmbench.store.results import Result
 
 __all__ = ["FORMATS", "Format", "export"]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pytest_llmbench.reports.export.values import name_of, series
-from pytest_llmbench.results import Result
+from pytest_llmbench.store.results import Result
 
 __all__ = ["export"]
 

@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.export.values import numbers
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.store.results import Result
 
 __all__ = ["COLUMNS", "export"]
 

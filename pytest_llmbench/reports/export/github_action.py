@@ -8,9 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.export.values import name_of, series
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.store.results import Result
 
 __all__ = ["Better", "export"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench.environment import Environment
 from pytest_llmbench.reports.export.values import name_of, ok_processes, series
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.store.results import Result
 
 __all__ = ["FORMAT", "export", "has_rounds"]
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from pytest_llmbench.measurement import Process
-from pytest_llmbench.metrics import METRICS
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.store.results import Result
 
 __all__ = ["Series", "name_of", "numbers", "ok_processes", "series"]
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from pytest_llmbench import __version__
-from pytest_llmbench.baselines.published import PublishedTable
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.reports.html.held import held
 from pytest_llmbench.reports.html.overview import counts, environments, failures, movements
 from pytest_llmbench.reports.html.tables import table_views
 from pytest_llmbench.reports.html.trend import ResultFile, in_order, trend
-from pytest_llmbench.results import latest
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import PublishedTable
+from pytest_llmbench.store.results import latest
 
 __all__ = ["HtmlReportUnavailable", "ResultFile", "html_report", "why_unavailable"]
 

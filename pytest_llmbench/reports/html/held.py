@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from pytest_llmbench.baselines.file import BaselineError
-from pytest_llmbench.baselines.published import PublishedRow, PublishedTable
-from pytest_llmbench.baselines.store import BaselineStore
 from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import Value
-from pytest_llmbench.results import Result
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.store.baseline import BaselineError
+from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.published import PublishedRow, PublishedTable
+from pytest_llmbench.store.results import Result
 
 __all__ = ["Held", "held", "total", "values_of"]
 

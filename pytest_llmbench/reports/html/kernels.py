@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from pytest_llmbench.measurement import KernelShare, Measurement
-from pytest_llmbench.units import percent
+from pytest_llmbench.schema.measurement import KernelShare, Measurement
+from pytest_llmbench.schema.units import percent
 
 __all__ = ["KernelLine", "Kernels", "kernels"]
 

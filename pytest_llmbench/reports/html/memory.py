@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.measurement import AllocationShare, Measurement, MemoryPoint
-from pytest_llmbench.metrics import MIB
-from pytest_llmbench.units import gib
+from pytest_llmbench.schema.measurement import AllocationShare, Measurement, MemoryPoint
+from pytest_llmbench.schema.metrics import MIB
+from pytest_llmbench.schema.units import gib
 
 __all__ = ["AllocationLine", "Allocations", "Memory", "PhasePeak", "Stretch", "allocations", "memory"]
 

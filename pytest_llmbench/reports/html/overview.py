@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pytest_llmbench.environment import Environment, package_changes
 from pytest_llmbench.judge.comparable import environment_changes
-from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
 from pytest_llmbench.reports.table import HEADLINES, LABELS
-from pytest_llmbench.units import gib, percent
+from pytest_llmbench.schema.environment import Environment, package_changes
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.units import gib, percent
 
 __all__ = ["Count", "EnvironmentView", "Failure", "Movement", "counts", "environments", "failures", "movements"]
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from pytest_llmbench.judge.verdict import MetricVerdict
-from pytest_llmbench.measurement import Measurement, Process
-from pytest_llmbench.metrics import METRICS, Value
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import HEADLINES, LABELS, limit_text, number_text
-from pytest_llmbench.units import gib, percent, seconds
+from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.units import gib, percent, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]
 

@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.baselines.published import PublishedRow, PublishedTable
 from pytest_llmbench.judge.compare import typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
-from pytest_llmbench.metrics import Value
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import input_text, number_text
+from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.units import percent
+from pytest_llmbench.store.published import PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, in_page_order
-from pytest_llmbench.units import percent
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
 

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
 from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import HEADLINES, LABELS, number_text
-from pytest_llmbench.results import Result, latest
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.units import percent
+from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.units import percent
 
 __all__ = ["ResultFile", "Trend", "TrendCell", "TrendRow", "TrendRun", "in_order", "trend"]
 

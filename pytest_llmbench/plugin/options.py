@@ -1,0 +1,284 @@
+"""
+Every option once: its flag, its ini setting, its meaning, and the one rule of precedence.
+
+A flag on the command line beats the ini setting, the ini setting beats the default. Imported by
+every pytest run on the machine, so it imports next to nothing itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pytest
+
+__all__ = ["OPTIONS", "Option", "Settings", "add_options", "chosen_model", "resolve", "switched_on"]
+
+
+class Option(NamedTuple):
+    """One option: `--llmbench-NAME` on the command line, `llmbench_name` in the ini file."""
+
+    name: str
+    """With dashes; empty for the main switch."""
+    describe: str
+    kind: Literal["flag", "text", "choice", "lines"] = "text"
+    default: str = ""
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def flag(self) -> str:
+        return f"--llmbench-{self.name}" if self.name else "--llmbench"
+
+    @property
+    def setting(self) -> str:
+        return f"llmbench_{self.name.replace('-', '_')}" if self.name else "llmbench"
+
+
+OPTIONS = (
+    Option("", "measure the cases of tests that use the llmbench fixture, and judge them", kind="flag"),
+    Option(
+        "scale",
+        "full: the published size, on a GPU. smoke: the same rows as two-layer miniatures, on the CPU",
+        kind="choice",
+        default="full",
+        choices=("full", "smoke"),
+    ),
+    Option(
+        "device",
+        "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU",
+        kind="choice",
+        default="auto",
+        choices=("auto", "cuda", "cpu"),
+    ),
+    Option(
+        "model",
+        "measure a standard grid over this model, without a test file: one of the published names, a directory, "
+        "or a hub id",
+        metavar="NAME|DIR|HUB_ID",
+    ),
+    Option(
+        "loop",
+        "run every case but custom steps through this loop, instead of the one it says: our bare step, or "
+        "transformers' Trainer. Rows whose loop this changes are stored under a name that ends with it",
+        kind="choice",
+        choices=("step", "trainer"),
+    ),
+    Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
+    Option(
+        "processes",
+        "fresh processes that measure each case and are judged together. auto: one, and up to eight more for a row "
+        "that looks worse or is not known to be the same, which fails only if those confirm it",
+        default="1",
+        metavar="N|auto",
+    ),
+    Option(
+        "jobs",
+        "cases that are measured at once, each on GPUs of its own; auto is one for each GPU. On the CPU they share it",
+        default="1",
+        metavar="N|auto",
+    ),
+    Option(
+        "ray",
+        "measure on a Ray cluster instead of here: auto for the one that this machine belongs to, host:6379, or "
+        "ray://host:10001",
+        metavar="ADDRESS",
+    ),
+    Option("ray-gpu", "GPU model to ask the cluster for, as Ray names it: H100, A100-80G", metavar="MODEL"),
+    Option(
+        "budget", "minutes that the confirming processes of --llmbench-processes=auto may take in all", metavar="MIN"
+    ),
+    Option("shared-gpu", "other programs may use the GPU: that does not make a measurement invalid", kind="flag"),
+    Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
+    Option("baselines", "folder of the baselines", default="baselines", metavar="DIR"),
+    Option(
+        "update",
+        "write results into the baselines: rows that have none, that failed, that moved, or all",
+        kind="choice",
+        choices=("missing", "failing", "moved", "all"),
+    ),
+    Option("reason", "why baselines are updated; stored beside them", metavar="TEXT"),
+    Option(
+        "missing",
+        "what a row without a baseline does: fail, skip after measuring, or record one and pass",
+        kind="choice",
+        default="fail",
+        choices=("fail", "skip", "record"),
+    ),
+    Option(
+        "tolerance",
+        "how far a metric may move, as samples_per_second=8% or peak_reserved_bytes=2%+64MiB; may be repeated",
+        kind="lines",
+        metavar="METRIC=LIMIT",
+    ),
+    Option(
+        "results",
+        "file to which each result is appended as it comes [llmbench-results/<time>.jsonl]",
+        metavar="FILE",
+    ),
+    Option("resume", "continue the run that wrote FILE: its rows are judged again, not measured", metavar="FILE"),
+    Option(
+        "benchmark", "have each row in pytest-benchmark's table and files as well, if that is installed", kind="flag"
+    ),
+    Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
+    Option("strict", "fail a run in which no case was measured and judged", kind="flag"),
+    Option(
+        "inject",
+        "make every step worse on purpose, to see the gate close: device=10%, host=10%, memory=64MiB, memory-idle=64MiB or memory-outside=64MiB",
+        metavar="KIND=AMOUNT",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one run, resolved and checked."""
+
+    scale: Literal["full", "smoke"]
+    device: Literal["auto", "cuda", "cpu"]
+    model: str | None
+    loop: Literal["step", "trainer"] | None
+    samples: int | Literal["full"]
+    processes: int | Literal["auto"]
+    jobs: int | Literal["auto"]
+    ray: str | None
+    ray_gpu: str | None
+    budget_seconds: float | None
+    shared_gpu: bool
+    timeout_seconds: float
+    baselines: Path
+    update: Literal["missing", "failing", "moved", "all"] | None
+    reason: str | None
+    missing: Literal["fail", "skip", "record"]
+    tolerances: tuple[str, ...]
+    results: Path | None
+    resume: Path | None
+    benchmark: bool
+    html: Path | None
+    strict: bool
+    injection: str | None
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option as a flag and as an ini setting."""
+    group = parser.getgroup("llmbench", "performance-regression tests of LLM fine-tuning")
+    for option in OPTIONS:
+        told = f"{option.describe} [{option.default}]" if option.default else option.describe
+        escaped = told.replace("%", "%%")  # argparse formats the help of flags, pytest not that of settings
+        if option.kind == "flag":
+            group.addoption(option.flag, action="store_true", default=None, help=escaped)
+            parser.addini(option.setting, told, type="bool", default=False)
+        elif option.kind == "lines":
+            group.addoption(option.flag, action="append", default=None, metavar=option.metavar, help=escaped)
+            parser.addini(option.setting, told, type="linelist", default=[])
+        else:
+            choices = option.choices or None
+            group.addoption(option.flag, default=None, choices=choices, metavar=option.metavar, help=escaped)
+            parser.addini(option.setting, told, default=option.default)
+
+
+def switched_on(config: pytest.Config) -> bool:
+    """Whether the run is to measure; one that only lists tests or fixtures does not."""
+    lists_only = any(
+        config.getoption(name, False) for name in ("collectonly", "showfixtures", "show_fixtures_per_test")
+    )
+    return not lists_only and bool(_given(config, OPTIONS[0]).value)
+
+
+def chosen_model(config: pytest.Config) -> str:
+    """The model of the standard grid, or nothing."""
+    model: str = _given(config, next(option for option in OPTIONS if option.name == "model")).value
+    return model
+
+
+def resolve(config: pytest.Config) -> Settings:
+    """
+    The settings of this run.
+
+    Raises:
+        pytest.UsageError: a value that means nothing, named with its option.
+    """
+    given = {option.name: _given(config, option) for option in OPTIONS}
+    return Settings(
+        scale=given["scale"].value,
+        device=given["device"].value,
+        model=given["model"].value or None,
+        loop=given["loop"].value or None,
+        samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
+        processes="auto" if given["processes"].value == "auto" else _count(given["processes"], "processes", "auto"),
+        jobs="auto" if given["jobs"].value == "auto" else _count(given["jobs"], "cases", "auto"),
+        ray=given["ray"].value or None,
+        ray_gpu=given["ray-gpu"].value or None,
+        budget_seconds=60 * _duration(given["budget"], "minutes") if given["budget"].value else None,
+        shared_gpu=bool(given["shared-gpu"].value),
+        timeout_seconds=_duration(given["timeout"], "seconds"),
+        baselines=_path(config, given["baselines"]),
+        update=given["update"].value or None,
+        reason=given["reason"].value or None,
+        missing=given["missing"].value,
+        tolerances=tuple(given["tolerance"].value),
+        results=_path(config, given["results"]) if given["results"].value else None,
+        resume=_path(config, given["resume"]) if given["resume"].value else None,
+        benchmark=bool(given["benchmark"].value),
+        html=_path(config, given["html"]) if given["html"].value else None,
+        strict=bool(given["strict"].value),
+        injection=given["inject"].value or None,
+    )
+
+
+class _Given(NamedTuple):
+    """The value of an option, and where it comes from."""
+
+    value: Any
+    option: Option
+    by_flag: bool
+
+    @property
+    def told(self) -> str:
+        if self.by_flag:
+            return f"{self.option.flag}={self.value}"
+        return f"{self.option.setting} = {self.value} in the configuration file"
+
+
+def _given(config: pytest.Config, option: Option) -> _Given:
+    flag = config.getoption(option.flag, default=None)
+    if flag not in (None, ""):
+        return _Given(flag, option, by_flag=True)
+    try:
+        value = config.getini(option.setting)
+    except (TypeError, ValueError, pytest.UsageError) as error:  # a usage error since pytest 9.2
+        raise pytest.UsageError(f"{option.setting} in the configuration file: {error}") from None
+    if value == "":
+        value = option.default
+    given = _Given(value, option, by_flag=False)
+    if option.choices and value not in ("", *option.choices):
+        raise pytest.UsageError(f"{given.told}: choose from {', '.join(option.choices)}")
+    return given
+
+
+def _path(config: pytest.Config, given: _Given) -> Path:
+    """As everywhere in pytest: a flag's path starts where the command was typed, a setting's at the root directory."""
+    base = config.invocation_params.dir if given.by_flag else config.rootpath
+    return Path(base / given.value)
+
+
+def _count(given: _Given, what: str, otherwise: str) -> int:
+    from pytest_llmbench.schema.workload import (
+        parse_count,  # which imports what a run without the switch does not pay for
+    )
+
+    try:
+        return parse_count(given.value, what, otherwise)
+    except ValueError as error:
+        raise pytest.UsageError(f"{given.told}: {error}") from None
+
+
+def _duration(given: _Given, unit: str) -> float:
+    try:
+        duration = float(given.value)
+    except ValueError:
+        duration = -1.0
+    if not 0 < duration < 1e9:
+        raise pytest.UsageError(f"{given.told}: give a number of {unit} above 0")
+    return duration

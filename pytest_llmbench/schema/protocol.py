@@ -1,0 +1,119 @@
+"""
+What the pytest side and a measuring process say to each other: versioned JSON, one message a line.
+
+The two sides may run different package and Python versions; `PROTOCOL_VERSION` is the only thing
+on which they must agree, and a disagreement is said in words.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.workload import Workload
+
+__all__ = [
+    "MAX_MESSAGE_BYTES",
+    "PROTOCOL_VERSION",
+    "Answer",
+    "Ended",
+    "Message",
+    "Phase",
+    "Ready",
+    "Request",
+    "Started",
+    "Surroundings",
+    "decode_message",
+    "decode_request",
+    "encode",
+]
+
+PROTOCOL_VERSION = 2
+MAX_MESSAGE_BYTES = 16 * 2**20
+"""A line longer than this is rubbish: a measurement is some tens of kilobytes."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Measure this case, in a process that sees these devices only."""
+
+    case: Case
+    workload: Workload
+    visible_devices: str | None = None
+    """CUDA_VISIBLE_DEVICES of the measuring process, as UUIDs; None leaves it as it is."""
+    explain_peak: bool = True
+    """Whether to look at what the peak of memory is made up of: one process of a measurement is enough."""
+    trace: str | None = None
+    """File for a trace of one optimizer step, recorded when all else has been measured."""
+    protocol: int = PROTOCOL_VERSION
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The server has imported the libraries and forks from now on."""
+
+    import_seconds: float
+    poisoned: str | None = None
+    """Why children of this server could not use CUDA; the executor then spawns instead."""
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The server forked a child for the request; it leads a process group of its own."""
+
+    pid: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The child and everything it started are gone."""
+
+    pid: int
+    exit_status: int
+    """As `subprocess` gives it: negative for the number of the signal that killed it."""
+
+
+class Phase(msgspec.Struct, frozen=True, tag="phase"):
+    """The measuring process enters a phase: build, warm-up, rounds, activity, ..."""
+
+    name: str
+    samples_per_second: float | None = None
+    """Speed so far, where the phase has one."""
+
+
+class Surroundings(msgspec.Struct, frozen=True, tag="surroundings"):
+    """Where the process measures, said before anything can go wrong: also a crash has its package diff."""
+
+    environment: Environment
+
+
+class Answer(msgspec.Struct, frozen=True, tag="answer"):
+    """The one measurement that a measuring process gives."""
+
+    measurement: Measurement
+
+
+Message = Ready | Started | Ended | Phase | Surroundings | Answer
+
+_encoder = msgspec.json.Encoder()
+_messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+
+
+def encode(message: Message | Request) -> bytes:
+    """One line, newline included."""
+    return _encoder.encode(message) + b"\n"
+
+
+def decode_message(line: bytes) -> Message:
+    """
+    Raises:
+        msgspec.DecodeError: *line* is not one message.
+    """
+    return _messages.decode(line)
+
+
+def decode_request(line: bytes) -> Request:
+    """
+    Raises:
+        msgspec.DecodeError: *line* is not one request.
+    """
+    return _requests.decode(line)

@@ -1,0 +1,228 @@
+"""
+The folder of baselines: where a row's file is, and how it is read and changed.
+
+`<root>/<device>/<table>.json` holds the full scale, `<root>/<device>-smoke/<table>.json` the
+miniatures. Writers take turns by a lock, readers need none: they see the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+import msgspec
+
+from pytest_llmbench.judge.compare import Reference
+from pytest_llmbench.judge.noise import Noise
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.workload import Scale
+from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode
+from pytest_llmbench.store.update import RefusedUpdate, why_refused
+
+__all__ = ["BaselineStore", "folder_name", "read_bytes"]
+
+MAX_BYTES = 64 * 2**20
+"""A thousand rows of several processes take less; what is larger is not read."""
+LOCK_SECONDS = 60.0
+"""A writer holds the lock for milliseconds; one that waits this long never gets it."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
+"""No separator, no leading dot: such a name stays in its folder."""
+
+
+def folder_name(environment: Environment, scale: Scale) -> str:
+    """The folder of a store in which measurements of this device and scale are."""
+    return environment.device_slug if scale == "full" else f"{environment.device_slug}-{scale}"
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """
+    The file's content, or None where there is no such file.
+
+    Raises:
+        BaselineError: it is there and cannot be read.
+    """
+    try:
+        found = path.stat()
+        if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # /dev/zero never ends
+            raise BaselineError("cannot be read: it is not a file", path)
+        if found.st_size > MAX_BYTES:
+            size = f"{found.st_size / 2**20:.0f} MiB"
+            raise BaselineError(f"has {size}, and no baseline has more than {MAX_BYTES // 2**20} MiB", path)
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BaselineError(f"cannot be read: {error.strerror}", path) from error
+
+
+class BaselineStore:
+    """
+    The baselines under one root, which need not exist before the first `record`.
+
+    Every method that takes a name raises `BaselineError` for one that could not be a file's name.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._decoded: dict[Path, tuple[bytes, BaselineFile]] = {}
+
+    def load(self, folder: str, table: str) -> BaselineFile | None:
+        """
+        All rows of one table, or None if none is stored.
+
+        Args:
+            folder: as `folder_name` gives it.
+
+        Raises:
+            BaselineError: the file is there and is not a whole baseline.
+        """
+        path = self._path(folder, table)
+        data = read_bytes(path)
+        if data is None:
+            return None
+        known = self._decoded.get(path)
+        if known is not None and known[0] == data:
+            return known[1]
+        file = decode(data, path)
+        if file.table != table:
+            raise BaselineError(f"is {file.table!r} where the file's name says {table!r}", path, ("table",))
+        self._decoded[path] = (data, file)
+        return file
+
+    def find(self, measurement: Measurement, table: str, row: str) -> Reference | None:
+        """
+        What *measurement* is to be held against: the stored row of this name on its device, at its scale.
+
+        None without one, and for a measurement that never came so far as to know its device.
+
+        Raises:
+            BaselineError: as for `load`.
+        """
+        if measurement.environment is None:
+            return None
+        file = self.load(folder_name(measurement.environment, measurement.workload.scale), table)
+        return file.reference(row) if file else None
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Whatever is stored, of all devices."""
+        for _, file in self.files():
+            yield from map(file.measurement, file.rows)
+
+    def files(self, folder: str = "*") -> Iterator[tuple[str, BaselineFile]]:
+        """Folder and content of every table; a file that is no whole baseline is left to whoever needs a row of it."""
+        for path in sorted(self.root.glob(f"{folder}/*.json")):
+            with suppress(BaselineError):
+                if file := self.load(path.parent.name, path.stem):
+                    yield path.parent.name, file
+
+    def record(self, table: str, row: str, measurement: Measurement, because: str) -> Path:
+        """
+        Store *measurement* as the baseline of the row; the row's own tolerances and noise, and all other rows, stay.
+
+        Args:
+            because: why, for those who read the file later.
+
+        Returns:
+            The file.
+
+        Raises:
+            RefusedUpdate: it must not become a baseline.
+            BaselineError: the file cannot be written, or is damaged and would be lost; it is left as it was.
+        """
+        refused = why_refused(measurement)
+        if refused or measurement.environment is None:
+            raise RefusedUpdate(f"{table}, row {row!r} is not recorded: {refused}")
+        folder = folder_name(measurement.environment, measurement.workload.scale)
+        path = self._path(folder, table)
+        if not (0 < len(row) <= 200 and row.isprintable()):
+            raise BaselineError(f"row name {row!r} is not 1 to 200 printable characters", path)
+        with self._locked(path):
+            file = self.load(folder, table) or BaselineFile(table=table)
+            kept = file.rows.get(row)
+            stored = BaselineRow.of(
+                measurement,
+                because=because,
+                tolerances=kept.tolerances if kept else None,
+                noise=kept.noise if kept else None,
+            )
+            self._write(path, file, row, stored, measurement.environment)
+        return path
+
+    def calibrate(self, folder: str, table: str, row: str, noise: Mapping[str, Noise]) -> Path:
+        """
+        Give a stored row its own noise, by metric; nothing else of it changes.
+
+        Raises:
+            BaselineError: there is no such row, or the file cannot be written.
+        """
+        path = self._path(folder, table)
+        with self._locked(path):
+            file = self.load(folder, table)
+            if file is None or row not in file.rows:
+                raise BaselineError(f"there is no row {row!r} to calibrate", path)
+            stored = msgspec.structs.replace(file.rows[row], noise=dict(noise))
+            self._write(path, file, row, stored, file.environments[stored.environment])
+        return path
+
+    def _write(self, path: Path, file: BaselineFile, row: str, stored: BaselineRow, environment: Environment) -> None:
+        changed = file.with_row(row, stored, environment)
+        data = encode(changed, decoded=file.rows.keys() - {row})
+        _replace(path, data)
+        self._decoded[path] = (data, changed)
+
+    def _path(self, folder: str, table: str) -> Path:
+        for kind, name in (("folder", folder), ("table", table)):
+            if not _NAME.fullmatch(name):
+                raise BaselineError(
+                    f"{kind} name {name!r} cannot be a file's: use letters, digits, '_', '-' and '.', but not '.' first",
+                    self.root,
+                )
+        return self.root / folder / f"{table}.json"
+
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        """One lock for the whole root, so that a repository has one such file to ignore."""
+        lock = self.root / ".lock"
+        if lock.is_symlink():  # releases of filelock before 3.20.1 empty the file it leads to
+            raise BaselineError("is a symbolic link, which a lock must not be; remove it", lock)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(lock, timeout=LOCK_SECONDS):
+                yield
+        except filelock.Timeout as error:
+            raise BaselineError(f"another process has kept {error.lock_file} for {LOCK_SECONDS:.0f} s", path) from error
+        except OSError as error:
+            raise BaselineError(f"cannot be written: {error.strerror or error}", path) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """All of *data* or nothing, whatever is killed when. The caller holds the lock."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.unlink(missing_ok=True)  # left by a killed writer, or a link that leads elsewhere
+        with new.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Without this a power cut may take the rename back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

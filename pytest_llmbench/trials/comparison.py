@@ -1,0 +1,149 @@
+"""What holding two sides against each other gave: a verdict per case, and which packages differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from enum import StrEnum
+
+import msgspec
+
+from pytest_llmbench.judge.suite import global_shift
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.schema.environment import PACKAGES, PackageChange
+from pytest_llmbench.schema.measurement import Measurement, Outcome
+from pytest_llmbench.schema.units import percent
+
+__all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]
+
+
+class FailOn(StrEnum):
+    """At which verdicts a command fails; a regressed row is among all of them."""
+
+    REGRESSED = "regressed"
+    MOVED = "moved"
+    INCONCLUSIVE = "inconclusive"
+
+
+_FAILING: dict[FailOn, tuple[Status, ...]] = {
+    FailOn.REGRESSED: ("regressed",),
+    FailOn.MOVED: ("regressed", "improved"),
+    FailOn.INCONCLUSIVE: ("regressed", "inconclusive", "not comparable", "no baseline"),
+}
+
+_SUMMARISED = {
+    "device_busy_seconds_per_sample": "GPU work",
+    "operators_per_sample": "operators",
+    "python_calls_per_sample": "host (Python calls)",
+    "peak_reserved_bytes": "memory",
+    "samples_per_second": "samples/s",
+}
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """One case on both sides."""
+
+    table: str
+    row: str
+    verdict: RowVerdict
+    a: Outcome
+    b: Outcome
+    pairs: int | None = None
+    """Pairs of processes that the verdict is about; None if the processes do not belong together."""
+
+    @classmethod
+    def of(
+        cls, name: tuple[str, str], verdict: RowVerdict, a: Measurement, b: Measurement, pairs: int | None = None
+    ) -> Compared:
+        """A table's row, with the outcomes of two measurements."""
+        if (lacking := _unavailable(a, b)) is not None:
+            verdict = msgspec.structs.replace(verdict, status="inconclusive", undecided=False, reason=lacking)
+        return cls(table=name[0], row=name[1], verdict=verdict, a=a.outcome, b=b.outcome, pairs=pairs)
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}[{self.row}]"
+
+    @property
+    def told(self) -> str:
+        """The verdict in the word or two that a table has room for."""
+        if "unavailable" in (self.a, self.b):
+            return "unavailable"
+        return self.verdict.status
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether both sides said what the case needs, and be it more memory than there is."""
+        return {self.a, self.b} <= {"ok", "oom"}
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a report shows."""
+
+    a: str
+    """As the user named it."""
+    b: str
+    measured_on: str = ""
+    """Device, scale and samples, as a reader should know them."""
+    changes: tuple[PackageChange, ...]
+    num_unchanged: int
+    """Packages that are the same on both sides."""
+    rows: tuple[Compared, ...]
+    one_sided: tuple[str, ...] = ()
+    """Names of rows that only one side has."""
+    left_out: tuple[str, ...] = ()
+    """Sentences on rows that are not there, and why."""
+
+
+def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[PackageChange, ...], int]:
+    """What differs, those first that can move a training step, and how many packages do not."""
+    first = ("driver", "cuda", "python", *PACKAGES)
+    names = sorted({*a, *b}, key=lambda name: (first.index(name) if name in first else len(first), name))
+    changes = tuple(PackageChange(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
+    return changes, len(names) - len(changes)
+
+
+def summary(rows: Collection[Compared]) -> list[str]:
+    """What the rows come to: how many of which verdict, how far they moved together."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.told] = counts.get(row.told, 0) + 1
+    sentences = [", ".join(f"{count} {word}" for word, count in counts.items()) or "no case was measured"]
+    if moves := list(_moves(rows)):
+        sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
+    for metric, label in _SUMMARISED.items():
+        shift = global_shift((row.verdict for row in rows), metric)
+        if shift is not None and shift.matters:
+            sentences.append(
+                f"{shift.rows} rows moved together: {label} {percent(shift.change)} "
+                f"({percent(shift.interval[0])} to {percent(shift.interval[1])})"
+            )
+    return sentences
+
+
+def fails(comparison: Comparison, on: Collection[FailOn]) -> bool:
+    """Whether a verdict is among those at which the user wants a command to fail; a missing row is none at all."""
+    if FailOn.INCONCLUSIVE in on and comparison.one_sided:
+        return True
+    failing = {status for one in on for status in _FAILING[one]}
+    return any(row.verdict.status in failing for row in comparison.rows)
+
+
+def _moves(rows: Iterable[Compared]) -> Iterator[str]:
+    judged: dict[str, list[MetricVerdict]] = {}
+    for row in rows:
+        for verdict in row.verdict.metrics:
+            judged.setdefault(verdict.metric, []).append(verdict)
+    for metric, label in _SUMMARISED.items():
+        changes = [one.change for one in judged.get(metric, ()) if one.change is not None and one.change > -1]
+        if changes:
+            yield f"{label} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
+
+
+def _unavailable(a: Measurement, b: Measurement) -> str | None:
+    """Which side lacks what the case needs."""
+    told: dict[str | None, list[str]] = {}
+    for side, one in (("A", a), ("B", b)):
+        if one.outcome == "unavailable":
+            told.setdefault(one.reason, []).append(side)
+    return "; ".join(f"unavailable in {' and '.join(sides)}: {reason}" for reason, sides in told.items()) or None

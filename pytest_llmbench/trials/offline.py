@@ -1,0 +1,84 @@
+"""Two result files of pytest runs held against each other, row by row, without measuring anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.store.results import Result, ResultError, latest, read_results
+from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
+
+__all__ = ["compare_files"]
+
+Rows = dict[tuple[str, str], Result]
+
+
+def compare_files(a: Path, b: Path, tolerances: Mapping[str, Tolerance]) -> Comparison:
+    """
+    *b* against *a*, for the rows of the same table and name; of several results for a row the last counts.
+
+    Raises:
+        ResultError: a file cannot be read, or has no result.
+    """
+    before, after = _rows(a), _rows(b)
+    rows = tuple(
+        Compared.of(
+            name,
+            judge(after[name].measurement, Reference(measurement=then.measurement), tolerances),
+            then.measurement,
+            after[name].measurement,
+        )
+        for name, then in before.items()
+        if name in after
+    )
+    changes, same = package_diff(_packages(before), _packages(after))
+    return Comparison(
+        a=str(a),
+        b=str(b),
+        measured_on=_measured_on(before, after),
+        changes=changes,
+        num_unchanged=same,
+        rows=rows,
+        one_sided=tuple(f"{table}[{row}]" for table, row in before.keys() ^ after.keys()),
+        left_out=(*_only("A", before, after), *_only("B", after, before)),
+    )
+
+
+def _rows(path: Path) -> Rows:
+    found = {(result.table, result.row): result for result in latest(read_results(path))}
+    if not found:
+        raise ResultError(f"{path}: there is no result in it")
+    return found
+
+
+def _packages(rows: Rows) -> dict[str, str]:
+    """Versions of what can move a training step; of a package with several, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for environment in _environments(rows):
+        system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
+        for name, version in (system | environment.packages).items():
+            if version is not None and name != "pytest-llmbench":
+                found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in found.items()}
+
+
+def _environments(rows: Rows) -> list[Environment]:
+    taken = [result.measurement.environment for result in rows.values()]
+    return [environment for environment in taken if environment is not None]
+
+
+def _measured_on(*sides: Rows) -> str:
+    devices = dict.fromkeys(
+        environment.cpu if environment.device == "cpu" else environment.device
+        for rows in sides
+        for environment in _environments(rows)
+    )
+    return " and ".join(devices)
+
+
+def _only(side: str, rows: Rows, other: Rows) -> list[str]:
+    names = [f"{table}[{row}]" for table, row in rows if (table, row) not in other]
+    return [f"only in {side}, {len(names)} rows: {', '.join(names)}"] if names else []

@@ -1,0 +1,88 @@
+"""The cases that a command is to measure: rows of the built-in tables, and the user's own steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from pytest_llmbench.schema.case import Case, Loop
+from pytest_llmbench.tables import TABLES
+from pytest_llmbench.trials.expression import matcher
+
+__all__ = ["STEPS", "Selected", "SelectionError", "find_case", "select"]
+
+STEPS = "steps"
+"""The table in which reports show the user's own steps."""
+
+
+class SelectionError(ValueError):
+    """A selection that names nothing; the message says what there is."""
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """One case and its place in the tables."""
+
+    table: str
+    row: str
+    case: Case
+
+    @property
+    def name(self) -> str:
+        return f"{self.table}[{self.row}]"
+
+
+def select(
+    expression: str = "", tables: Sequence[str] = (), steps: Sequence[str] = (), loop: Loop | None = None
+) -> tuple[Selected, ...]:
+    """
+    Rows of *tables* whose `table[row]` matches *expression*, then *steps*; all rows if neither is given.
+
+    Args:
+        steps: `module:function` of steps of the user's own. With steps alone, no rows are selected.
+        loop: in which rows run instead of the loop that they say; their name then ends with it.
+
+    Raises:
+        SelectionError: no such table, or nothing is selected.
+        ExpressionError: *expression* cannot be read.
+        CaseError: a step is not of that form.
+    """
+    if unknown := [name for name in tables if name not in TABLES]:
+        raise SelectionError(f"no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+    matches = matcher(expression)
+    own = [Selected(STEPS, step, Case.custom(step, name=step)) for step in steps]
+    wanted = () if own and not (expression or tables) else tables or tuple(TABLES)
+    chosen = [*(row for row in _rows(wanted, loop) if matches(row.name)), *own]
+    if not chosen:
+        raise SelectionError(f"-k {expression!r} selects no row of {', '.join(wanted)}")
+    return tuple(chosen)
+
+
+def find_case(named: str, loop: Loop | None = None) -> Selected:
+    """
+    The one case that *named* means: `module:function`, `table[row]`, or a row that only one table has.
+
+    Raises:
+        SelectionError: there is no such row, or more than one.
+        CaseError: it has a colon and is not the name of a step.
+    """
+    if ":" in named:
+        return select(steps=[named])[0]
+    rows = list(_rows(TABLES, loop))
+    found = [row for row in rows if named in (row.name, row.row)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SelectionError(f"row {named!r} is in several tables; choose {' or '.join(row.name for row in found)}")
+    close = [row.name for row in rows if named.lower() in row.name.lower()]
+    hint = f"did you mean {' or '.join(close[:3])}?" if close else "write table[row], or module:function"
+    raise SelectionError(f"no row {named!r}; {hint}")
+
+
+def _rows(tables: Iterable[str], loop: Loop | None) -> Iterator[Selected]:
+    for name in tables:
+        for row in TABLES[name].rows:
+            if loop is None or loop == row.case.loop:
+                yield Selected(name, row.id, row.case)
+            else:
+                yield Selected(name, f"{row.id}-{loop}", msgspec.structs.replace(row.case, loop=loop))

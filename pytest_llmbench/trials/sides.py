@@ -1,0 +1,135 @@
+"""Both environments at once on the same devices: a warm server each, and processes of both in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal, Self
+
+from pytest_llmbench.executors import SetupError
+from pytest_llmbench.executors.lease import LeaseFolderError, lease
+from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.machine import usable_gpus
+from pytest_llmbench.gpus.nvml import Gpu
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.stacks.stack import Stack
+
+__all__ = ["SIDES", "Side", "Sides", "visible_devices"]
+
+Side = Literal["a", "b"]
+SIDES: tuple[Side, Side] = ("a", "b")
+
+OnPhase = Callable[[Side, Phase], None]
+
+
+class Sides:
+    """
+    Measures one case in two environments, one process after the other.
+
+    Args:
+        a, b: the environments.
+        gpus: what may be measured on; empty for the CPU.
+        path: folders with the user's own modules.
+        timeout_seconds: deadline of one process.
+        announce: called with a sentence when something is not as it was asked for.
+        custom: only steps of the user's own are measured, which take less of the stack.
+
+    Raises:
+        SetupError: nothing can be measured on this operating system.
+    """
+
+    def __init__(
+        self,
+        a: Stack,
+        b: Stack,
+        gpus: Sequence[Gpu],
+        *,
+        path: Iterable[Path] = (),
+        timeout_seconds: float,
+        announce: Callable[[str], None],
+        custom: bool = False,
+    ) -> None:
+        self._gpus = tuple(gpus)
+        self._path = tuple(path)
+        self._timeout_seconds = timeout_seconds
+        self._announce = announce
+        self._preload = PRELOAD[:2] if custom else PRELOAD
+        self._stacks: dict[Side, Stack] = {"a": a, "b": b}
+        self._executors = {side: self._executor(side) for side in SIDES}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for executor in self._executors.values():
+            executor.close()
+
+    def change_b(self, stack: Stack) -> None:
+        """Measure in another environment from now on, beside the same A."""
+        if stack == self._stacks["b"]:
+            return
+        self._executors["b"].close()
+        self._stacks["b"] = stack
+        self._executors["b"] = self._executor("b")
+
+    def pair(self, case: Case, workload: Workload, first: Side, on_phase: OnPhase) -> tuple[Measurement, Measurement]:
+        """
+        One fresh process of each environment, with nobody else on the GPUs in between; A's measurement, then B's.
+
+        Args:
+            first: the side that measures first.
+            on_phase: called as the process of a side enters a phase.
+
+        Raises:
+            SetupError: GPUs cannot be leased.
+        """
+        chosen = [gpu.uuid for gpu in self._gpus[: case.num_gpus]]
+        devices = ",".join(chosen) if chosen else None
+        request = Request(case=case, workload=workload, visible_devices=devices)
+        measured: dict[Side, Measurement] = {}
+        try:
+            with lease(chosen, self._announce) if chosen else nullcontext():
+                for side in (first, _other(first)):
+                    measured[side] = self._run(side, request, on_phase)
+        except LeaseFolderError as error:
+            raise SetupError(str(error)) from None
+        return measured["a"], measured["b"]
+
+    def _executor(self, side: Side) -> LocalExecutor:
+        stack = self._stacks[side]
+        try:
+            return LocalExecutor(
+                timeout_seconds=self._timeout_seconds,
+                announce=lambda sentence: self._announce(f"{side.upper()}: {sentence}"),
+                python=stack.python,
+                preload=self._preload,
+                environ=stack.environ(self._path),
+            )
+        except UnsupportedSystemError as error:
+            raise SetupError(str(error)) from None
+
+    def _run(self, side: Side, request: Request, on_phase: OnPhase) -> Measurement:
+        return self._executors[side].run(request, lambda phase: on_phase(side, phase))
+
+
+def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
+    """
+    What a workload for *device* is measured on; empty for the CPU.
+
+    Raises:
+        SetupError: there is no such device.
+    """
+    if device == "cpu":
+        return ()
+    gpus, why = usable_gpus()
+    if why:
+        raise SetupError(f"no CUDA device; --scale smoke runs miniatures on the CPU ({why})")
+    return gpus
+
+
+def _other(side: Side) -> Side:
+    return "b" if side == "a" else "a"

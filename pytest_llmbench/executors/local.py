@@ -22,7 +22,7 @@ from pytest_llmbench.schema.protocol import Ended, Phase, Request
 
 __all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
 
-MEASURE = "pytest_llmbench.worker.measure:measure"
+MEASURE = "pytest_llmbench.worker.entry:measure"
 PRELOAD = ("torch", "transformers.models.qwen2.modeling_qwen2", "accelerate", "peft")
 """Imported once for all cases. peft comes last: with some libraries beside it, it initialises CUDA."""
 

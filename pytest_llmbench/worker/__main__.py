@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--preload", default="", help="modules to import once, before forking, separated by commas")
     parser.add_argument(
         "--measure",
-        default="pytest_llmbench.worker.measure:measure",
+        default="pytest_llmbench.worker.entry:measure",
         help="module:function that measures a request; imported in the forked process",
     )
     arguments = parser.parse_args()

@@ -34,7 +34,7 @@ from pytest_llmbench.schema.protocol import (
     encode,
 )
 
-__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main"]
+__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
 
 Measure = Callable[[Request, Callable[[Phase | Surroundings], None]], Measurement]
 
@@ -70,15 +70,15 @@ class _Version(msgspec.Struct):
     protocol: int
 
 
-def main(line: bytes, channel: int, measure: str) -> None:
+def main(line: bytes, channel: int, load: Callable[[], Measure]) -> None:
     """
     Measure one request and write the answer, as this process's whole life.
 
     Args:
         line: the encoded request.
         channel: file descriptor of the pipe for phases and the answer.
-        measure: `module:function`, imported here; it is called with the request and a function that
-            reports a phase, and returns the measurement.
+        load: gives the function that measures; what it imports is imported here. The function is called with
+            the request and a function that reports a phase, and returns the measurement.
 
     Raises:
         ProtocolError: the request is of another protocol version.
@@ -99,7 +99,7 @@ def main(line: bytes, channel: int, measure: str) -> None:
         _write(channel, encode(message))
 
     try:
-        answer = _checked(request, _load(measure)(request, report))
+        answer = _checked(request, load()(request, report))
     except BaseException as error:  # noqa: BLE001 - the top of this process: everything ends in an answer
         traceback.print_exc()
         answer = encode(Answer(msgspec.structs.replace(_failure(request, error), environment=environment)))
@@ -116,7 +116,8 @@ def _decode(line: bytes) -> Request:
     return decode_request(line)
 
 
-def _load(reference: str) -> Measure:
+def named(reference: str) -> Measure:
+    """The function that `module:function` names."""
     module, _, function = reference.partition(":")
     measure: Measure = getattr(importlib.import_module(module), function)
     return measure

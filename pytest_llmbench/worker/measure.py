@@ -50,10 +50,8 @@ from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, Value, add_extensi
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Injection, Workload
-from pytest_llmbench.worker import rank
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
-from pytest_llmbench.worker.ranks import measure_ranks
 
 __all__ = ["measure"]
 
@@ -71,8 +69,6 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         CaseError: the case cannot be run as written, on any machine.
         ImportError: a library that the case needs is not installed.
     """
-    if request.case.parallelism != "split" and not rank.seated():
-        return measure_ranks(request, report)
     add_extensions()
     notes = Notes(report)
     if request.workload.scale == "smoke" and request.workload.device == "cpu":

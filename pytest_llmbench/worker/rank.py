@@ -17,9 +17,10 @@ import torch.distributed as dist
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.worker.child import STACK_SIGNAL
+from pytest_llmbench.worker.measure import measure as measure_share
 from pytest_llmbench.worker.merge import COMPUTE
 
-__all__ = ["Seat", "measure", "seated", "take"]
+__all__ = ["Seat", "measure"]
 
 _NEVER = dt.timedelta(days=1)
 """The case's own deadline ends what hangs, and says more."""
@@ -37,12 +38,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     """File descriptor to which the rank writes where it stands, when it is asked to."""
 
 
-_seats: list[Seat] = []
-
-
-def take(seat: Seat) -> None:
+def _take(seat: Seat) -> None:
     """This process is that rank from now on; its environment says so as that of torchrun does."""
-    _seats.append(seat)
     os.environ |= {
         "RANK": str(seat.rank),
         "WORLD_SIZE": str(seat.num_ranks),
@@ -54,16 +51,9 @@ def take(seat: Seat) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are here, and a host's name may lead nowhere
 
 
-def seated() -> bool:
-    """Whether this process is a rank."""
-    return bool(_seats)
-
-
-def measure(request: Request, report: Callable[[Phase | Surroundings], None]) -> Measurement:
+def measure(seat: Seat, request: Request, report: Callable[[Phase | Surroundings], None]) -> Measurement:
     """This rank's share; see `worker.measure.measure`. Every rank has to come to the same end."""
-    from pytest_llmbench.worker.measure import measure as measure_share  # which imports this module
-
-    (seat,) = _seats
+    _take(seat)
     faulthandler.register(STACK_SIGNAL, file=seat.stack, all_threads=False)
     if seat.num_ranks > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # as torchrun has it: each rank would take all CPUs

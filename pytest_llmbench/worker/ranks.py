@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -157,10 +158,8 @@ def _fork(one: _Rank, ranks: Sequence[_Rank], request: Request, listener: socket
         for other in ranks[one.number + 1 :]:  # its pipe would stay open with a copy here
             os.close(other.writer)
         port = listener.getsockname()[1]
-        rank.take(
-            rank.Seat(rank=one.number, num_ranks=len(ranks), port=port, listener=listener.fileno(), stack=one.stack)
-        )
-        child.main(encode(request), one.writer, f"{rank.__name__}:{rank.measure.__name__}")
+        seat = rank.Seat(rank=one.number, num_ranks=len(ranks), port=port, listener=listener.fileno(), stack=one.stack)
+        child.main(encode(request), one.writer, lambda: partial(rank.measure, seat))
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may climb back into the code of the process that forked
         traceback.print_exc()

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import msgspec
 
@@ -97,7 +98,7 @@ def _be_child(order: _Order, watch: _Watch, measure: str, server: int) -> None:
         os.dup2(order.log, 1)
         os.dup2(order.log, 2)
         os.close(order.log)
-        child.main(order.line, order.channel, measure)
+        child.main(order.line, order.channel, partial(child.named, measure))
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may climb back into the server's own code
         traceback.print_exc()

@@ -34,7 +34,7 @@ class Bench:
         self.executor = LocalExecutor(
             timeout_seconds=timeout_seconds,
             announce=self.announced.append,
-            preload=(*PRELOAD, "pytest_llmbench.worker.measure"),
+            preload=(*PRELOAD, "pytest_llmbench.worker.entry"),
             environ={
                 **os.environ,
                 marked.MARK: self.mark,

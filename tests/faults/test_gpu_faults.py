@@ -180,7 +180,7 @@ def test_of_eight_gpus_the_process_sees_the_one_that_was_asked_for(suite: Suite,
 def test_a_gpu_that_vanishes_before_its_case_crashes_that_case_in_a_sentence(
     new_executor: Callable[..., Executor], fake_nvml: Path
 ) -> None:
-    executor = new_executor(measure="pytest_llmbench.worker.measure:measure")
+    executor = new_executor(measure="pytest_llmbench.worker.entry:measure")
     executor.environ |= {
         "LD_LIBRARY_PATH": str(fake_nvml),
         "FAKE_NVML_FAIL": "nvmlDeviceGetHandleByIndex_v2=15,nvmlDeviceGetHandleByUUID=15",

@@ -15,8 +15,8 @@ from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.stack import absolute
 from pytest_llmbench.store.journal import Asked, Named
+from pytest_llmbench.tables.selection import select
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
-from pytest_llmbench.trials.selection import select
 from pytest_llmbench.trials.session import begin, go_on, measure_all
 
 __all__ = ["ab"]

@@ -17,11 +17,11 @@ from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
 from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
+from pytest_llmbench.tables.selection import find_case
 from pytest_llmbench.trials.bisection.bisect import Bisected
 from pytest_llmbench.trials.bisection.bisect import bisect as run_bisection
 from pytest_llmbench.trials.bisection.mixtures import Mixtures
 from pytest_llmbench.trials.bisection.signature import NothingToFollow
-from pytest_llmbench.trials.selection import find_case
 
 __all__ = ["bisect"]
 

@@ -22,9 +22,9 @@ from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
 from pytest_llmbench.store.journal import JournalError
 from pytest_llmbench.store.results import ResultError
+from pytest_llmbench.tables.expression import ExpressionError
+from pytest_llmbench.tables.selection import SelectionError
 from pytest_llmbench.trials.comparison import FailOn
-from pytest_llmbench.trials.expression import ExpressionError
-from pytest_llmbench.trials.selection import SelectionError
 
 __all__ = [
     "FAILED",

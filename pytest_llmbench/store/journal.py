@@ -19,7 +19,7 @@ from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.pair import Pair
-from pytest_llmbench.trials.selection import Selected
+from pytest_llmbench.tables.selection import Selected
 
 __all__ = ["FORMAT", "Asked", "Implied", "Journal", "JournalError", "Named", "Note", "Taken"]
 

@@ -8,9 +8,11 @@ from typing import Literal
 import msgspec
 
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.trials.sides import Side
 
-__all__ = ["Pair", "Stage", "first_side", "merged"]
+__all__ = ["SIDES", "Pair", "Side", "Stage", "first_side", "merged"]
+
+Side = Literal["a", "b"]
+SIDES: tuple[Side, Side] = ("a", "b")
 
 Stage = Literal["first", "fresh"]
 """`fresh` pairs are those that confirm, or do not, what the `first` ones made suspect."""

@@ -12,8 +12,8 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side
+from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
-from pytest_llmbench.trials.selection import Selected
 from pytest_llmbench.trials.settle import Judge, Settled, Wanted, settle, so_far
 from pytest_llmbench.trials.sides import Sides
 

@@ -17,11 +17,9 @@ from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Stack
+from pytest_llmbench.store.pair import SIDES, Side
 
-__all__ = ["SIDES", "Side", "Sides", "visible_devices"]
-
-Side = Literal["a", "b"]
-SIDES: tuple[Side, Side] = ("a", "b")
+__all__ = ["Sides", "visible_devices"]
 
 OnPhase = Callable[[Side, Phase], None]
 

@@ -15,7 +15,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Implied, Journal, JournalError, Named, Note, Taken
 from pytest_llmbench.store.pair import Pair
-from pytest_llmbench.trials.selection import Selected
+from pytest_llmbench.tables.selection import Selected
 
 CASE = Case.custom("m:f", name="r")
 ASKED = Asked(

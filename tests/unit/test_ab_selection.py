@@ -6,8 +6,8 @@ import pytest
 
 from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.trials.expression import ExpressionError, matcher
-from pytest_llmbench.trials.selection import SelectionError, find_case, select
+from pytest_llmbench.tables.expression import ExpressionError, matcher
+from pytest_llmbench.tables.selection import SelectionError, find_case, select
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Named
 from pytest_llmbench.store.pair import Pair, Stage, first_side, merged
+from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.pairs import judge_of
-from pytest_llmbench.trials.selection import Selected
 from pytest_llmbench.trials.settle import DOUBTED, Settled, Wanted, settle, so_far
 
 CASE = Case(model="qwen-7b-chat")

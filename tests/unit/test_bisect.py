@@ -24,10 +24,10 @@ from pytest_llmbench.stacks.requirements import Requirements
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair
+from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.bisection.bisect import Bisected, Trial, Versions
 from pytest_llmbench.trials.bisection.search import Answer, Found, search, search_versions
 from pytest_llmbench.trials.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
-from pytest_llmbench.trials.selection import Selected
 from pytest_llmbench.trials.settle import Settled
 
 NAMES = tuple("abcdefgh")

@@ -22,7 +22,7 @@ from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.store.results import Result, ResultLog
-from pytest_llmbench.trials.selection import Selected
+from pytest_llmbench.tables.selection import Selected
 
 app = Typer()
 app.command("compare")(compare)

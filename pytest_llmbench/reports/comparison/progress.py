@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pytest_llmbench.schema.protocol import Phase
 from pytest_llmbench.schema.units import seconds
-from pytest_llmbench.trials.sides import Side
+from pytest_llmbench.store.pair import Side
 
 __all__ = ["Progress"]
 

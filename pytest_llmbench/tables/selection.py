@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_llmbench.schema.case import Case, Loop
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.trials.expression import matcher
+from pytest_llmbench.tables.expression import matcher
 
 __all__ = ["STEPS", "Selected", "SelectionError", "find_case", "select"]
 

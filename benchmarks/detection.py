@@ -22,10 +22,11 @@ import msgspec
 
 from benchmarks.setting import case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.judge.noise import Noise, estimate_noise
+from pytest_llmbench.judge.noise import estimate_noise
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement, Process, joined
+from pytest_llmbench.schema.metrics import Noise
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload, parse_injection
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from pytest_llmbench.judge.noise import PRIORS, Noise, pooled
-from pytest_llmbench.schema.metrics import Metric
+from pytest_llmbench.judge.noise import pooled
+from pytest_llmbench.schema.metrics import Metric, Noise
 
 ROWS = 100
 STEPS, STEP_SD = 50, 0.005
@@ -69,7 +69,7 @@ class Night:
 
     def noise(self, metric: Metric) -> list[Noise]:
         """What calibrating every row says."""
-        prior = PRIORS[metric.name]["device-bound"]
+        prior = metric.prior["device-bound"]
         sessions = [self.processes(self.session(), 4, now=False).tolist() for _ in range(5)]
         return [pooled([session[row] for session in sessions], prior) for row in range(ROWS)]
 

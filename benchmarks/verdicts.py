@@ -42,14 +42,14 @@ from benchmarks.nights import (
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.decision import PAIRS, SESSIONS, Design, decide, difference
 from pytest_llmbench.judge.looks import Plan, is_suspect, next_step
-from pytest_llmbench.judge.noise import PRIORS, Noise, pooled
+from pytest_llmbench.judge.noise import pooled
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.statistics import chance_of_more
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
-from pytest_llmbench.schema.metrics import METRICS, Metric, Value
+from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, Value, statistical
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.schema.workload import Workload
 
@@ -59,7 +59,7 @@ def row_verdict(
 ) -> RowVerdict:
     """What `judge` makes of a row that has this speed and no other."""
     harm = difference(design, before, now, noise)
-    decision = decide(harm, metric, alpha / len(PRIORS))
+    decision = decide(harm, metric, alpha / len(statistical()))
     p_value = chance_of_more(harm)
     speed = MetricVerdict(metric=metric.name, status=decision.status, p_value=p_value, gates=True, reason="")
     return RowVerdict(status=decision.status, metrics=(speed,), undecided=decision.status == "inconclusive", reason="")
@@ -242,7 +242,7 @@ def agreement(metric: Metric, trials: int = 500) -> int:
     rng = np.random.default_rng(4)
     agreed = 0
     for _ in range(trials):
-        noise = pooled([rng.normal(0, 0.004, 4).tolist() for _ in range(3)], PRIORS[metric.name]["device-bound"])
+        noise = pooled([rng.normal(0, 0.004, 4).tolist() for _ in range(3)], metric.prior["device-bound"])
         before = rng.normal(0, 0.004, 4).tolist()
         now = rng.normal(rng.normal(0, 0.02), 0.004, 4).tolist()
         sides = measured(metric.name, before), measured(metric.name, now)

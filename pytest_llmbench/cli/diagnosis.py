@@ -23,14 +23,11 @@ from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, op
 from pytest_llmbench.gpus.visible import visible_gpus
 from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.schema.extensions import offered
+from pytest_llmbench.schema.libraries import LIBRARIES
 from pytest_llmbench.schema.metrics import add_extensions
 
 __all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
 
-LIBRARIES = (
-    *STACK,
-    *("bitsandbytes", "gptqmodel", "auto_gptq", "flash_attn", "xformers", "liger_kernel", "triton", "torchao"),
-)
 _WATCH_SECONDS = 0.3
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """Of every Linux kernel, the namespace in which PID 1 is the machine's own."""
@@ -119,7 +116,7 @@ def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeo
         timeout_seconds: for the libraries and backends to load; the one at which it is over is blamed.
     """
     gpus, driver, no_gpu = _gpus()
-    checks = [f"library:{name}" for name in LIBRARIES]
+    checks = [f"library:{library.modules[0]}" for library in LIBRARIES if library.is_checked]
     if device == "cpu" or not no_gpu:
         checks.append(f"device:{device}")
     checks += [f"attention:{name}" for name in (*get_args(BuiltInAttention), *offered("attentions"))]

@@ -14,9 +14,9 @@ from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.reports.table import LABELS, number_text
+from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.measurement import Measurement, Process
-from pytest_llmbench.schema.metrics import MIB
+from pytest_llmbench.schema.metrics import MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.units import percent, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
@@ -74,7 +74,7 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     for metric in verdict.metrics:
         moved = "" if metric.change is None else percent(metric.change)
         before = number_text(metric.metric, metric.baseline)
-        name = LABELS.get(metric.metric, metric.metric)
+        name = title(metric.metric)
         gates = "" if metric.gates else " (advisory)"
         typer.echo(
             f"  {name:<24}{before:>14} ->{number_text(metric.metric, metric.now):>14} {moved:>9}  {metric.status}{gates}"

@@ -11,11 +11,11 @@ import msgspec
 
 from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.noise import Noise, RowClass, estimate_noise, row_class
+from pytest_llmbench.judge.noise import estimate_noise, row_class
 from pytest_llmbench.judge.speed import SEES
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.metrics import METRICS, Noise, RowClass
 
 __all__ = ["Calibration", "calibrated"]
 

@@ -17,13 +17,13 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
-from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, on_other_cards, row_class
+from pytest_llmbench.judge.noise import on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
 from pytest_llmbench.judge.validity import canary_change, held_back, recompilations, same_cards
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, RowClass, Tolerance, statistical
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
@@ -235,11 +235,11 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
         return msgspec.structs.replace(verdict, reason=reason)
     if sides.rules.design.pairs and len(before) != len(after):
         return msgspec.structs.replace(verdict, reason="not measured in every process of every pair")
-    noise, aside = sides.against.noise.get(metric.name) or PRIORS[metric.name][sides.kind], ""
+    noise, aside = sides.against.noise.get(metric.name) or metric.prior[sides.kind], ""
     if metric.name not in sides.against.noise and _by_its_card(sides):
         noise = on_other_cards(noise)
         aside = "; its power limit holds the GPU back, and this may be another one"
-    alpha = sides.rules.alpha / len(PRIORS)
+    alpha = sides.rules.alpha / len(statistical())
     speed = judge_speed(metric, before, after, noise, design=sides.rules.design, alpha=alpha)
     judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
     if speed.status == "inconclusive":

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.statistics import (
     Estimate,
     Spread,
@@ -24,7 +23,7 @@ from pytest_llmbench.judge.statistics import (
     spread_of_sessions,
     threshold,
 )
-from pytest_llmbench.schema.metrics import Metric
+from pytest_llmbench.schema.metrics import Metric, Noise
 
 __all__ = [
     "ALPHA",

@@ -16,12 +16,6 @@ from pytest_llmbench.schema.units import percent
 __all__ = ["explain"]
 
 _BUSY, _WALL = "device_busy_seconds_per_sample", "samples_per_second"
-_COUNTS = {
-    "kernels_per_sample": "kernels",
-    "operators_per_sample": "operators",
-    "python_calls_per_sample": "Python calls",
-    "synchronisations_per_sample": "waits for the GPU",
-}
 _NAMED_PARTS = 3
 _WORTH_NAMING = 0.1
 """A kernel, or what asked for memory, is named if it has this share of the whole difference, or more."""
@@ -63,13 +57,14 @@ def _moved(verdict: MetricVerdict) -> bool:
 
 
 def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
-    for name, words in _COUNTS.items():
-        verdict = metrics.get(name)
+    counted = (one for one in METRICS.values() if one.in_words and one.unit == "1")
+    for metric in counted:
+        verdict = metrics.get(metric.name)
         if verdict is None or not isinstance(verdict.baseline, int | float) or not isinstance(verdict.now, int | float):
             continue
         before, after = f"{verdict.baseline:,.0f}", f"{verdict.now:,.0f}"
         if verdict.status in ("regressed", "improved") and before != after:
-            yield f"{before} {words} per sample before, {after} now"
+            yield f"{before} {metric.words} per sample before, {after} now"
 
 
 def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.metrics import Noise, RowClass, statistical
 
 __all__ = [
     "HOST_BOUND_BELOW",
     "OTHER_CARD_SD",
-    "PRIORS",
-    "Noise",
-    "RowClass",
     "estimate_noise",
     "on_other_cards",
     "pooled",
@@ -32,52 +28,6 @@ __all__ = [
 
 HOST_BOUND_BELOW = 0.9
 """With the GPU busy for less than this share of the wall time, a row measures Python and launches."""
-
-RowClass = Literal["device-bound", "host-bound", "CPU"]
-
-Weight = Annotated[float, msgspec.Meta(ge=1)]
-
-
-class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """
-    Standard deviations of the logarithm of a metric: 0.002 is 0.2 %.
-
-    Degrees of freedom are the weight of what is known: that of a standard deviation of one more
-    observation than that.
-    """
-
-    process_sd: Annotated[float, msgspec.Meta(gt=0)]
-    """Between fresh processes of one session: one machine, minutes apart."""
-    process_df: Weight
-    session_sd: Annotated[float, msgspec.Meta(ge=0)]
-    """Between sessions of one environment: other hours, other machines of the same kind."""
-    session_df: Weight
-
-
-PRIORS: dict[str, dict[RowClass, Noise]] = {
-    "device_busy_seconds_per_sample": {
-        "device-bound": Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=20),
-        "host-bound": Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=20),
-        "CPU": Noise(process_sd=0.05, process_df=4, session_sd=0.12, session_df=4),
-    },
-    "samples_per_second": {
-        "device-bound": Noise(process_sd=0.003, process_df=6, session_sd=0.005, session_df=6),
-        "host-bound": Noise(process_sd=0.05, process_df=6, session_sd=0.12, session_df=10),
-        "CPU": Noise(process_sd=0.05, process_df=4, session_sd=0.12, session_df=4),
-    },
-}
-"""
-By statistical metric and class of row, for one NVIDIA H200, rather too wide than too narrow.
-
-Device-busy time: four cases of eight processes each had a standard deviation of 0.04, 0.17, 0.27 and
-0.33 % between processes; two sessions of 43 rows were at most 0.89 % apart, 37 of them at most 0.3 %.
-Wall time where the GPU is busy: 0.16 and 0.18 % between processes at batch size 4, 0.2 to 1 % between
-two sessions. Wall time where it waits for the host: 1.1, 1.7 and 7.6 % between processes, -30 to +34 %
-between two sessions of 35 rows. The degrees of freedom are fewer than those observations would give,
-since rows of one class differ. No figure stands behind the entries for a CPU but that others share
-it; wall time never fails a row there.
-"""
-
 
 OTHER_CARD_SD = 0.012
 """
@@ -127,10 +77,10 @@ def estimate_noise(sessions: Sequence[Measurement]) -> dict[str, Noise]:
         raise ValueError("the noise of a case needs measurements of that case only; these did different work")
     kind = row_class(sessions[0], sessions[0])
     found = {}
-    for name, priors in PRIORS.items():
-        logs = [logarithms(session, name) for session in sessions]
-        if METRICS[name].gate == "statistical" and all(logs):
-            found[name] = pooled([session for session in logs if session], priors[kind])
+    for metric in statistical():
+        logs = [logarithms(session, metric.name) for session in sessions]
+        if all(logs):
+            found[metric.name] = pooled([session for session in logs if session], metric.prior[kind])
     return found
 
 

@@ -12,10 +12,9 @@ import msgspec
 
 from pytest_llmbench.judge.compare import Reference, Rules, held_against
 from pytest_llmbench.judge.decision import ALPHA, PAIRS
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.metrics import Noise, Tolerance
 
 __all__ = ["judge_pair"]
 

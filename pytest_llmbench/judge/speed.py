@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pytest_llmbench.judge.decision import PAIRS, Decision, Design, decide, difference, more_processes, noticeable
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.statistics import Estimate, Spread, chance_of_more, interval, threshold
 from pytest_llmbench.judge.verdict import Status
-from pytest_llmbench.schema.metrics import Metric
+from pytest_llmbench.schema.metrics import Metric, Noise
 from pytest_llmbench.schema.units import percent
 
 __all__ = ["SEES", "Speed", "judge_speed"]

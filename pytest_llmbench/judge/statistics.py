@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from pytest_llmbench.judge.noise import Noise, sum_of_squares
+from pytest_llmbench.judge.noise import sum_of_squares
+from pytest_llmbench.schema.metrics import Noise
 
 __all__ = [
     "Estimate",

@@ -11,14 +11,12 @@ import msgspec
 from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.units import gib, percent
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES, in_page_order
 
 __all__ = [
-    "HEADLINES",
-    "LABELS",
     "Line",
     "ReportTable",
     "input_text",
@@ -26,28 +24,6 @@ __all__ = [
     "number_text",
     "report_tables",
 ]
-
-HEADLINES = ("samples_per_second", "device_busy_seconds_per_sample", "peak_reserved_bytes")
-"""Metrics that every row shows; others are shown where they moved."""
-
-LABELS = {
-    "samples_per_second": "samples/s",
-    "tokens_per_second": "tokens/s",
-    "device_busy_seconds_per_sample": "GPU ms/sample",
-    "kernels_per_sample": "kernels/sample",
-    "operators_per_sample": "operators/sample",
-    "python_calls_per_sample": "calls/sample",
-    "synchronisations_per_sample": "waits/sample",
-    "trainable_parameters": "trainable",
-    "peak_allocated_bytes": "allocated GiB",
-    "peak_allocated_steady_bytes": "steady GiB",
-    "peak_reserved_bytes": "GPU GiB",
-    "peak_footprint_bytes": "footprint GiB",
-    "energy_joules_per_sample": "J/sample",
-    "load_seconds": "load ms",
-    "first_step_seconds": "first step ms",
-}
-"""What a column has room for, with the unit in which it is shown; other metrics keep their name."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,24 +94,24 @@ def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
         return
     yield Line(row=row, metric=told, verdict=result.told, status=result.verdict.status)
     for metric in result.verdict.metrics:
-        if metric.metric in HEADLINES or (metric.gates and metric.status != "unchanged"):
+        if metric.metric in headlines() or (metric.gates and metric.status != "unchanged"):
             yield _line(below, metric)
 
 
 def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """A row that was held against nothing: what it measured."""
     verdict, status = result.told, result.verdict.status
-    typical = {name: value for name in HEADLINES if (value := typical_value(result.measurement, name)) is not None}
+    typical = {name: value for name in headlines() if (value := typical_value(result.measurement, name)) is not None}
     for name in typical or ("",):
         now = number_text(name, typical.get(name))
-        yield Line(row=row, metric=LABELS.get(name, ""), now=now, verdict=verdict, status=status)
+        yield Line(row=row, metric=title(name), now=now, verdict=verdict, status=status)
         row, verdict = ("",) * len(row), ""
 
 
 def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
     return Line(
         row=row,
-        metric=LABELS.get(metric.metric, metric.metric),
+        metric=title(metric.metric),
         baseline=number_text(metric.metric, metric.baseline),
         now=number_text(metric.metric, metric.now),
         change="" if metric.change is None else percent(metric.change),

@@ -14,32 +14,12 @@ import msgspec
 
 from pytest_llmbench.schema import extensions
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.libraries import LIBRARIES
 
 __all__ = ["PACKAGES", "Environment", "PackageChange", "differing_fields", "installed_packages", "package_changes"]
 
-PACKAGES = (
-    "torch",
-    "triton",
-    "transformers",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "gptqmodel",
-    "auto-gptq",
-    "optimum",
-    "flash-attn",
-    "xformers",
-    "liger-kernel",
-    "torchao",
-    "numpy",
-    "safetensors",
-    "nvidia-cublas",
-    "nvidia-cublas-cu12",
-    "nvidia-cudnn-cu12",
-    "nvidia-cudnn-cu13",
-    "nvidia-ml-py",
-    "pytest-llmbench",
-)
+PACKAGES = tuple(library.distribution for library in LIBRARIES)
+"""Distributions that can move a training step, in the order in which reports name them."""
 """The distributions whose versions can move a training step; absent ones are not recorded."""
 
 

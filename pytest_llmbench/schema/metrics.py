@@ -8,13 +8,26 @@ entry point for each of the two, see `docs/how-to/extend.md`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
 from pytest_llmbench.schema import extensions
 
-__all__ = ["BUILT_IN", "METRICS", "Metric", "Tolerance", "Value", "add_extensions"]
+__all__ = [
+    "BUILT_IN",
+    "METRICS",
+    "Metric",
+    "Noise",
+    "RowClass",
+    "Tolerance",
+    "Value",
+    "add_extensions",
+    "headlines",
+    "statistical",
+    "title",
+]
 
 Value = int | float | tuple[int, ...]
 """A number, or one number per device in the order of the devices."""
@@ -35,8 +48,34 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In the metric's own unit."""
 
 
+RowClass = Literal["device-bound", "host-bound", "CPU"]
+
+Weight = Annotated[float, msgspec.Meta(ge=1)]
+
+
+class Noise(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    Standard deviations of the logarithm of a metric: 0.002 is 0.2 %.
+
+    Degrees of freedom are the weight of what is known: that of a standard deviation of one more
+    observation than that.
+    """
+
+    process_sd: Annotated[float, msgspec.Meta(gt=0)]
+    """Between fresh processes of one session: one machine, minutes apart."""
+    process_df: Weight
+    session_sd: Annotated[float, msgspec.Meta(ge=0)]
+    """Between sessions of one environment: other hours, other machines of the same kind."""
+    session_df: Weight
+
+
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured quantity and the rule by which it is judged."""
+    """
+    One measured quantity: the rule by which it is judged, and how it is shown.
+
+    Raises:
+        ValueError: it is judged by its noise, and no prior says what that is.
+    """
 
     name: str
     """Quantity, unit and denominator, as in `device_busy_seconds_per_sample`."""
@@ -57,9 +96,60 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """Of a statistical metric: the least relative change that matters, as a fraction."""
     margin: float = 0.0
     """Of a statistical metric: it is unchanged if it surely moved by less than this, as a fraction."""
+    prior: Mapping[RowClass, Noise] = {}
+    """Noise of a statistical metric in a row that has not been calibrated, by the row's class."""
+    over_ranks: Literal["each", "mean", "largest", "same", "rounds"] | None = None
+    """
+    How the ranks of a case come together: an entry of each, their mean, the largest, the one value that all have,
+    or from the rounds of all. A metric that does not say so is missing where there are ranks.
+    """
+    label: str = ""
+    """Words that a column has room for, with the unit in which the metric is shown; its name if empty."""
+    in_words: str = ""
+    """Words for what it counts or measures, within a sentence; its name if empty."""
+    heads_row: bool = False
+    """Whether every row shows it; others are shown where they moved."""
+    sums_up: bool = False
+    """Whether a summary of many rows names its mean change."""
+    has_trend: bool = False
+    """Whether the report of several runs draws it, beside those that head a row."""
     describe: str
     """One sentence for the documentation and `--help`."""
 
+    def __post_init__(self) -> None:
+        if self.gate == "statistical" and not self.prior:
+            raise ValueError(f"metric {self.name}: gate='statistical' needs a prior, the noise of each class of rows")
+
+    @property
+    def title(self) -> str:
+        """Its label, or its name."""
+        return self.label or self.name
+
+    @property
+    def words(self) -> str:
+        """Its words within a sentence, or its name."""
+        return self.in_words or self.name
+
+
+_QUIET = Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=20)
+_ON_CPU = Noise(process_sd=0.05, process_df=4, session_sd=0.12, session_df=4)
+_BUSY_NOISE: Mapping[RowClass, Noise] = {"device-bound": _QUIET, "host-bound": _QUIET, "CPU": _ON_CPU}
+_WALL_NOISE: Mapping[RowClass, Noise] = {
+    "device-bound": Noise(process_sd=0.003, process_df=6, session_sd=0.005, session_df=6),
+    "host-bound": Noise(process_sd=0.05, process_df=6, session_sd=0.12, session_df=10),
+    "CPU": _ON_CPU,
+}
+"""
+Noise by class of row, for one NVIDIA H200, rather too wide than too narrow.
+
+Device-busy time: four cases of eight processes each had a standard deviation of 0.04, 0.17, 0.27 and
+0.33 % between processes; two sessions of 43 rows were at most 0.89 % apart, 37 of them at most 0.3 %.
+Wall time where the GPU is busy: 0.16 and 0.18 % between processes at batch size 4, 0.2 to 1 % between
+two sessions. Wall time where it waits for the host: 1.1, 1.7 and 7.6 % between processes, -30 to +34 %
+between two sessions of 35 rows. The degrees of freedom are fewer than those observations would give,
+since rows of one class differ. No figure stands behind the entries for a CPU but that others share
+it; wall time never fails a row there.
+"""
 
 _BYTES_MOVE = Tolerance(0.02, 64 * MIB)
 _COUNT_MOVE = Tolerance(0.02)
@@ -72,6 +162,12 @@ _ALL = (
         gate="statistical",
         smallest_effect=0.01,
         margin=0.025,
+        prior=_WALL_NOISE,
+        over_ranks="rounds",
+        label="samples/s",
+        in_words="samples/s",
+        heads_row=True,
+        sums_up=True,
         describe="Samples of the measured rounds over their wall time.",
     ),
     Metric(
@@ -80,6 +176,9 @@ _ALL = (
         better="higher",
         gate="advisory",
         tolerance=Tolerance(0.05),
+        over_ranks="rounds",
+        label="tokens/s",
+        has_trend=True,
         describe="Tokens, padding left out, of the measured rounds over their wall time.",
     ),
     Metric(
@@ -89,6 +188,12 @@ _ALL = (
         gate="statistical",
         smallest_effect=0.003,
         margin=0.015,
+        prior=_BUSY_NOISE,
+        over_ranks="mean",
+        label="GPU ms/sample",
+        in_words="GPU work",
+        heads_row=True,
+        sums_up=True,
         describe="Union of kernel, copy and set intervals on the GPU, per sample.",
     ),
     Metric(
@@ -97,6 +202,10 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        over_ranks="mean",
+        label="kernels/sample",
+        in_words="kernels",
+        has_trend=True,
         describe="Kernel launches per sample.",
     ),
     Metric(
@@ -105,6 +214,10 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        over_ranks="mean",
+        label="operators/sample",
+        in_words="operators",
+        sums_up=True,
         describe="ATen operators per sample, nested ones included.",
     ),
     Metric(
@@ -113,6 +226,10 @@ _ALL = (
         better="lower",
         gate="tolerance",
         tolerance=Tolerance(0.01),
+        over_ranks="mean",
+        label="calls/sample",
+        in_words="Python calls",
+        sums_up=True,
         describe="Calls from Python code per sample, of Python and of C functions.",
     ),
     Metric(
@@ -121,6 +238,8 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.02),
+        over_ranks="mean",
+        label="instructions/sample",
         describe="Machine instructions of all threads in user space per sample, where the kernel counts them.",
     ),
     Metric(
@@ -129,6 +248,9 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        over_ranks="mean",
+        label="waits/sample",
+        in_words="waits for the GPU",
         describe="Times per sample that the host waits for the GPU.",
     ),
     Metric(
@@ -137,6 +259,7 @@ _ALL = (
         better="same",
         gate="advisory",
         tolerance=Tolerance(0.1),
+        over_ranks="mean",
         describe="Device-busy time over wall time; below 0.9 the row measures Python and launches.",
     ),
     Metric(
@@ -145,6 +268,7 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.0, 0.02),
+        over_ranks="same",
         describe="How much longer the slowest rank computes than the fastest, for the same samples.",
     ),
     Metric(
@@ -153,6 +277,8 @@ _ALL = (
         better="same",
         gate="exact",
         tolerance=Tolerance(),
+        over_ranks="same",
+        label="trainable",
         describe="Parameters with a gradient.",
     ),
     Metric(
@@ -161,6 +287,7 @@ _ALL = (
         better="same",
         gate="exact",
         tolerance=Tolerance(),
+        over_ranks="same",
         describe="All parameters, adapters included.",
     ),
     Metric(
@@ -170,6 +297,9 @@ _ALL = (
         gate="exact",
         tolerance=Tolerance(0.005, 64 * MIB),
         jitter=MIB,
+        over_ranks="each",
+        label="allocated GiB",
+        has_trend=True,
         describe="Peak of live tensors from load to end, per GPU.",
     ),
     Metric(
@@ -179,6 +309,8 @@ _ALL = (
         gate="exact",
         tolerance=Tolerance(0.005, 64 * MIB),
         jitter=MIB,
+        over_ranks="each",
+        label="steady GiB",
         describe="Peak of live tensors within the measured rounds, per GPU.",
     ),
     Metric(
@@ -187,6 +319,11 @@ _ALL = (
         better="lower",
         gate="tolerance",
         tolerance=_BYTES_MOVE,
+        over_ranks="each",
+        label="GPU GiB",
+        in_words="memory",
+        heads_row=True,
+        sums_up=True,
         describe="Peak of what torch took from the driver, per GPU: the published page's GPU memory.",
     ),
     Metric(
@@ -195,6 +332,8 @@ _ALL = (
         better="lower",
         gate="tolerance",
         tolerance=_BYTES_MOVE,
+        over_ranks="each",
+        label="footprint GiB",
         describe="What must be free on the card, per GPU: NVML's figure above the idle floor.",
     ),
     Metric(
@@ -203,6 +342,8 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.1),
+        over_ranks="mean",
+        label="J/sample",
         describe="NVML's energy counter over a window of 10 s or more.",
     ),
     Metric(
@@ -211,6 +352,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.01, 0.01),
+        over_ranks="mean",
         describe="Loss of the first measured micro-batch.",
     ),
     Metric(
@@ -219,6 +361,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.02, 0.02),
+        over_ranks="mean",
         describe="Loss of the last measured micro-batch.",
     ),
     Metric(
@@ -227,6 +370,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.1, 0.01),
+        over_ranks="same",
         describe="Gradient norm before clipping at the last measured optimizer step.",
     ),
     Metric(
@@ -235,6 +379,8 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.2, 0.5),
+        over_ranks="largest",
+        label="load ms",
         describe="Time to build the model and the optimizer on the device.",
     ),
     Metric(
@@ -243,6 +389,8 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.2, 0.5),
+        over_ranks="largest",
+        label="first step ms",
         describe="Time of the first micro-batch, forward and backward.",
     ),
 )
@@ -250,6 +398,21 @@ _ALL = (
 BUILT_IN = frozenset(metric.name for metric in _ALL)
 METRICS = {metric.name: metric for metric in _ALL}
 """By name, in the order in which reports show them; `add_extensions` puts those of other packages at the end."""
+
+
+def statistical() -> tuple[Metric, ...]:
+    """The metrics that are judged by their noise, which share the chance of a false alarm."""
+    return tuple(metric for metric in METRICS.values() if metric.gate == "statistical")
+
+
+def headlines() -> tuple[str, ...]:
+    """The names of the metrics that every row shows."""
+    return tuple(metric.name for metric in METRICS.values() if metric.heads_row)
+
+
+def title(name: str) -> str:
+    """The label of a metric; its name where a file has it from a package that is not here."""
+    return METRICS[name].title if name in METRICS else name
 
 
 @functools.cache
@@ -270,8 +433,6 @@ def add_extensions() -> tuple[str, ...]:
             broken.append(f"metric {name}: its entry point is no Metric of this name but {metric!r}")
         elif name in BUILT_IN:
             broken.append(f"metric {name} is one of pytest-llmbench's own, and none of another package's")
-        elif metric.gate == "statistical":
-            broken.append(f"metric {name}: gate='statistical' is for speeds whose noise is known; use 'tolerance'")
         else:
             METRICS[name] = metric
     return tuple(f"{sentence}; mend or remove that package" for sentence in broken)

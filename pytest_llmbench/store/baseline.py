@@ -15,11 +15,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
-from pytest_llmbench.schema.metrics import METRICS, Tolerance, Value
+from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
 from pytest_llmbench.store.strict import Place, first_flaw, parse
 

@@ -18,9 +18,9 @@ import filelock
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import Noise
 from pytest_llmbench.schema.workload import Scale
 from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.update import RefusedUpdate, why_refused

@@ -12,6 +12,7 @@ from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.environment import PACKAGES, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
+from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import percent
 
 __all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]
@@ -29,14 +30,6 @@ _FAILING: dict[FailOn, tuple[Status, ...]] = {
     FailOn.REGRESSED: ("regressed",),
     FailOn.MOVED: ("regressed", "improved"),
     FailOn.INCONCLUSIVE: ("regressed", "inconclusive", "not comparable", "no baseline"),
-}
-
-_SUMMARISED = {
-    "device_busy_seconds_per_sample": "GPU work",
-    "operators_per_sample": "operators",
-    "python_calls_per_sample": "host (Python calls)",
-    "peak_reserved_bytes": "memory",
-    "samples_per_second": "samples/s",
 }
 
 
@@ -111,11 +104,11 @@ def summary(rows: Collection[Compared]) -> list[str]:
     sentences = [", ".join(f"{count} {word}" for word, count in counts.items()) or "no case was measured"]
     if moves := list(_moves(rows)):
         sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
-    for metric, label in _SUMMARISED.items():
-        shift = global_shift((row.verdict for row in rows), metric)
+    for metric in _summed_up():
+        shift = global_shift((row.verdict for row in rows), metric.name)
         if shift is not None and shift.matters:
             sentences.append(
-                f"{shift.rows} rows moved together: {label} {percent(shift.change)} "
+                f"{shift.rows} rows moved together: {metric.words} {percent(shift.change)} "
                 f"({percent(shift.interval[0])} to {percent(shift.interval[1])})"
             )
     return sentences
@@ -134,10 +127,14 @@ def _moves(rows: Iterable[Compared]) -> Iterator[str]:
     for row in rows:
         for verdict in row.verdict.metrics:
             judged.setdefault(verdict.metric, []).append(verdict)
-    for metric, label in _SUMMARISED.items():
-        changes = [one.change for one in judged.get(metric, ()) if one.change is not None and one.change > -1]
+    for metric in _summed_up():
+        changes = [one.change for one in judged.get(metric.name, ()) if one.change is not None and one.change > -1]
         if changes:
-            yield f"{label} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
+            yield f"{metric.words} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
+
+
+def _summed_up() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.sums_up]
 
 
 def _unavailable(a: Measurement, b: Measurement) -> str | None:

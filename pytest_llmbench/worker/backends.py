@@ -17,11 +17,7 @@ from importlib.util import find_spec
 
 __all__ = ["main"]
 
-_DISTRIBUTIONS = {
-    "flash_attn": "flash-attn",
-    "auto_gptq": "auto-gptq",
-    "liger_kernel": "liger-kernel",
-}
+from pytest_llmbench.schema.libraries import distribution_of
 
 
 def main(checks: Iterable[str], say: Callable[[str], None]) -> None:
@@ -47,7 +43,7 @@ def _library(name: str) -> dict[str, str]:
         return {"absent": "not installed"}
     told = {}
     try:
-        told["version"] = metadata.version(_DISTRIBUTIONS.get(name, name))
+        told["version"] = metadata.version(distribution_of(name))
     except metadata.PackageNotFoundError:
         told["version"] = "unknown"
     try:

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.libraries import extra_of
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
@@ -43,21 +44,6 @@ STACK_SIGNAL = signal.SIGUSR1
 
 MAX_REASON_CHARACTERS = 1000
 FRAMES = 3
-
-EXTRAS = {
-    "torch": "train",
-    "transformers": "train",
-    "peft": "train",
-    "accelerate": "train",
-    "bitsandbytes": "bnb",
-    "gptqmodel": "gptq",
-    "optimum": "gptq",
-    "flash_attn": "flash",
-    "flash_attn_2_cuda": "flash",
-    "xformers": "xformers",
-    "liger_kernel": "liger",
-}
-"""Module of a library that a case can ask for to the extra of this package that installs it."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -161,7 +147,7 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     if isinstance(error, MemoryError):
         message = f"the memory of this machine, not that of the GPU, ran out: {message}"
     if library := _missing_library(error):
-        hint = f"pip install 'pytest-llmbench[{EXTRAS[library]}]'"
+        hint = f"pip install 'pytest-llmbench[{extra_of(library)}]'"
         return _failed(request, "unavailable", f"{library} cannot be imported ({message}); {hint}")
     return _failed(request, "crashed", f"{message} (at {where})" if where else message)
 
@@ -184,7 +170,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _missing_library(error: BaseException) -> str | None:
     """
-    The library of `EXTRAS` that is not there or cannot be loaded.
+    The library of an extra that is not there or cannot be loaded.
 
     A library that is there and lacks a name or a submodule is another matter: an upgrade took them
     away, and the case has crashed.
@@ -194,7 +180,7 @@ def _missing_library(error: BaseException) -> str | None:
     library, _, submodule = error.name.partition(".")
     if isinstance(error, ModuleNotFoundError) and submodule:
         return None
-    return library if library in EXTRAS else None
+    return library if extra_of(library) else None
 
 
 def _short(filename: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round, fullest
-from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.metrics import METRICS, Metric, Value
 from pytest_llmbench.schema.protocol import Request
 
 __all__ = ["COMPUTE", "Failure", "merge", "surroundings"]
@@ -28,10 +28,7 @@ In `Process.ran` of a rank: what its own computing took, waiting for the others 
 kernels that are not of NCCL, on the CPU the process's CPU time in the rounds.
 """
 
-_OF_THE_WHOLE = ("parameters", "trainable_parameters", "grad_norm")
-"""Metrics that are the same on all ranks, since they are of what all of them train together."""
-_OF_THE_SLOWEST = ("load_seconds", "first_step_seconds")
-
+_NOT_SAID = "its metric does not say how ranks come together; give it `over_ranks`"
 _LOST_CONTACT = re.compile("closed by peer|reset by peer|broken pipe|gloo|nccl|remote process", re.IGNORECASE)
 """In errors of those that were waiting for a rank that was gone."""
 
@@ -109,13 +106,13 @@ def _is_consequence(process: Process) -> bool:
 def _together(processes: Sequence[Process]) -> Process:
     rounds = tuple(map(_round, zip(*(process.rounds for process in processes), strict=True)))
     first = processes[0]
-    known = [name for name in METRICS if all(name in process.metrics for process in processes)]
-    metrics = {name: _value(name, [process.metrics[name] for process in processes]) for name in known}
-    seconds = sum(one.seconds for one in rounds)
-    for name, count in (("samples_per_second", "samples"), ("tokens_per_second", "tokens")):
-        if name in metrics:
-            metrics[name] = sum(getattr(one, count) for one in rounds) / seconds
-    missing: dict[str, str] = {}
+    known = [metric for metric in METRICS.values() if all(metric.name in process.metrics for process in processes)]
+    metrics = {
+        metric.name: _value(metric, [process.metrics[metric.name] for process in processes], rounds)
+        for metric in known
+        if metric.over_ranks is not None
+    }
+    missing = {metric.name: _NOT_SAID for metric in known if metric.over_ranks is None}
     for process in reversed(processes):
         missing |= process.missing
     metrics["straggler_spread"] = _straggler_spread(processes)
@@ -141,13 +138,17 @@ def _round(one: Sequence[Round]) -> Round:
     return Round(max(r.seconds for r in one), sum(r.samples for r in one), sum(r.tokens for r in one))
 
 
-def _value(name: str, values: Sequence[Value]) -> Value:
-    if isinstance(values[0], tuple):
-        return tuple(entry for value in values if isinstance(value, tuple) for entry in value)
+def _value(metric: Metric, values: Sequence[Value], rounds: Sequence[Round]) -> Value:
+    """The value of all ranks, as the metric says that they come together."""
+    if metric.over_ranks == "each":
+        return tuple(entry for value in values for entry in (value if isinstance(value, tuple) else (int(value),)))
+    if metric.over_ranks == "rounds":
+        counts = [one.tokens if metric.name == "tokens_per_second" else one.samples for one in rounds]
+        return sum(counts) / sum(one.seconds for one in rounds)
     numbers = [value for value in values if not isinstance(value, tuple)]
-    if name in _OF_THE_SLOWEST:
+    if metric.over_ranks == "largest":
         return max(numbers)
-    return numbers[0] if name in _OF_THE_WHOLE or len(set(numbers)) == 1 else fmean(numbers)
+    return numbers[0] if metric.over_ranks == "same" or len(set(numbers)) == 1 else fmean(numbers)
 
 
 def _straggler_spread(processes: Iterable[Process]) -> float:

@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import surroundings
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.schema.case import MODELS, Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
-from pytest_llmbench.schema.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload
 from pytest_llmbench.store import baseline as file_module
 from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode

@@ -95,7 +95,7 @@ def test_a_package_may_import_its_metric_before_us() -> None:
     [
         ("import moons", "saved_tensors_per_sample of acme-llmbench 1.0 does not load: ModuleNotFoundError"),
         ("saved_tensors = 1", "saved_tensors_per_sample: its entry point is no Metric of this name but 1"),
-        (STATISTICAL, "saved_tensors_per_sample: gate='statistical' is for speeds whose noise is known"),
+        (STATISTICAL, "metric saved_tensors_per_sample: gate='statistical' needs a prior"),
     ],
 )
 def test_nothing_is_judged_beside_a_metric_that_is_broken(site: Path, module: str, told: str) -> None:
@@ -125,9 +125,9 @@ def test_the_doctor_is_not_stopped_by_what_it_is_to_find(site: Path) -> None:
 
 def test_our_own_metrics_cannot_be_replaced(site: Path) -> None:
     entries = next(site.glob("*.dist-info")) / "entry_points.txt"
-    entries.write_text("[pytest_llmbench.schema.metrics]\nloss_first = acme_llmbench.metrics:own\n")
+    entries.write_text("[pytest_llmbench.metrics]\nloss_first = acme_llmbench.metrics:own\n")
     (site / "acme_llmbench" / "metrics.py").write_text(
-        STATISTICAL.replace(METRIC, "loss_first").replace("saved_tensors =", "own =")
+        STATISTICAL.replace("statistical", "exact").replace(METRIC, "loss_first").replace("saved_tensors =", "own =")
     )
 
     told = python("from pytest_llmbench.schema.metrics import add_extensions; print(add_extensions())")

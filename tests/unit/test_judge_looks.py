@@ -9,9 +9,8 @@ import pytest
 
 from pytest_llmbench.judge.decision import ALPHA, PAIRS, decide, difference
 from pytest_llmbench.judge.looks import Plan, is_suspect, next_step
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.metrics import METRICS, Noise
 
 PLAN = Plan(max_processes=18, looks=2, screen=3)
 

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, estimate_noise, pooled, row_class
+from pytest_llmbench.judge.noise import estimate_noise, pooled, row_class
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.metrics import METRICS, Noise, RowClass, Value
 from pytest_llmbench.schema.workload import Workload
 
 SPEED = "samples_per_second"
@@ -63,8 +63,8 @@ def test_a_cpu_is_a_class_of_its_own() -> None:
 
 
 def test_wall_time_that_waits_for_the_host_is_the_noisiest() -> None:
-    assert PRIORS[SPEED]["host-bound"].process_sd > 10 * PRIORS[SPEED]["device-bound"].process_sd
-    assert PRIORS[BUSY]["host-bound"] == PRIORS[BUSY]["device-bound"]
+    assert METRICS[SPEED].prior["host-bound"].process_sd > 10 * METRICS[SPEED].prior["device-bound"].process_sd
+    assert METRICS[BUSY].prior["host-bound"] == METRICS[BUSY].prior["device-bound"]
 
 
 def test_many_sessions_outweigh_the_prior() -> None:
@@ -117,7 +117,7 @@ def test_every_measurement_is_a_session() -> None:
     metrics: list[dict[str, Value]] = [{BUSY: 0.25 * math.exp(log)} for log in (0, 0.001, 0.004, 0.005)]
     sessions = [measured(*metrics[:2]), measured(*metrics[2:])]
 
-    expected = pooled([[0, 0.001], [0.004, 0.005]], PRIORS[BUSY]["device-bound"])
+    expected = pooled([[0, 0.001], [0.004, 0.005]], METRICS[BUSY].prior["device-bound"])
     found = estimate_noise(sessions)
     assert list(found) == [BUSY]
     assert found[BUSY].process_sd == pytest.approx(expected.process_sd)

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.metrics import Noise, Value
 from pytest_llmbench.schema.workload import Workload
 
 unhurried = settings(deadline=None)

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmbench.judge.decision import PAIRS, SESSIONS, difference
-from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.judge.statistics import (
     Estimate,
     chance_of_more,
@@ -20,6 +19,7 @@ from pytest_llmbench.judge.statistics import (
     is_equivalent,
     threshold,
 )
+from pytest_llmbench.schema.metrics import Noise
 
 unhurried = settings(deadline=None)
 """A machine shared with other work is no fault of the code."""

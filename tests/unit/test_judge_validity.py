@@ -9,12 +9,11 @@ import pytest
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.noise import PRIORS
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.validity import canary_change, why_invalid
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.metrics import METRICS, Value
 from pytest_llmbench.schema.workload import Workload
 
 ROUNDS = tuple(Round(seconds, 4, 4000) for seconds in (1.0, 1.0, 1.1))
@@ -217,7 +216,7 @@ def test_no_card_explains_a_slow_down_that_is_large() -> None:
 
 
 def test_a_calibrated_row_goes_by_its_own_noise() -> None:
-    noise = {BUSY: PRIORS[BUSY]["device-bound"]}
+    noise = {BUSY: METRICS[BUSY].prior["device-bound"]}
 
     verdict = judge(on_card("b", busy=0.104, capped=9.0), Reference(measurement=on_card("a"), noise=noise))
 

@@ -7,10 +7,8 @@ import re
 import msgspec
 import pytest
 
-from pytest_llmbench.judge.noise import PRIORS
 from pytest_llmbench.judge.speed import SEES
-from pytest_llmbench.reports.table import HEADLINES, LABELS
-from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance, title
 
 all_metrics = pytest.mark.parametrize("metric", METRICS.values(), ids=lambda metric: metric.name)
 
@@ -46,12 +44,22 @@ def test_a_tolerance_of_nothing_is_for_what_can_be_equal_or_has_a_noise(metric: 
 def test_a_statistical_metric_and_no_other_has_a_prior_noise_and_effects_that_matter(metric: Metric) -> None:
     statistical = metric.gate == "statistical"
 
-    assert (metric.name in PRIORS) == statistical
+    assert bool(metric.prior) == statistical
     assert (0 < metric.smallest_effect < metric.margin < SEES) == statistical
 
 
-def test_reports_name_only_metrics_that_exist() -> None:
-    assert {*HEADLINES, *LABELS} <= set(METRICS)
+@all_metrics
+def test_a_metric_says_how_ranks_come_together(metric: Metric) -> None:
+    assert metric.over_ranks is not None
+
+
+def test_a_statistical_metric_without_a_prior_is_refused() -> None:
+    with pytest.raises(ValueError, match="metric m: gate='statistical' needs a prior"):
+        Metric(name="m", unit="s", better="lower", gate="statistical", describe="It is.")
+
+
+def test_a_metric_that_is_not_known_here_is_shown_by_its_name() -> None:
+    assert (title("peak_reserved_bytes"), title("of_another_package")) == ("GPU GiB", "of_another_package")
 
 
 @pytest.mark.parametrize("field", ["relative", "absolute"])

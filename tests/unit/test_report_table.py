@@ -11,7 +11,7 @@ import pytest
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.reports.table import LABELS, Line, ReportTable, report_tables
+from pytest_llmbench.reports.table import Line, ReportTable, report_tables
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process, joined
 from pytest_llmbench.schema.metrics import METRICS, Metric, Value
@@ -238,4 +238,4 @@ def test_a_verdict_of_a_later_version_can_be_shown() -> None:
 
 @pytest.mark.parametrize("metric", [metric for metric in METRICS.values() if metric.unit in ("s", "B")])
 def test_a_metric_that_is_shown_in_another_unit_says_so(metric: Metric) -> None:
-    assert {"s": "ms", "B": "GiB"}[metric.unit] in LABELS[metric.name]
+    assert {"s": "ms", "B": "GiB"}[metric.unit] in metric.title

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
-from pytest_llmbench.reports.table import HEADLINES, LABELS, number_text
+from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.metrics import METRICS, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.tables import TABLES, in_page_order
 from pytest_llmbench.trials.comparison import Compared
@@ -18,7 +19,6 @@ __all__ = ["HEADERS", "CompareLine", "CompareTable", "compare_tables", "one_side
 
 HEADERS = ("row", "metric", "A", "B", "change", "95 % interval", "verdict")
 
-_ALWAYS = (*HEADLINES, "operators_per_sample")
 WORTH_SHOWING = 0.001
 """A change from which on also an unchanged metric is shown."""
 
@@ -94,16 +94,17 @@ def _lines(row: Compared, every_metric: bool) -> Iterator[CompareLine]:
     judged = sum(metric.gates for metric in row.verdict.metrics)
     told = ", ".join(filter(None, [pairs, f"{judged} metric{'s' if judged != 1 else ''}" if judged else outcomes]))
     yield CompareLine(row=row.row, metric=told, verdict=row.told, status=row.verdict.status)
+    always = [metric.name for metric in METRICS.values() if metric.heads_row or metric.sums_up]
     for metric in row.verdict.metrics:
         moved = metric.change is not None and abs(metric.change) >= WORTH_SHOWING
-        notable = metric.metric in _ALWAYS or (metric.gates and (moved or metric.status != "unchanged"))
+        notable = metric.metric in always or (metric.gates and (moved or metric.status != "unchanged"))
         if every_metric or notable:
             yield _line(metric)
 
 
 def _line(metric: MetricVerdict) -> CompareLine:
     return CompareLine(
-        metric=LABELS.get(metric.metric, metric.metric),
+        metric=title(metric.metric),
         a=number_text(metric.metric, metric.baseline),
         b=number_text(metric.metric, metric.now),
         change="" if metric.change is None else percent(metric.change),

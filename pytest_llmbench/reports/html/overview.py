@@ -14,9 +14,8 @@ from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
-from pytest_llmbench.reports.table import HEADLINES, LABELS
 from pytest_llmbench.schema.environment import Environment, package_changes
-from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import gib, percent
 
 __all__ = ["Count", "EnvironmentView", "Failure", "Movement", "counts", "environments", "failures", "movements"]
@@ -98,7 +97,7 @@ def failures(rows: Iterable[Held]) -> tuple[Failure, ...]:
 
 def movements(rows: Sequence[Held]) -> tuple[Movement, ...]:
     """Each headline metric as a line on which every judged row is a dot; none where nothing was judged."""
-    found = (_movement(metric, rows) for metric in HEADLINES)
+    found = (_movement(metric, rows) for metric in headlines())
     return tuple(movement for movement in found if movement is not None)
 
 
@@ -121,7 +120,7 @@ def _movement(metric: str, rows: Sequence[Held]) -> Movement | None:
         dots.append(Dot(at, level, status, anchor(result.table, result.row), told))
     levels = max(dot.level for dot in dots) + 1
     return Movement(
-        label=LABELS.get(metric, metric),
+        label=title(metric),
         better=METRICS[metric].better,
         axis=on,
         zero=on.at(0.0),

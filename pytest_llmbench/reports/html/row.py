@@ -15,9 +15,9 @@ from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.symbols import SYMBOLS
-from pytest_llmbench.reports.table import HEADLINES, LABELS, limit_text, number_text
+from pytest_llmbench.reports.table import limit_text, number_text
 from pytest_llmbench.schema.measurement import Measurement, Process
-from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.units import gib, percent, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]
@@ -136,7 +136,7 @@ def _strip(verdict: MetricVerdict) -> Strip | None:
 def _measured(name: str, value: Value | None) -> MetricLine:
     return MetricLine(
         name=name,
-        label=LABELS.get(name, name),
+        label=title(name),
         describe=METRICS[name].describe if name in METRICS else "",
         now=number_text(name, value),
     )
@@ -145,7 +145,7 @@ def _measured(name: str, value: Value | None) -> MetricLine:
 def _scatters(row: Held) -> Iterator[Scatter]:
     """The headline metrics, and those that failed, where any side has a process that measured them."""
     moved = [verdict.metric for verdict in row.result.verdict.metrics if verdict.gates and _is_bad(verdict)]
-    for name in dict.fromkeys([*HEADLINES, *moved]):
+    for name in dict.fromkeys([*headlines(), *moved]):
         now, before = values_of(row.result.measurement, name), values_of(row.before, name)
         if not now and not before:
             continue
@@ -155,7 +155,7 @@ def _scatters(row: Held) -> Iterator[Scatter]:
         lanes = tuple(
             lane(told, kind, side, on, form=_form(name), scale=_scale(name)) for told, kind, side in sides if side
         )
-        yield Scatter(label=LABELS.get(name, name), better=METRICS[name].better, axis=on, lanes=lanes)
+        yield Scatter(label=title(name), better=METRICS[name].better, axis=on, lanes=lanes)
 
 
 def _is_bad(verdict: MetricVerdict) -> bool:

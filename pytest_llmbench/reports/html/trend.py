@@ -15,16 +15,14 @@ from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
 from pytest_llmbench.reports.symbols import SYMBOLS
-from pytest_llmbench.reports.table import HEADLINES, LABELS, number_text
+from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["ResultFile", "Trend", "TrendCell", "TrendRow", "TrendRun", "in_order", "trend"]
-
-_METRICS = (*HEADLINES, "tokens_per_second", "kernels_per_sample", "peak_allocated_bytes")
 
 
 class ResultFile(NamedTuple):
@@ -100,17 +98,16 @@ def trend(files: Sequence[ResultFile]) -> Trend | None:
     names = dict.fromkeys(name for run in by_run for name in run)
     order = list(TABLES)
     rows = sorted(names, key=lambda name: order.index(name[0]) if name[0] in order else len(order))
-    metrics = [metric for metric in _METRICS if any(_value(run.get(row), metric) for run in by_run for row in rows)]
+    metrics = [metric for metric in _drawn() if any(_value(run.get(row), metric) for run in by_run for row in rows)]
     runs = _runs(files)
     return Trend(
         runs=runs,
-        labels=tuple(LABELS.get(metric, metric) for metric in HEADLINES),
+        labels=tuple(title(metric) for metric in headlines()),
         rows=tuple(_row(row, by_run) for row in rows),
         data={
             "runs": [msgspec.to_builtins(run) for run in runs],
             "metrics": [
-                {"label": LABELS.get(name, name), "better": METRICS[name].better, "scale": _shown(name)}
-                for name in metrics
+                {"label": title(name), "better": METRICS[name].better, "scale": _shown(name)} for name in metrics
             ],
             "rows": [
                 {
@@ -151,7 +148,7 @@ def _row(name: tuple[str, str], by_run: Sequence[dict[tuple[str, str], Result]])
         id=name[1],
         status=last.told,
         symbol=SYMBOLS[last.told],
-        cells=tuple(_cell(metric, [run.get(name) for run in by_run]) for metric in HEADLINES),
+        cells=tuple(_cell(metric, [run.get(name) for run in by_run]) for metric in headlines()),
     )
 
 
@@ -173,6 +170,10 @@ def _value(result: Result | None, metric: str) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
+
+
+def _drawn() -> list[str]:
+    return [*headlines(), *(metric.name for metric in METRICS.values() if metric.has_trend)]
 
 
 def _shown(metric: str) -> float:

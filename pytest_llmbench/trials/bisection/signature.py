@@ -11,9 +11,9 @@ import msgspec
 
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.table import LABELS, number_text
+from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.metrics import METRICS, Tolerance, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.settle import Judge, Settled
@@ -73,7 +73,7 @@ class Signature(msgspec.Struct, frozen=True):
         if self.metric is None:
             return f"outcome {self.outcome}"
         by = percent(self.change) if self.relative else f"{self.change:+g}"
-        return f"{LABELS.get(self.metric, self.metric)} {by}, {self.status}"
+        return f"{title(self.metric)} {by}, {self.status}"
 
 
 def narrowed(verdict: RowVerdict, metric: str) -> RowVerdict:

@@ -15,8 +15,10 @@ from pytest_llmbench.workload import Workload
 REQUEST = Request(case=Case(model="qwen-7b-chat"), workload=Workload(scale="smoke", device="cuda"))
 
 
-def measured(evidence: Evidence = Evidence(), rounds: Sequence[float] = (1.0, 1.0, 1.0)) -> Measurement:
-    process = Process(outcome="ok", evidence=evidence, rounds=tuple(Round(seconds, 4, 100) for seconds in rounds))
+def measured(evidence: Evidence | None = None, rounds: Sequence[float] = (1.0, 1.0, 1.0)) -> Measurement:
+    process = Process(
+        outcome="ok", evidence=evidence or Evidence(), rounds=tuple(Round(seconds, 4, 100) for seconds in rounds)
+    )
     return Measurement(
         case=REQUEST.case, workload=REQUEST.workload, environment=None, processes=(process,), measured_at="now"
     )

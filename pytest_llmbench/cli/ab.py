@@ -41,6 +41,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
     max_pairs: given.MaxPairsOption = 8,
     tolerance: given.TolerancesOption = None,
     timeout: given.TimeoutOption = 600.0,
+    shared_gpu: given.SharedGpuOption = False,
     path: given.PathOption = None,
     base: given.BaseOption = None,
     python: given.PythonOption = None,
@@ -84,6 +85,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
             tolerances=parse_tolerances(tolerance or ()),
             path=given.paths(path),
             timeout_seconds=timeout,
+            shared_gpu=shared_gpu,
         )
         _run(results or given.new_results_file("ab"), asked, reporting)
 

@@ -51,6 +51,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
     max_pairs: given.MaxPairsOption = 8,
     tolerance: given.TolerancesOption = None,
     timeout: given.TimeoutOption = 600.0,
+    shared_gpu: given.SharedGpuOption = False,
     path: given.PathOption = None,
     base: given.BaseOption = None,
     python: given.PythonOption = None,
@@ -93,6 +94,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 tolerances=parse_tolerances(tolerance or ()),
                 path=given.paths(path),
                 timeout_seconds=timeout,
+                shared_gpu=shared_gpu,
                 metric=metric,
             )
             journal = Journal.begin(results or given.new_results_file("bisect"), asked)

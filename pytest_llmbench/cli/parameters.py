@@ -44,6 +44,7 @@ __all__ = [
     "PythonOption",
     "SamplesOption",
     "ScaleOption",
+    "SharedGpuOption",
     "TimeoutOption",
     "TolerancesOption",
     "VerboseOption",
@@ -88,6 +89,10 @@ TolerancesOption = Annotated[
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=1, help="Seconds after which a measuring process is killed.")
+]
+SharedGpuOption = Annotated[
+    bool,
+    typer.Option("--shared-gpu", help="Other programs may use the GPU: that does not make a measurement invalid."),
 ]
 PathOption = Annotated[
     list[Path] | None,

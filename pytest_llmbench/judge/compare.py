@@ -92,6 +92,8 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
 
 def _compared(now: Measurement, against: Reference, rules: Rules, *, same_environment: bool) -> RowVerdict:
     then = against.measurement
+    if then.outcome not in ("ok", "oom"):
+        return RowVerdict(status="inconclusive", reason=f"nothing to hold it against: {_told(then)}")
     differing = differences(then, now, against.workload_version)
     if differing:
         told = "; ".join(f"{name} {old} -> {new}" for name, (old, new) in differing.items())
@@ -108,10 +110,8 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
             return RowVerdict(status="regressed", reason=f"the baseline fits into memory, now {_told(now)}")
         case ("oom", "ok"):
             return RowVerdict(status="improved", reason="fits into memory, the baseline does not")
-        case ("oom", "oom"):
-            return RowVerdict(status="unchanged", reason="out of memory, as the baseline")
         case _:
-            return RowVerdict(status="inconclusive", reason=f"nothing to hold it against: {_told(then)}")
+            return RowVerdict(status="unchanged", reason="out of memory, as the baseline")
 
 
 def _told(measurement: Measurement) -> str:

@@ -132,7 +132,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Metric or evidence name to the reason why it is absent."""
     rounds: tuple[Round, ...] = ()
     ran: dict[str, str] = {}
-    """What really ran: `attention`, `linear`, `optimizer`, `dtype`, `adapter_dtype`."""
+    """What really ran: `attention`, `checkpointing`, `linear`, `optimizer`, `trained_dtype`, `frozen_dtype`."""
     evidence: Evidence = Evidence()
     kernels: tuple[KernelShare, ...] = ()
     """Families that took most of the GPU's time, longest first."""

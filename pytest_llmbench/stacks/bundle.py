@@ -14,6 +14,7 @@ import shutil
 import sysconfig
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def _msgspec(python: Path, interpreter: Interpreter, say: Callable[[str], None],
 def _linked(parts: dict[str, Path]) -> Path:
     """A folder of the cache with a link to each part; named by its content, so it never changes."""
     version = pytest_llmbench.__version__
-    described = msgspec.json.encode([version, {name: str(path) for name, path in parts.items()}])
+    about = _metadata(version)
+    described = msgspec.json.encode([about, {name: str(path) for name, path in parts.items()}])
     folder = cache_folder() / "worker" / hashlib.sha256(described).hexdigest()[:16]
     with locked(folder):
         if not (folder / COMPLETE).exists():
@@ -81,11 +83,18 @@ def _linked(parts: dict[str, Path]) -> Path:
             made.mkdir()
             for name, path in parts.items():
                 (made / name).symlink_to(path)
-            # The worker tells its own version like that of any other package.
-            about = made / f"pytest_llmbench-{version}.dist-info"
-            about.mkdir()
-            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: pytest-llmbench\nVersion: {version}\n")
+            described_in = made / f"pytest_llmbench-{version}.dist-info"
+            described_in.mkdir()
+            (described_in / "METADATA").write_text(about)
             (made / COMPLETE).touch()
             shutil.rmtree(folder, ignore_errors=True)
             made.replace(folder)
     return folder
+
+
+def _metadata(version: str) -> str:
+    """The version, which the worker tells like that of any other package, and which libraries it needs."""
+    lines = ["Metadata-Version: 2.1", "Name: pytest-llmbench", f"Version: {version}"]
+    with suppress(importlib.metadata.PackageNotFoundError):
+        lines += [f"Requires-Dist: {needed}" for needed in importlib.metadata.requires("pytest-llmbench") or ()]
+    return "\n".join([*lines, ""])

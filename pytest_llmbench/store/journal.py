@@ -53,6 +53,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="as
     path: tuple[str, ...] = ()
     """Folders with the user's own modules."""
     timeout_seconds: float
+    shared_gpu: bool = False
+    """Whether other programs may use the GPUs."""
     metric: str | None = None
     """Of a bisection: the metric that it follows, where the user named it."""
 

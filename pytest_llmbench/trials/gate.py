@@ -15,10 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmbench.executors import Executor, Scheduling, Timed
+from pytest_llmbench.executors.tries import disturbance, until_valid
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.looks import Plan, next_step
 from pytest_llmbench.judge.sentence import failure_sentence
-from pytest_llmbench.judge.validity import why_invalid
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.plugin.options import Settings
 from pytest_llmbench.schema.case import Case
@@ -31,10 +31,7 @@ from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RefusedUpdate, UpdateMode, should_record
 
-__all__ = ["MOST_TRIES", "Gate", "More", "RowName", "stored_row"]
-
-MOST_TRIES = 3
-"""So often a process is measured that its evidence makes invalid, before the row is."""
+__all__ = ["Gate", "More", "RowName", "stored_row"]
 
 AUTO_PROCESSES, AUTO_LOOKS = 9, 2
 """Of a row under `--llmbench-processes=auto`: one that screens, and two shares of four if it is suspect."""
@@ -147,7 +144,7 @@ class Gate:
         if not requests or not isinstance(self.executor, Scheduling):
             return None
         found = self.executor.ahead(requests)
-        if not found or any(self._why_invalid(one.measurement) for one in found):
+        if not found or any(disturbance(one.measurement, shared_gpu=self._settings.shared_gpu) for one in found):
             return None
         taken = _up_to_a_failure(found)
         if not _is_reusable(taken.measurement, self.workload):
@@ -214,26 +211,19 @@ class Gate:
         return tuple(Request(case=case, workload=self.workload, explain_peak=number == 0) for number in range(count))
 
     def _valid(self, request: Request, on_phase: Callable[[Phase], None]) -> Timed:
-        """One process, measured again while its evidence speaks against it; after the last try it is invalid."""
-        tries, seconds = 0, 0.0
-        while True:
+        """One process, and the seconds of all its tries."""
+        seconds = 0.0
+
+        def run() -> Measurement:
+            nonlocal seconds
             started = time.monotonic()
             measurement = self.executor.run(request, on_phase)
             spent = time.monotonic() - started
             seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
-            reason = self._why_invalid(measurement)
-            if reason is None:
-                return Timed(measurement, seconds)
-            tries += 1
-            self._announce(f"{request.case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
-            if tries == MOST_TRIES:
-                process = measurement.processes[-1]
-                process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
-                return Timed(msgspec.structs.replace(measurement, processes=(process,)), seconds)
+            return measurement
 
-    def _why_invalid(self, measurement: Measurement) -> str | None:
-        process, on_gpu = measurement.processes[-1], self.workload.device == "cuda"
-        return why_invalid(process, shared=self._settings.shared_gpu, on_gpu=on_gpu)
+        measurement = until_valid(request, run, self._announce, shared_gpu=self._settings.shared_gpu)
+        return Timed(measurement, seconds)
 
     def _settled(self, taken: Timed, against: Reference | None, more: More | None) -> tuple[Timed, RowVerdict]:
         """The verdict on *taken*, or on the fresh processes that the plan has it confirmed by; the seconds of all."""

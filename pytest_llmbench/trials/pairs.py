@@ -55,7 +55,8 @@ def measure(
             return step
         first = first_side(len(pairs))
         progress.pair(len(pairs) + 1, step.stage)
-        a, b = sides().pair(case, workload, first, progress.phase)
+        explained = any(pair.is_ok for pair in pairs if pair.stage == step.stage)
+        a, b = sides().pair(case, workload, first, progress.phase, explain_peak=not explained)
         journal.add(Taken(case=name, pair=Pair(stage=step.stage, first=first, a=a, b=b)))
 
 

@@ -109,6 +109,7 @@ def sides_of(asked: Asked, a: Stack, b: Stack, gpus: Sequence[Gpu], progress: Pr
         timeout_seconds=asked.timeout_seconds,
         announce=progress.line,
         custom=all(chosen.case.step is not None for chosen in asked.selected),
+        shared_gpu=asked.shared_gpu,
     )
 
 

@@ -10,6 +10,7 @@ Pure, and a function of the pairs alone, so that a comparison that was broken of
 3. A suspect counts if the fresh pairs agree. Otherwise they have the last word.
 
 Two pairs that fail settle the case: a process that fails twice fails. One that failed once is measured again.
+A disturbed process was measured again within its pair already, see `Sides.pair`, and counts as one that failed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,6 @@ Judge = Callable[[Measurement, Measurement], RowVerdict]
 FAILED_ENOUGH = 2
 DOUBTED = "the first pairs looked"
 """In the reason of a verdict that fresh pairs have overturned."""
-INVALID_ENOUGH = 4
-"""Pairs whose measuring was disturbed; so many in a row will not be the last."""
 
 
 class Wanted(NamedTuple):
@@ -92,12 +91,9 @@ def so_far(pairs: Sequence[Pair], judge: Judge) -> Settled | None:
 def _stage(pairs: Sequence[Pair], stage: Stage, size: int, judge: Judge) -> list[Pair] | Settled | Wanted:
     """*size* good pairs of a stage, or what else there is to do."""
     own = [pair for pair in pairs if pair.stage == stage]
-    invalid = [pair for pair in own if "invalid" in pair.outcomes]
-    failed = [pair for pair in own if not pair.is_ok and pair not in invalid]
+    failed = [pair for pair in own if not pair.is_ok]
     if any("unavailable" in pair.outcomes for pair in failed) or len(failed) >= FAILED_ENOUGH:
         return _settled(failed, judge)
-    if len(invalid) >= INVALID_ENOUGH:
-        return _settled(invalid, judge)
     good = [pair for pair in own if pair.is_ok][:size]
     return good if len(good) == size else Wanted(stage)
 

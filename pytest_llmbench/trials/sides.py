@@ -11,6 +11,8 @@ from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.lease import LeaseFolderError, lease
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
 from pytest_llmbench.executors.machine import usable_gpus
+from pytest_llmbench.executors.neighbours import marked, present
+from pytest_llmbench.executors.tries import until_valid
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -35,6 +37,7 @@ class Sides:
         timeout_seconds: deadline of one process.
         announce: called with a sentence when something is not as it was asked for.
         custom: only steps of the user's own are measured, which take less of the stack.
+        shared_gpu: other programs may use the GPUs.
 
     Raises:
         SetupError: nothing can be measured on this operating system.
@@ -50,11 +53,13 @@ class Sides:
         timeout_seconds: float,
         announce: Callable[[str], None],
         custom: bool = False,
+        shared_gpu: bool = False,
     ) -> None:
         self._gpus = tuple(gpus)
         self._path = tuple(path)
         self._timeout_seconds = timeout_seconds
         self._announce = announce
+        self._shared_gpu = shared_gpu
         self._preload = PRELOAD[:2] if custom else PRELOAD
         self._stacks: dict[Side, Stack] = {"a": a, "b": b}
         self._executors = {side: self._executor(side) for side in SIDES}
@@ -74,12 +79,17 @@ class Sides:
         self._stacks["b"] = stack
         self._executors["b"] = self._executor("b")
 
-    def pair(self, case: Case, workload: Workload, first: Side, on_phase: OnPhase) -> tuple[Measurement, Measurement]:
+    def pair(
+        self, case: Case, workload: Workload, first: Side, on_phase: OnPhase, *, explain_peak: bool
+    ) -> tuple[Measurement, Measurement]:
         """
         One fresh process of each environment, with nobody else on the GPUs in between; A's measurement, then B's.
 
+        A process that was disturbed is measured again.
+
         Args:
             first: the side that measures first.
+            explain_peak: look at what the peak of memory is made up of.
             on_phase: called as the process of a side enters a phase.
 
         Raises:
@@ -87,7 +97,7 @@ class Sides:
         """
         chosen = [gpu.uuid for gpu in self._gpus[: case.num_gpus]]
         devices = ",".join(chosen) if chosen else None
-        request = Request(case=case, workload=workload, visible_devices=devices)
+        request = Request(case=case, workload=workload, visible_devices=devices, explain_peak=explain_peak)
         measured: dict[Side, Measurement] = {}
         try:
             with lease(chosen, self._announce) if chosen else nullcontext():
@@ -111,7 +121,20 @@ class Sides:
             raise SetupError(str(error)) from None
 
     def _run(self, side: Side, request: Request, on_phase: OnPhase) -> Measurement:
-        return self._executors[side].run(request, lambda phase: on_phase(side, phase))
+        def once() -> Measurement:
+            with present() as neighbours:
+
+                def tell(phase: Phase) -> None:
+                    neighbours.look()
+                    on_phase(side, phase)
+
+                measurement = self._executors[side].run(request, tell)
+            return marked(measurement, neighbours.most)
+
+        def announce(sentence: str) -> None:
+            self._announce(f"{side.upper()}: {sentence}")
+
+        return until_valid(request, once, announce, shared_gpu=self._shared_gpu)
 
 
 def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:

@@ -34,6 +34,7 @@ from pytest_llmbench.schema.protocol import (
     decode_request,
     encode,
 )
+from pytest_llmbench.worker.bounds import outside
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
 
@@ -141,6 +142,8 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     message = "".join(told.format_exception_only()).strip()[:MAX_REASON_CHARACTERS]
     ours = ("<frozen importlib", importlib.__file__, __file__)
     frames = [frame for frame in told.stack if not frame.filename.startswith(ours)][: -FRAMES - 1 : -1]
+    if isinstance(error, ImportError) and request.case.step is None:
+        message = "; ".join([message, *outside(frozenset(EXTRAS.values()))])
     where = " <- ".join(f"{_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames)
     if _is_out_of_memory(error):
         return _failed(request, "oom", message)

@@ -24,6 +24,7 @@ from pytest_llmbench.engine.injection import Injected
 from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
 from pytest_llmbench.engine.outcomes import Diverged, FellBack, Unavailable
 from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
+from pytest_llmbench.engine.recomputation import Recomputation
 from pytest_llmbench.engine.rounds import (
     COUNTED_MICRO_BATCHES,
     Trail,
@@ -131,7 +132,8 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
     _note_memory(devices, notes)
     with notes.phase("activity"):
         kernels = _note_activity(training, devices, notes)
-    with notes.phase("operators"):
+    blocks = Recomputation(training.model if case.step is None else None)
+    with notes.phase("operators"), blocks:
         operators = _note_operators(training, notes)
     if request.explain_peak:
         with notes.phase("peak"):
@@ -152,8 +154,10 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         requested = effective_attention(case, workload)
         observed, fallback = attention_fallback(requested, [*kernels, *operators])
         notes.ran["attention"] = observed or "not recognised"
-        if fallback is not None:
-            raise FellBack(fallback)
+        notes.ran["checkpointing"] = str(blocks)
+        differing = [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]
+        if differing:
+            raise FellBack("; ".join(differing))
 
 
 def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 import pytest
+from rich.console import Console
 
 import surroundings
 from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.store.journal import Asked, Named
+from pytest_llmbench.store.journal import Asked, Journal, Named
 from pytest_llmbench.store.pair import Pair, Stage, first_side, merged
 from pytest_llmbench.tables.selection import Selected
-from pytest_llmbench.trials.pairs import judge_of
+from pytest_llmbench.trials.pairs import judge_of, measure
 from pytest_llmbench.trials.settle import DOUBTED, Settled, Wanted, settle, so_far
+from pytest_llmbench.trials.sides import Sides
 
 CASE = Case(model="qwen-7b-chat")
 HERE = surroundings.environment(device="cpu", python="3.11", packages={"torch": "2.0"})
@@ -144,12 +149,37 @@ def test_a_missing_library_is_asked_for_once() -> None:
     assert (found.a.outcome, found.b.outcome) == ("unavailable", "ok")
 
 
-def test_a_disturbed_process_is_measured_again_a_few_times() -> None:
-    disturbed = pair(a=measured(outcome="invalid"))
+def test_what_stayed_invalid_in_two_pairs_is_settled() -> None:
+    invalid = pair(b=measured(outcome="invalid"))
 
-    assert step(disturbed, disturbed, pair()) == Wanted("first")
-    assert settled(disturbed, disturbed, pair(), pair()).verdict.status == "unchanged"
-    assert settled(*[disturbed] * 4).verdict.status == "inconclusive"
+    assert step(invalid, pair()) == Wanted("first")
+    assert settled(invalid, pair(), pair()).verdict.status == "unchanged"
+    verdict = settled(invalid, invalid).verdict
+    assert (verdict.status, verdict.failed) == ("inconclusive", True)
+
+
+def test_the_peak_is_looked_at_in_the_first_good_pair_of_a_stage() -> None:
+    crash = measured(outcome="crashed")
+    coming = iter([(measured(), crash), (measured(), MORE), (measured(), MORE), (measured(), MORE)])
+    explained = []
+
+    class Canned:
+        def pair(self, *_: object, explain_peak: bool) -> tuple[Measurement, Measurement]:
+            explained.append(explain_peak)
+            return next(coming)
+
+    progress = Progress(Console(quiet=True))
+    progress.start("t[r]")
+    measure(
+        "t[r]",
+        CASE,
+        Journal.begin(None, ASKED),
+        lambda: cast("Sides", Canned()),
+        judge=judge_of(ASKED),
+        progress=progress,
+    )
+
+    assert explained == [True, True, False, True]
 
 
 @pytest.mark.parametrize("outcome", ["oom", "crashed", "timeout"])

@@ -385,6 +385,15 @@ def test_outcomes_decide_before_metrics(expected: Outcome | None, now: Outcome, 
     assert (verdict.status, verdict.reason) == (status, reason)
 
 
+def test_a_side_that_failed_before_its_environment_was_known_says_why() -> None:
+    then = ended("crashed", "ImportError: no such name", environment=None)
+
+    verdict = judge(measured({"operators_per_sample": 1.0}), Reference(measurement=then))
+
+    assert verdict.status == "inconclusive"
+    assert verdict.reason == "nothing to hold it against: crashed: ImportError: no such name"
+
+
 def test_a_crash_before_anything_was_known_is_a_regression() -> None:
     verdict = judge(ended("crashed", environment=None), Reference(measurement=measured(SPEED)))
 

@@ -82,6 +82,14 @@ def test_the_worker_tells_its_version(bare: Path) -> None:
     assert imported(bare, statement) == pytest_llmbench.__version__
 
 
+def test_the_worker_tells_which_libraries_it_needs(bare: Path) -> None:
+    statement = (
+        "import importlib.metadata as m; print(any('transformers' in one for one in m.requires('pytest-llmbench')))"
+    )
+
+    assert imported(bare, statement) == "True"
+
+
 def test_the_current_folder_is_not_measured(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("")
     monkeypatch.chdir(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["LIBRARIES", "Library", "distribution_of", "extra_of"]
+__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of"]
 
 
 class Library(NamedTuple):
@@ -43,6 +43,9 @@ LIBRARIES = (
     Library("pytest-llmbench", ("pytest_llmbench",)),
 )
 """In the order in which reports name them."""
+
+EXTRAS = frozenset(library.extra for library in LIBRARIES if library.extra is not None)
+"""The extras of this package that install a library."""
 
 _BY_MODULE = {module: library for library in LIBRARIES for module in library.modules}
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmbench.executors import Executor, Scheduling, Timed
-from pytest_llmbench.executors.tries import disturbance, until_valid
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.looks import Plan, next_step
 from pytest_llmbench.judge.sentence import failure_sentence
@@ -30,6 +29,7 @@ from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RefusedUpdate, UpdateMode, should_record
+from pytest_llmbench.trials.tries import disturbance, until_valid
 
 __all__ = ["Gate", "More", "RowName", "stored_row"]
 

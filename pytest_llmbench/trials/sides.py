@@ -12,7 +12,6 @@ from pytest_llmbench.executors.lease import LeaseFolderError, lease
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
 from pytest_llmbench.executors.machine import usable_gpus
 from pytest_llmbench.executors.neighbours import marked, present
-from pytest_llmbench.executors.tries import until_valid
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -20,6 +19,7 @@ from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.store.pair import SIDES, Side
+from pytest_llmbench.trials.tries import until_valid
 
 __all__ = ["Sides", "visible_devices"]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmbench.schema.environment import Environment
-from pytest_llmbench.schema.libraries import extra_of
+from pytest_llmbench.schema.libraries import EXTRAS, extra_of
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
@@ -143,7 +143,7 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     ours = ("<frozen importlib", importlib.__file__, __file__)
     frames = [frame for frame in told.stack if not frame.filename.startswith(ours)][: -FRAMES - 1 : -1]
     if isinstance(error, ImportError) and request.case.step is None:
-        message = "; ".join([message, *outside(frozenset(EXTRAS.values()))])
+        message = "; ".join([message, *outside(EXTRAS)])
     where = " <- ".join(f"{_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames)
     if _is_out_of_memory(error):
         return _failed(request, "oom", message)

@@ -9,9 +9,10 @@ by a third; with heavy tails one process in twenty is slower by an exponential 2
 by 0.6 % for all rows alike and 0.1 % for each; steps by 0.5 %, 50 of them a process. Every row was
 calibrated before by five sessions of four processes, and only that is known of its noise.
 
-Ours is simulated through the functions of `judge.decision`, `judge.statistics`, `judge.noise` and
-`judge.looks` that `judge` and `judge_pair` call; at the end these two judge simulated measurements
-themselves, and have to agree.
+Ours is the trial that the commands run, `trials.trial.run`, with the plans that they run by default. Its
+observations are drawn, and judged by the functions of `judge.decision`, `judge.statistics` and `judge.noise`
+that `judge` and `judge_pair` call; at the end these two judge simulated measurements themselves, and have to
+agree.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -40,10 +41,10 @@ from benchmarks.nights import (
     threshold,
 )
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.decision import PAIRS, SESSIONS, Design, decide, difference
-from pytest_llmbench.judge.looks import Plan, is_suspect, next_step
+from pytest_llmbench.judge.decision import ALPHA, PAIRS, SESSIONS, Design, decide, difference
 from pytest_llmbench.judge.noise import pooled
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.plan import Kind, Plan, Settled, Wanted
 from pytest_llmbench.judge.statistics import chance_of_more
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.case import Case
@@ -52,97 +53,76 @@ from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, Value, statistical
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.trials.trial import PAIR, PAIRED, PROCESS, STORED, run
+
+T = TypeVar("T")
+
+ONE: Kind[float] = Kind(PROCESS.word, lambda _: ("ok",), PROCESS.failures, PROCESS.repeats)
+TWO: Kind[tuple[float, float]] = Kind(PAIR.word, lambda _: ("ok",), PAIR.failures, PAIR.repeats)
 
 
 def row_verdict(
-    metric: Metric, before: Sequence[float], now: Sequence[float], noise: Noise, *, design: Design, alpha: float
+    metric: Metric, before: Sequence[float], now: Sequence[float], noise: Noise, *, design: Design
 ) -> RowVerdict:
     """What `judge` makes of a row that has this speed and no other."""
     harm = difference(design, before, now, noise)
-    decision = decide(harm, metric, alpha / len(statistical()))
+    decision = decide(harm, metric, ALPHA / len(statistical()))
     p_value = chance_of_more(harm)
     speed = MetricVerdict(metric=metric.name, status=decision.status, p_value=p_value, gates=True, reason="")
     return RowVerdict(status=decision.status, metrics=(speed,), undecided=decision.status == "inconclusive", reason="")
 
 
-def one_against_one(metric: Metric) -> Rule:
-    """Ours without looks: one stored process, one now."""
-
-    def rule(night: Night) -> tuple[Truths, float]:
-        before, now = (night.processes(night.session(), 1, now=side).tolist() for side in (False, True))
-        alpha = Plan(cases=ROWS).alpha
-        verdicts = (
-            row_verdict(metric, *sides, design=SESSIONS, alpha=alpha)
-            for sides in zip(before, now, night.noise(metric), strict=True)
-        )
-        return np.array([verdict.failed for verdict in verdicts]), 1
-
-    return rule
+def settled(
+    plan: Plan, kind: Kind[T], judge: Callable[[Sequence[T]], RowVerdict], more: Callable[[Wanted], Iterable[T]]
+) -> Settled[T]:
+    """What the product's trial makes of a row that is drawn."""
+    found = run(plan, kind, judge, more)
+    assert isinstance(found, Settled)
+    return found
 
 
-def stored(metric: Metric, plan: Plan, baseline: int = 10) -> Rule:
-    """Ours against a stored baseline: a screening, and fresh processes of today for suspects."""
+def stored(metric: Metric, plan: Plan, baseline: int = 1) -> Rule:
+    """Ours against a stored baseline of so many processes: `pytest --llmbench`."""
 
     def rule(night: Night) -> tuple[Truths, float]:
         today = night.session()
         before = night.processes(night.session(), baseline, now=False).tolist()
-        screening = night.processes(today, plan.screen, now=True).tolist()
         noise = night.noise(metric)
-        failed, spent = np.zeros(ROWS, bool), plan.screen * ROWS
+        failed, spent = np.zeros(ROWS, bool), 0
         for row in range(ROWS):
 
-            def look(now: Sequence[float], row: int = row) -> RowVerdict:
-                return row_verdict(metric, before[row], now, noise[row], design=SESSIONS, alpha=plan.alpha)
+            def judge(now: Sequence[float], row: int = row) -> RowVerdict:
+                return row_verdict(metric, before[row], now, noise[row], design=SESSIONS)
 
-            def more(count: int, row: int = row) -> list[float]:
-                return [float(log) for log in night.processes(today, count, now=True, rows=[row])[0]]
+            def more(wanted: Wanted, row: int = row) -> list[float]:
+                return [float(log) for log in night.processes(today, wanted.count, now=True, rows=[row])[0]]
 
-            verdict, fresh = settle(plan, look(screening[row]), look, more)
-            failed[row], spent = verdict.failed, spent + fresh
+            found = settled(plan, ONE, judge, more)
+            failed[row], spent = found.verdict.failed, spent + len(found.taken)
         return failed, spent / ROWS
 
     return rule
 
 
-def settle(
-    plan: Plan, screening: RowVerdict, look: Callable[[Sequence[float]], RowVerdict], more: Callable[[int], list[float]]
-) -> tuple[RowVerdict, int]:
-    """The loop that a gate runs for one row: its final verdict, and the fresh processes it took."""
-    fresh: list[float] = []
-    looks: list[RowVerdict] = []
-    while (step := next_step(plan, screening, looks)).verdict is None:
-        fresh += more(step.processes)
-        looks.append(look(fresh))
-    return step.verdict, len(fresh)
-
-
 def pairs(metric: Metric, plan: Plan) -> Rule:
-    """Ours in interleaved pairs: all rows are screened, then suspects get fresh pairs and share the error."""
+    """Ours in interleaved pairs: `llmbench ab`."""
 
     def rule(night: Night) -> tuple[Truths, float]:
         today = night.session()
         noise = night.noise(metric)
-        first = [night.processes(today, plan.screen, now=side).tolist() for side in (False, True)]
-        screening = [
-            row_verdict(metric, *sides, design=PAIRS, alpha=plan.alpha) for sides in zip(*first, noise, strict=True)
-        ]
-        suspects = [row for row in range(ROWS) if is_suspect(screening[row])]
-        shared = Plan(
-            max_processes=plan.max_processes, looks=plan.looks, screen=plan.screen, cases=max(1, len(suspects))
-        )
-        failed, spent = np.zeros(ROWS, bool), 2 * plan.screen * ROWS
-        for row in suspects:
-            before: list[float] = []
+        failed, spent = np.zeros(ROWS, bool), 0
+        for row in range(ROWS):
 
-            def look(now: Sequence[float], row: int = row, before: list[float] = before) -> RowVerdict:
-                return row_verdict(metric, before, now, noise[row], design=PAIRS, alpha=shared.alpha)
+            def judge(taken: Sequence[tuple[float, float]], row: int = row) -> RowVerdict:
+                before, now = zip(*taken, strict=True)
+                return row_verdict(metric, before, now, noise[row], design=PAIRS)
 
-            def more(count: int, row: int = row, before: list[float] = before) -> list[float]:
-                before += night.processes(today, count, now=False, rows=[row])[0].tolist()
-                return [float(log) for log in night.processes(today, count, now=True, rows=[row])[0]]
+            def more(wanted: Wanted, row: int = row) -> Iterable[tuple[float, float]]:
+                sides = [night.processes(today, wanted.count, now=now, rows=[row])[0].tolist() for now in (False, True)]
+                return zip(*sides, strict=True)
 
-            verdict, fresh = settle(shared, screening[row], look, more)
-            failed[row], spent = verdict.failed, spent + 2 * fresh
+            found = settled(plan, TWO, judge, more)
+            failed[row], spent = found.verdict.failed, spent + 2 * len(found.taken)
         return failed, spent / ROWS
 
     return rule
@@ -252,7 +232,7 @@ def agreement(metric: Metric, trials: int = 500) -> int:
             (judge_pair(*sides, noise=noises), PAIRS),
         )
         for verdict, design in verdicts:
-            ours = row_verdict(metric, before, now, noise, design=design, alpha=Plan(cases=ROWS).alpha)
+            ours = row_verdict(metric, before, now, noise, design=design)
             agreed += (verdict.status, verdict.failed) == (ours.status, ours.failed)
     return agreed
 
@@ -287,17 +267,23 @@ def main() -> None:
     for process_sd in (0.0025, 0.005, 0.01, 0.02):
         print(f"\n### Wall time, standard deviation of processes {process_sd * 100:g} %\n")
         ours = [
-            Entry("ours, 1 against 1 stored", one_against_one(wall), nights),
-            Entry("ours, 3 and looks, against 10 stored", stored(wall, of_wall), nights),
-            Entry("ours, 3 pairs and looks", pairs(wall, of_wall), nights),
+            Entry("one process, against 1 stored", stored(wall, Plan()), nights),
+            Entry("**pytest --llmbench**, against 1 stored", stored(wall, STORED), nights),
+            Entry("pytest --llmbench, against 10 stored", stored(wall, STORED, 10), nights),
+            Entry("3 and up to 16 more, against 10 stored", stored(wall, of_wall, 10), nights),
+            Entry("**llmbench ab**", pairs(wall, PAIRED), nights),
+            Entry("llmbench ab --pairs 3 --max-pairs 19", pairs(wall, of_wall), nights),
         ]
         table([*others, *ours], process_sd, (0.01, 0.02, 0.03, 0.05))
     for process_sd in (0.001, 0.003):
         print(f"\n### Device-busy time, standard deviation of processes {process_sd * 100:g} %\n")
         ours = [
-            Entry("ours, 1 against 1 stored", one_against_one(busy), nights),
-            Entry("ours, 6 and looks, against 10 stored", stored(busy, of_busy), nights),
-            Entry("ours, 6 pairs and looks", pairs(busy, of_busy), nights),
+            Entry("one process, against 1 stored", stored(busy, Plan()), nights),
+            Entry("**pytest --llmbench**, against 1 stored", stored(busy, STORED), nights),
+            Entry("pytest --llmbench, against 10 stored", stored(busy, STORED, 10), nights),
+            Entry("6 and up to 30 more, against 10 stored", stored(busy, of_busy, 10), nights),
+            Entry("**llmbench ab**", pairs(busy, PAIRED), nights),
+            Entry("llmbench ab --pairs 6 --max-pairs 36", pairs(busy, of_busy), nights),
         ]
         table(ours, process_sd, (0.005, 0.01, 0.02))
     print(f"\njudge and judge_pair agree with the simulated judge in {agreement(wall) + agreement(busy)} of 2000 rows")

@@ -53,7 +53,6 @@ class Rules(NamedTuple):
     """What a comparison goes by, beside the two measurements."""
 
     overrides: Mapping[str, Tolerance] = _NO_TOLERANCES
-    alpha: float = ALPHA
     design: Design = SESSIONS
 
 
@@ -61,8 +60,6 @@ def judge(
     now: Measurement,
     against: Reference | None,
     overrides: Mapping[str, Tolerance] = _NO_TOLERANCES,
-    *,
-    alpha: float = ALPHA,
 ) -> RowVerdict:
     """
     Hold *now* against a reference; None stands for a row that has none.
@@ -70,9 +67,8 @@ def judge(
     Args:
         overrides: tolerances of the command line or the ini file, which beat the row's own, which
             beat the rules of `metrics.METRICS`.
-        alpha: chance that noise alone makes the row regressed; see `looks.Plan.alpha`.
     """
-    return held_against(now, against, Rules(overrides, alpha))
+    return held_against(now, against, Rules(overrides))
 
 
 def held_against(now: Measurement, against: Reference | None, rules: Rules) -> RowVerdict:
@@ -239,7 +235,7 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
     if metric.name not in sides.against.noise and _by_its_card(sides):
         noise = on_other_cards(noise)
         aside = "; its power limit holds the GPU back, and this may be another one"
-    alpha = sides.rules.alpha / len(statistical())
+    alpha = ALPHA / len(statistical())
     speed = judge_speed(metric, before, after, noise, design=sides.rules.design, alpha=alpha)
     judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
     if speed.status == "inconclusive":

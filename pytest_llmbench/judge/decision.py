@@ -27,8 +27,10 @@ from pytest_llmbench.schema.metrics import Metric, Noise
 
 __all__ = [
     "ALPHA",
+    "LOOKS",
     "MOST_PROCESSES",
     "PAIRS",
+    "ROW_ERROR",
     "SESSIONS",
     "Decision",
     "Design",
@@ -38,8 +40,14 @@ __all__ = [
     "noticeable",
 ]
 
-ALPHA = 0.01 / 100
-"""Chance of calling a row worse, or better, that is not: one false alarm in a hundred nights of a hundred rows."""
+ROW_ERROR = 0.01 / 100
+"""Chance of calling a row worse that is not: one false alarm in a hundred nights of a hundred rows."""
+
+LOOKS = 2
+"""Judgements of a suspect row after its screening, at most."""
+
+ALPHA = ROW_ERROR / LOOKS
+"""Chance of a false alarm at one look at one row, whichever rows are measured beside it."""
 
 SUSPICIOUS = 0.05
 """A move for the worse is suspect if noise alone would look so bad less often than this."""

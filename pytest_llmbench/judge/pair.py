@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference, Rules, held_against
-from pytest_llmbench.judge.decision import ALPHA, PAIRS
+from pytest_llmbench.judge.decision import PAIRS
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Noise, Tolerance
@@ -28,7 +28,6 @@ def judge_pair(
     overrides: Mapping[str, Tolerance] = _NO_TOLERANCES,
     *,
     noise: Mapping[str, Noise] = _NO_NOISE,
-    alpha: float = ALPHA,
 ) -> RowVerdict:
     """
     Hold *b* against *a*: process i of one was measured next to process i of the other.
@@ -39,10 +38,9 @@ def judge_pair(
     Args:
         overrides: as for `compare.judge`.
         noise: what is known of the row's, by metric; only the part between processes matters here.
-        alpha: chance that noise alone makes the row regressed; see `looks.Plan.alpha`.
     """
     pairs = [pair for pair in zip(a.processes, b.processes, strict=False) if {p.outcome for p in pair} == {"ok"}]
     if pairs and a.outcome == b.outcome == "ok":
         a = msgspec.structs.replace(a, processes=tuple(before for before, _ in pairs))
         b = msgspec.structs.replace(b, processes=tuple(now for _, now in pairs))
-    return held_against(b, Reference(measurement=a, noise=noise), Rules(overrides, alpha, PAIRS))
+    return held_against(b, Reference(measurement=a, noise=noise), Rules(overrides, PAIRS))

@@ -25,7 +25,7 @@ import msgspec
 from pytest_llmbench.judge.decision import LOOKS
 from pytest_llmbench.judge.verdict import RowVerdict
 
-__all__ = ["DOUBTED", "Kind", "Plan", "Settled", "Wanted", "is_suspect", "settle"]
+__all__ = ["DOUBTED", "Kind", "Plan", "Settled", "Wanted", "is_suspect", "settle", "so_far"]
 
 T = TypeVar("T")
 
@@ -117,6 +117,25 @@ def settle(
         if not looked.verdict.undecided:
             break
     return looked
+
+
+def so_far(
+    kind: Kind[T], taken: Sequence[T], judge: Callable[[Sequence[T]], RowVerdict], why: str
+) -> Settled[T] | None:
+    """
+    What the good observations of a row say that is not settled, as undecided; None without one.
+
+    Args:
+        why: the reason why there are no more.
+    """
+    good = [one for one in taken if set(kind.outcomes(one)) == {"ok"}]
+    if not good:
+        return None
+    found = _over(judge, good)
+    reason = f"{found.verdict.status} so far ({found.verdict.reason}), and {why}"
+    return found._replace(
+        verdict=msgspec.structs.replace(found.verdict, status="inconclusive", undecided=True, reason=reason)
+    )
 
 
 def is_suspect(verdict: RowVerdict, *, repeats: int = 0) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from pytest_llmbench.baselines.store import why_no_name
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import NotMeasurable, SetupError, Timed
 from pytest_llmbench.gate import Gate, RowName, stored_row
@@ -27,7 +28,8 @@ def row_name(item: pytest.Item) -> RowName:
     function = getattr(item, "originalname", None) or item.name
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
-    return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
+    has_id = callspec is not None and item.name != function  # not `pytest.HIDDEN_PARAM`
+    return RowName(item.nodeid, table, callspec.id if has_id else table)
 
 
 class _Mine(NamedTuple):
@@ -44,6 +46,7 @@ class Llmbench:
     Calling it does both halves; `measure` and `check` are the halves.
 
     Args:
+        on_measured: called for each measurement, whatever its outcome.
         on_result: called with each result, before the test ends for it.
         stop: called with a reason why no other test needs to be tried.
     """
@@ -53,12 +56,15 @@ class Llmbench:
         gate: Gate,
         name: RowName,
         progress: Progress,
+        *,
+        on_measured: Callable[[], None],
         on_result: Callable[[Result], None],
         stop: Callable[[str], None],
     ) -> None:
         self._gate = gate
         self._name = name
         self._progress = progress
+        self._on_measured = on_measured
         self._on_result = on_result
         self._stop = stop
         self._measured: list[_Mine] = []
@@ -75,8 +81,10 @@ class Llmbench:
         """
         Run *case* once; what becomes of its process is the measurement's outcome.
 
-        Skips the test where this machine lacks the devices.
+        Skips the test where this machine lacks the devices. Fails it where its row could not be stored.
         """
+        if why := why_no_name(self._name.table, self._name.row):
+            pytest.fail(why, pytrace=False)
         self._progress.start(f"{self._name.table}[{self._name.row}]")
         try:
             taken = self._gate.measure(self._name.nodeid, case, self._progress.phase)
@@ -88,6 +96,7 @@ class Llmbench:
         finally:
             self._progress.end()
         self._measured.append(_Mine(taken, case))
+        self._on_measured()
         return taken.measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:

@@ -122,7 +122,11 @@ OPTIONS = (
         "benchmark", "have each row in pytest-benchmark's table and files as well, if that is installed", kind="flag"
     ),
     Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
-    Option("strict", "fail a run in which no case was measured and judged", kind="flag"),
+    Option(
+        "strict",
+        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded",
+        kind="flag",
+    ),
     Option(
         "inject",
         "make every step worse on purpose, to see the gate close: device=10%, host=10%, memory=64MiB, memory-idle=64MiB or memory-outside=64MiB",

@@ -94,7 +94,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run is None:
         return
     run.keep_ahead()
-    if exitstatus == pytest.ExitCode.OK and run.measured_nothing():
+    if exitstatus == pytest.ExitCode.OK and run.unjudged():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

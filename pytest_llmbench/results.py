@@ -48,6 +48,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """From asking for a process until it was gone; 0 for a resumed result."""
 
     @property
+    def name(self) -> str:
+        """Table and row: a row's name may be in several tables."""
+        return f"{self.table}[{self.row}]"
+
+    @property
+    def unjudged(self) -> str | None:
+        """Why the row passed or failed without being held against a baseline; None where it was judged."""
+        if self.verdict.status == "no baseline" and not self.recorded:
+            return self.verdict.reason
+        return self.message if self.recorded or self.decision == "skip" else None
+
+    @property
     def told(self) -> str:
         """What became of the row, in the word or two that reports have room for."""
         if self.recorded:

@@ -85,7 +85,7 @@ class Llmbench:
         """
         if why := why_no_name(self._name.table, self._name.row):
             pytest.fail(why, pytrace=False)
-        self._progress.start(f"{self._name.table}[{self._name.row}]")
+        self._progress.start(self._name.told)
         try:
             taken = self._gate.measure(self._name.nodeid, case, self._progress.phase)
         except NotMeasurable as reason:
@@ -117,7 +117,7 @@ class Llmbench:
             pytest.skip(result.message)
 
     def _more(self, case: Case, count: int) -> Timed:
-        self._progress.start(f"{self._name.table}[{self._name.row}], {count} more")
+        self._progress.start(f"{self._name.told}, {count} more")
         try:
             return self._gate.fresh(case, count, self._progress.phase)
         finally:

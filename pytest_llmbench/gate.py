@@ -16,7 +16,7 @@ import msgspec
 
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore
-from pytest_llmbench.baselines.update import RefusedUpdate, UpdateMode, should_record
+from pytest_llmbench.baselines.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, Scheduling, Timed
 from pytest_llmbench.judge.compare import Reference, judge
@@ -58,6 +58,11 @@ class RowName(NamedTuple):
     nodeid: str
     table: str
     row: str
+
+    @property
+    def told(self) -> str:
+        """Table and row, as `Result.name`."""
+        return f"{self.table}[{self.row}]"
 
 
 def stored_row(row: str, written: Case, ran: Case) -> str:
@@ -182,8 +187,8 @@ class Gate:
         else:
             taken, verdict = self._settled(taken, against, more)
             measurement = taken.measurement
-            decided = self._decide(name.row, verdict, measurement, has_baseline=against is not None)
-            if why := self._why_record(verdict):
+            decided = self._decide(name.told, verdict, measurement, has_baseline=against is not None)
+            if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
         return Result(
             nodeid=name.nodeid,
@@ -254,20 +259,24 @@ class Gate:
             step = next_step(plan, screening, looks)
         return Timed(measurement, seconds), step.verdict or screening
 
-    def _decide(self, row: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
+    def _decide(self, name: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:
             return _Decided("skip", f"unavailable: {measurement.reason}")
         if verdict.failed:
-            return _Decided("fail", failure_sentence(row, verdict))
+            return _Decided("fail", failure_sentence(name, verdict))
         if verdict.undecided:
-            return _Decided("pass", failure_sentence(row, verdict))
+            return _Decided("pass", failure_sentence(name, verdict))
         if verdict.status != "no baseline":
             return _Decided("pass")
-        hint = f"{row}: {verdict.reason}; record one with --llmbench-update=missing"
+        if measurement.outcome not in RECORDABLE:
+            return _Decided("fail", f"{name}: {verdict.reason}")
+        hint = f"{name}: {verdict.reason}; record one with --llmbench-update=missing"
         return _Decided("skip" if self._settings.missing == "skip" else "fail", hint)
 
-    def _why_record(self, verdict: RowVerdict) -> str | None:
+    def _why_record(self, verdict: RowVerdict, measurement: Measurement) -> str | None:
         """The option by which a result with this verdict becomes the baseline, or None."""
+        if verdict.status == "no baseline" and measurement.outcome not in RECORDABLE:
+            return None
         mode: UpdateMode | None = self._settings.update
         if mode is not None and should_record(mode, verdict):
             return f"--llmbench-update={mode}"

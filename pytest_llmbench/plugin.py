@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmbench.bench import Llmbench
     from pytest_llmbench.run import Run
 
+_GRID = Path(__file__).with_name("grid.py")
 _RUN = pytest.StashKey["Run"]()
 
 
@@ -32,9 +33,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     if options.chosen_model(config):
-        grid = str(Path(__file__).with_name("grid.py"))
         asked_for = config.args if config.args_source is config.ArgsSource.ARGS else []
-        config.args = [*asked_for, grid]
+        config.args = [*asked_for, str(_GRID)]
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """The file of the standard grid is not in the user's project, where pytest would give its tests no file's name."""
+    if module_path != _GRID:
+        return None
+    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{__package__}/{_GRID.name}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -53,6 +53,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return f"{self.table}[{self.row}]"
 
     @property
+    def why(self) -> str:
+        """The message, or what the verdict says, without the row's name at its beginning."""
+        told = self.message or self.verdict.reason
+        return told.removeprefix(f"{self.name}: ").removeprefix(f"{self.row}: ")
+
+    @property
     def unjudged(self) -> str | None:
         """Why the row passed or failed without being held against a baseline; None where it was judged."""
         if self.verdict.status == "no baseline" and not self.recorded:

@@ -143,7 +143,7 @@ class Run:
         name = row_name(item)
         if not _uses_llmbench(item) and item.nodeid not in self._ended:
             self._progress.total += 1  # it takes the fixture by `request.getfixturevalue`, which nobody could foresee
-        item.stash[_TEST] = test = _Test(_told(name))
+        item.stash[_TEST] = test = _Test(name.told)
         item.user_properties[:] = [one for one in item.user_properties if one[0] not in _PROPERTIES]  # of a rerun
 
         def take(result: Result) -> None:
@@ -168,7 +168,7 @@ class Run:
         """A test is over: show its results, or let its last report carry them to the process that shows them."""
         if not _uses_llmbench(item):
             return
-        test = item.stash.setdefault(_TEST, _Test(_told(row_name(item))))
+        test = item.stash.setdefault(_TEST, _Test(row_name(item).told))
         del item.stash[_TEST]  # another attempt has results of its own
         if not self._is_worker:
             self._end(item.nodeid, test)
@@ -373,10 +373,6 @@ def _ending_on_sigterm() -> Any:
 def _uses_llmbench(item: pytest.Item) -> bool:
     """Whether a test asks for the fixture, or has taken it by `request.getfixturevalue`."""
     return "llmbench" in getattr(item, "fixturenames", ()) or _TEST in item.stash
-
-
-def _told(name: RowName) -> str:
-    return f"{name.table}[{name.row}]"
 
 
 def _unjudged(test: _Test, skipped: str | None) -> Iterator[tuple[str, str]]:

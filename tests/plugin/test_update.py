@@ -16,7 +16,7 @@ def test_a_row_without_a_baseline_fails(bench: Bench) -> None:
     run = bench.run()
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: no baseline is stored for this row; record one with --llmbench-update=missing"])
+    run.stdout.fnmatch_lines(["speed[[]a]: no baseline is stored for this row; record one with --llmbench-update=missing"])
     assert not bench.baseline_path().exists()
 
 
@@ -100,7 +100,7 @@ def test_a_slower_row_fails_and_leaves_its_baseline_alone(bench: Bench) -> None:
     run = bench.run()
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: samples_per_second 2 -> 1 1/s, -50.0 % (*, limit -2.6 %), higher is better.*"])
+    run.stdout.fnmatch_lines(["speed[[]a]: samples_per_second 2 -> 1 1/s, -50.0 % (*, limit -2.6 %), higher is better.*"])
     assert bench.baseline_path().read_bytes() == before
 
 
@@ -111,7 +111,7 @@ def test_a_failure_names_the_packages_that_are_new(bench: Bench) -> None:
 
     run = bench.run()
 
-    run.stdout.fnmatch_lines(["a: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver unchanged."])
+    run.stdout.fnmatch_lines(["speed[[]a]: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver unchanged."])
 
 
 @pytest.mark.parametrize("option", ["--llmbench-missing=record", "--llmbench-update=missing", "--llmbench-update=all"])
@@ -125,6 +125,17 @@ def test_a_run_with_a_planted_fault_refuses_to_record(bench: Bench, option: str)
         ["*planted in every step: host=50%; nothing will be recorded", "speed, row 'a' is not recorded: a host*"]
     )
     assert not bench.baseline_path().exists()
+
+
+def test_a_row_that_crashes_before_it_has_a_baseline_has_none_and_fails(bench: Bench) -> None:
+    bench.rows("a")
+    bench.answer("a", outcome="crashed")
+
+    run = bench.run("--llmbench-missing=record")
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["speed[[]a]: crashed: a canned crashed; no baseline is stored for this row"])
+    run.stdout.fnmatch_lines(["llmbench: 1 no baseline; *"])
 
 
 @pytest.mark.parametrize("outcome", ["crashed", "timeout", "diverged", "invalid", "unavailable"])
@@ -204,7 +215,7 @@ def test_numbers_of_different_scales_never_compare(bench: Bench) -> None:
 
     run = bench.run("--llmbench-scale=smoke")
 
-    run.stdout.fnmatch_lines(["a: no baseline is stored for this row*"])
+    run.stdout.fnmatch_lines(["speed[[]a]: no baseline is stored for this row*"])
 
 
 def test_a_baseline_that_was_copied_to_another_scale_is_not_comparable(bench: Bench) -> None:
@@ -217,7 +228,7 @@ def test_a_baseline_that_was_copied_to_another_scale_is_not_comparable(bench: Be
     run = bench.run("--llmbench-scale=smoke")
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: not comparable: workload.scale full -> smoke*"])
+    run.stdout.fnmatch_lines(["speed[[]a]: not comparable: workload.scale full -> smoke*"])
 
 
 @pytest.mark.parametrize("option", ["--llmbench-tolerance=samples_per_second=60%"])

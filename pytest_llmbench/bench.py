@@ -107,7 +107,7 @@ class Llmbench:
         """
         mine = (one for one in self._measured if one.taken.measurement is measurement)
         taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
-        name = self._name._replace(row=stored_row(row or self._name.row, written, measurement.case))
+        name = stored_row(self._name._replace(row=row or self._name.row), written, measurement.case)
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
         result = self._gate.check(name, taken, more)
         self._on_result(result)

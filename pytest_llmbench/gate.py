@@ -29,6 +29,7 @@ from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.options import Settings
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.results import Decision, Result
+from pytest_llmbench.tables.renamed import row_of_today
 from pytest_llmbench.workload import Workload
 
 __all__ = ["MOST_TRIES", "Gate", "More", "RowName", "stored_row"]
@@ -65,9 +66,10 @@ class RowName(NamedTuple):
         return f"{self.table}[{self.row}]"
 
 
-def stored_row(row: str, written: Case, ran: Case) -> str:
+def stored_row(name: RowName, written: Case, ran: Case) -> RowName:
     """The row's name in baselines: one whose loop the run's options changed stands beside the row as it is written."""
-    return row if ran.loop == written.loop else f"{row}-{ran.loop}"
+    row = name.row if ran.loop == written.loop else f"{name.row}-{ran.loop}"
+    return name._replace(row=row_of_today(name.table, row))
 
 
 class Gate:
@@ -161,7 +163,7 @@ class Gate:
         return Result(
             nodeid=name.nodeid,
             table=name.table,
-            row=stored_row(name.row, case, requests[0].case),
+            row=stored_row(name, case, requests[0].case).row,
             measurement=taken.measurement,
             verdict=RowVerdict(status="inconclusive", reason=why),
             decision="skip",

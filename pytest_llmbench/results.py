@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import Value
+from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
 
@@ -187,7 +188,8 @@ def _decoded(line: bytes, path: Path, number: int) -> Result:
         raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
     if any(map(_is_huge, _numbers(result))):
         raise ResultError(f"{path}, line {number}: is not a result: it has a number of more than 64 bits")
-    return result
+    row = row_of_today(result.table, result.row)
+    return result if row == result.row else msgspec.structs.replace(result, row=row)
 
 
 def _numbers(result: Result) -> Iterator[Value | None]:

@@ -68,7 +68,9 @@ def test_a_step_that_cannot_be_imported_fails_its_test(
     run = example("--llmbench-missing=record")
 
     run.assert_outcomes(failed=1)
-    run.stdout.fnmatch_lines(["*there is no module 'bench_step' on the path of the measuring process; add *'pythonpath'*"])
+    run.stdout.fnmatch_lines(
+        ["*there is no module 'bench_step' on the path of the measuring process; add *'pythonpath'*"]
+    )
     assert not (pytester.path / "baselines").exists()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-__all__ = ["OPTIONS", "Option", "Settings", "add_options", "chosen_model", "resolve", "switched_on"]
+__all__ = ["FLAGS", "OPTIONS", "Option", "Settings", "add_options", "chosen_model", "is_used", "resolve", "switched_on"]
 
 
 class Option(NamedTuple):
@@ -135,6 +135,10 @@ OPTIONS = (
 )
 
 
+FLAGS = frozenset(option.flag for option in OPTIONS if option.kind != "flag")
+"""Those that take a value."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The options of one run, resolved and checked."""
@@ -180,6 +184,11 @@ def add_options(parser: pytest.Parser) -> None:
             choices = option.choices or None
             group.addoption(option.flag, default=None, choices=choices, metavar=option.metavar, help=escaped)
             parser.addini(option.setting, told, default=option.default)
+
+
+def is_used(config: pytest.Config) -> bool:
+    """Whether one of the flags that take a value was typed."""
+    return any(config.getoption(flag, None) is not None for flag in FLAGS)
 
 
 def switched_on(config: pytest.Config) -> bool:

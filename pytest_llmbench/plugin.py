@@ -32,6 +32,11 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    if options.is_used(config):
+        from pytest_llmbench.rootdir import why_lost
+
+        if why := why_lost(config, options.FLAGS):
+            raise pytest.UsageError(why)
     if options.chosen_model(config):
         asked_for = config.args if config.args_source is config.ArgsSource.ARGS else []
         config.args = [*asked_for, str(_GRID)]

@@ -202,7 +202,7 @@ def _logits() -> Iterator[Question]:
 
 def _nf4() -> Iterator[Question]:
     for model in ("qwen-7b-chat", "qwen-14b-chat", "qwen-72b-chat"):
-        row = f"{model}-int4-bnb"
+        row = f"{model}-bnb-nf4"
         yield Question("quantization", row, Change())
         yield Question("quantization", row, Change(old_bitsandbytes=True))
         for seed in range(1, 4):

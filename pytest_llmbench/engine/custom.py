@@ -72,7 +72,8 @@ def build_custom(case: Case, workload: Workload, device: torch.device) -> Custom
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # something that the user's module imports is missing
         raise CaseError(
-            f"step={case.step!r}: there is no module {error.name!r} on the path of the measuring process"
+            f"step={case.step!r}: there is no module {error.name!r} on the path of the measuring process; "
+            "add its folder to pytest's setting 'pythonpath', as --import-mode=importlib adds none"
         ) from None
     build = getattr(module, function_name, None)
     if build is None:

@@ -76,7 +76,12 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
     before = against.measurement.environment if against else None
     changes, unchanged = environment_changes(before, now.environment)
     if now.outcome in ("crashed", "timeout", "diverged"):
-        row = RowVerdict(status="regressed", reason=_told(now))
+        told = _told(now)
+        row = (
+            RowVerdict(status="regressed", reason=told)
+            if against
+            else RowVerdict(status="no baseline", reason=f"{told}; no baseline is stored for this row")
+        )
     elif now.outcome in ("invalid", "unavailable"):
         row = RowVerdict(status="inconclusive", reason=_told(now))
     elif against is None:

@@ -14,19 +14,19 @@ _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same": "must not move"}
 
 
-def failure_sentence(row_id: str, verdict: RowVerdict) -> str:
+def failure_sentence(name: str, verdict: RowVerdict) -> str:
     """
     One line for each metric that failed, or one for the row; where the difference sits; which packages are new.
 
     Of a row that noise leaves open, the metrics that are, and what would settle them.
 
-    >>> failure_sentence("qwen-7b-chat", verdict)  # doctest: +SKIP
-    'qwen-7b-chat: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (95 % interval +8.9 % to
+    >>> failure_sentence("lora_rank[rank-8]", verdict)  # doctest: +SKIP
+    'lora_rank[rank-8]: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (95 % interval +8.9 % to
     +11.2 %, limit +2.6 %), lower is better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft,
     driver unchanged.'
     """
     told = [_metric_text(metric) for metric in _to_tell(verdict)] or [verdict.reason]
-    lines = [f"{row_id}: {text.rstrip('.')}." for text in told]
+    lines = [f"{name}: {text.rstrip('.')}." for text in told]
     aside = [f"{verdict.explanation}."] if verdict.explanation else []
     aside += filter(None, [_packages_text(verdict)])
     return "\n".join([*lines, *aside]) if len(lines) > 1 else " ".join([*lines, *aside])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmbench.plugin.bench import Llmbench
     from pytest_llmbench.plugin.run import Run
 
+_GRID = Path(__file__).with_name("grid.py")
 _RUN = pytest.StashKey["Run"]()
 
 
@@ -31,10 +32,21 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    if options.is_used(config):
+        from pytest_llmbench.rootdir import why_lost
+
+        if why := why_lost(config, options.FLAGS):
+            raise pytest.UsageError(why)
     if options.chosen_model(config):
-        grid = str(Path(__file__).with_name("grid.py"))
         asked_for = config.args if config.args_source is config.ArgsSource.ARGS else []
-        config.args = [*asked_for, grid]
+        config.args = [*asked_for, str(_GRID)]
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """The file of the standard grid is not in the user's project, where pytest would give its tests no file's name."""
+    if module_path != _GRID:
+        return None
+    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{__package__}/{_GRID.name}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -94,7 +106,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run is None:
         return
     run.keep_ahead()
-    if exitstatus == pytest.ExitCode.OK and run.measured_nothing():
+    if exitstatus == pytest.ExitCode.OK and run.unjudged():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -13,6 +13,7 @@ from pytest_llmbench.executors import NotMeasurable, SetupError, Timed
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.store.baselines import why_no_name
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.trials.gate import Gate, RowName, stored_row
 
@@ -27,7 +28,8 @@ def row_name(item: pytest.Item) -> RowName:
     function = getattr(item, "originalname", None) or item.name
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
-    return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
+    has_id = callspec is not None and item.name != function  # not `pytest.HIDDEN_PARAM`
+    return RowName(item.nodeid, table, callspec.id if has_id else table)
 
 
 class _Mine(NamedTuple):
@@ -44,6 +46,7 @@ class Llmbench:
     Calling it does both halves; `measure` and `check` are the halves.
 
     Args:
+        on_measured: called for each measurement, whatever its outcome.
         on_result: called with each result, before the test ends for it.
         stop: called with a reason why no other test needs to be tried.
     """
@@ -53,12 +56,15 @@ class Llmbench:
         gate: Gate,
         name: RowName,
         progress: Progress,
+        *,
+        on_measured: Callable[[], None],
         on_result: Callable[[Result], None],
         stop: Callable[[str], None],
     ) -> None:
         self._gate = gate
         self._name = name
         self._progress = progress
+        self._on_measured = on_measured
         self._on_result = on_result
         self._stop = stop
         self._measured: list[_Mine] = []
@@ -75,9 +81,11 @@ class Llmbench:
         """
         Run *case* once; what becomes of its process is the measurement's outcome.
 
-        Skips the test where this machine lacks the devices.
+        Skips the test where this machine lacks the devices. Fails it where its row could not be stored.
         """
-        self._progress.start(f"{self._name.table}[{self._name.row}]")
+        if why := why_no_name(self._name.table, self._name.row):
+            pytest.fail(why, pytrace=False)
+        self._progress.start(self._name.told)
         try:
             taken = self._gate.measure(self._name.nodeid, case, self._progress.phase)
         except NotMeasurable as reason:
@@ -88,6 +96,7 @@ class Llmbench:
         finally:
             self._progress.end()
         self._measured.append(_Mine(taken, case))
+        self._on_measured()
         return taken.measurement
 
     def check(self, measurement: Measurement, *, row: str | None = None) -> None:
@@ -98,7 +107,7 @@ class Llmbench:
         """
         mine = (one for one in self._measured if one.taken.measurement is measurement)
         taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
-        name = self._name._replace(row=stored_row(row or self._name.row, written, measurement.case))
+        name = stored_row(self._name._replace(row=row or self._name.row), written, measurement.case)
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
         result = self._gate.check(name, taken, more)
         self._on_result(result)
@@ -108,7 +117,7 @@ class Llmbench:
             pytest.skip(result.message)
 
     def _more(self, case: Case, count: int) -> Timed:
-        self._progress.start(f"{self._name.table}[{self._name.row}], {count} more")
+        self._progress.start(f"{self._name.told}, {count} more")
         try:
             return self._gate.fresh(case, count, self._progress.phase)
         finally:

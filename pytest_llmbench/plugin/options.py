@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-__all__ = ["OPTIONS", "Option", "Settings", "add_options", "chosen_model", "resolve", "switched_on"]
+__all__ = ["FLAGS", "OPTIONS", "Option", "Settings", "add_options", "chosen_model", "is_used", "resolve", "switched_on"]
 
 
 class Option(NamedTuple):
@@ -122,13 +122,21 @@ OPTIONS = (
         "benchmark", "have each row in pytest-benchmark's table and files as well, if that is installed", kind="flag"
     ),
     Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
-    Option("strict", "fail a run in which no case was measured and judged", kind="flag"),
+    Option(
+        "strict",
+        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded",
+        kind="flag",
+    ),
     Option(
         "inject",
         "make every step worse on purpose, to see the gate close: device=10%, host=10%, memory=64MiB, memory-idle=64MiB or memory-outside=64MiB",
         metavar="KIND=AMOUNT",
     ),
 )
+
+
+FLAGS = frozenset(option.flag for option in OPTIONS if option.kind != "flag")
+"""Those that take a value."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,11 @@ def add_options(parser: pytest.Parser) -> None:
             choices = option.choices or None
             group.addoption(option.flag, default=None, choices=choices, metavar=option.metavar, help=escaped)
             parser.addini(option.setting, told, default=option.default)
+
+
+def is_used(config: pytest.Config) -> bool:
+    """Whether one of the flags that take a value was typed."""
+    return any(config.getoption(flag, None) is not None for flag in FLAGS)
 
 
 def switched_on(config: pytest.Config) -> bool:

@@ -35,9 +35,9 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.workload import Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
-from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, read_results
+from pytest_llmbench.store.results import Result, ResultError, ResultLog, latest, read_results
 from pytest_llmbench.trials.gate import Gate, RowName
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
@@ -46,14 +46,26 @@ REPORT_ATTRIBUTE = "llmbench"
 """Of a test report: what a process of pytest-xdist has to tell the controller, as plain values."""
 
 _GITIGNORE = "# Results of llmbench runs; baselines are kept elsewhere.\n*\n"
-_RESULTS = pytest.StashKey[list[Result]]()
+_PROPERTIES = ("llmbench_outcome", "llmbench_verdict")
+
+
+class _Test(msgspec.Struct):
+    """What came of one attempt at a test."""
+
+    name: str
+    """Table and row, as `Result.name`."""
+    results: list[Result] = []
+    num_measured: int = 0
 
 
 class _News(msgspec.Struct, frozen=True):
     """What a process of pytest-xdist tells the controller after a test."""
 
-    results: tuple[Result, ...]
+    test: _Test
     announcements: tuple[str, ...]
+
+
+_TEST = pytest.StashKey[_Test]()
 
 
 class Run:
@@ -66,7 +78,9 @@ class Run:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.results: list[Result] = []
+        self._results: list[Result] = []
+        self._ended: dict[str, _Test] = {}
+        self._skipped: dict[str, str] = {}
         self._settings = settings = resolve(config)
         self._announcements: list[str] = []
         self._is_worker = hasattr(config, "workerinput")
@@ -116,7 +130,8 @@ class Run:
         self._progress.total = len(chosen)
         self.gate.num_rows = max(1, len(chosen))
         if isinstance(self.gate.executor, Scheduling):
-            self._ahead = [(row_name(item), case) for item in chosen if (case := _case_of(item)) is not None]
+            named = ((row_name(item), case) for item in chosen if (case := _case_of(item)) is not None)
+            self._ahead = [(name, case) for name, case in named if why_no_name(name.table, name.row) is None]
             self.gate.executor.schedule(
                 (request for name, case in self._ahead for request in self.gate.requests(name.nodeid, case)),
                 on_ahead=self.keep_ahead,
@@ -125,44 +140,61 @@ class Run:
     def bench(self, request: pytest.FixtureRequest) -> Llmbench:
         """The fixture's value for one test."""
         item: pytest.Item = request.node
-        results: list[Result] = []
-        item.stash[_RESULTS] = results
+        name = row_name(item)
+        if not _uses_llmbench(item) and item.nodeid not in self._ended:
+            self._progress.total += 1  # it takes the fixture by `request.getfixturevalue`, which nobody could foresee
+        item.stash[_TEST] = test = _Test(name.told)
+        item.user_properties[:] = [one for one in item.user_properties if one[0] not in _PROPERTIES]  # of a rerun
 
         def take(result: Result) -> None:
-            results.append(result)
-            item.user_properties.append(("llmbench_outcome", result.measurement.outcome))
-            item.user_properties.append(("llmbench_verdict", result.verdict.status))
+            test.results.append(result)
+            item.user_properties.extend(
+                zip(_PROPERTIES, (result.measurement.outcome, result.verdict.status), strict=True)
+            )
             if not self._is_worker:
                 self._keep(result)
             if self._settings.benchmark:
                 add_benchmark(request, result)
 
+        def count() -> None:
+            test.num_measured += 1
+
         def stop(why: str) -> None:
             item.session.shouldfail = why  # not pytest.exit, at which pytest-xdist crashes
 
-        return Llmbench(self.gate, row_name(item), self._progress, take, stop)
+        return Llmbench(self.gate, name, self._progress, on_measured=count, on_result=take, stop=stop)
 
     def finish(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """A test is over: show its results, or let its last report carry them to the process that shows them."""
         if not _uses_llmbench(item):
             return
-        results = item.stash.get(_RESULTS, [])
+        test = item.stash.setdefault(_TEST, _Test(row_name(item).told))
+        del item.stash[_TEST]  # another attempt has results of its own
         if not self._is_worker:
-            self._progress.finish(results)
+            self._end(item.nodeid, test)
             return
-        setattr(report, REPORT_ATTRIBUTE, msgspec.to_builtins(_News(tuple(results), tuple(self._announcements))))
+        setattr(report, REPORT_ATTRIBUTE, msgspec.to_builtins(_News(test, tuple(self._announcements))))
         self._announcements.clear()
 
     def receive(self, report: pytest.TestReport) -> None:
-        """Take in what a process of pytest-xdist has put on a report."""
-        if self._is_worker or not hasattr(report, REPORT_ATTRIBUTE):
+        """Take in why a test was skipped, and what a process of pytest-xdist has put on a report."""
+        if self._is_worker:
+            return
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self._skipped[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
+        if not hasattr(report, REPORT_ATTRIBUTE):
             return
         news = msgspec.convert(getattr(report, REPORT_ATTRIBUTE), _News)
         for sentence in news.announcements:
             self.announce(sentence)
-        for result in news.results:
+        for result in news.test.results:
             self._keep(result)
-        self._progress.finish(news.results)
+        self._end(report.nodeid, news.test)
+
+    def _end(self, nodeid: str, test: _Test) -> None:
+        """One attempt at a test is over; of several the last counts."""
+        self._progress.finish(test.results, again=nodeid in self._ended)
+        self._ended[nodeid] = test
 
     def keep_ahead(self) -> None:
         """Write down what was measured ahead: should the run end before its test, `--llmbench-resume` takes it."""
@@ -176,36 +208,45 @@ class Run:
                     self._kept_ahead.add(name.nodeid)
 
     @property
-    def _tested(self) -> set[str]:
-        return {result.nodeid for result in self.results}
+    def results(self) -> tuple[Result, ...]:
+        """Those that count: of a test that was run again, the last attempt's."""
+        return latest(self._results)
 
-    def measured_nothing(self) -> str | None:
-        """Why a strict run fails although no test did, or None."""
-        judged = any(
-            result.measurement.outcome in ("ok", "oom") and result.decision != "skip" for result in self.results
-        )
-        if not self._settings.strict or self._is_worker or judged:
-            return None
-        return "--llmbench-strict: no case was measured and judged"
+    @property
+    def _tested(self) -> set[str]:
+        return {result.nodeid for result in self._results}
+
+    def unjudged(self) -> list[str]:
+        """Sentences on why a strict run fails although no test did: one for each reason that rows were not judged."""
+        if not self._settings.strict or self._is_worker:
+            return []
+        rows: dict[str, list[str]] = {}
+        for nodeid, test in self._ended.items():
+            for name, why in _unjudged(test, self._skipped.get(nodeid)):
+                rows.setdefault(why, []).append(name)
+        told = [f"not judged, {why}: {', '.join(names)}" for why, names in rows.items()]
+        if not any(result.unjudged is None for result in self.results):
+            told.insert(0, "no case was measured and judged")
+        return [f"--llmbench-strict: {sentence}" for sentence in told]
 
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
         """Tables, announcements and rows that were not run, at the end of pytest's output."""
-        nothing = self.measured_nothing()
-        if not (self.results or self._announcements or nothing or self._kept_ahead):
+        unjudged, results = self.unjudged(), self.results
+        if not (results or self._announcements or unjudged or self._kept_ahead):
             return
         reporter.section("llmbench")
         if reporter.verbosity >= 0:
-            text = render(report_tables(self.results), width=reporter._tw.fullwidth, color=reporter._tw.hasmarkup)
+            text = render(report_tables(results), width=reporter._tw.fullwidth, color=reporter._tw.hasmarkup)
             for line in text.splitlines():
                 reporter._tw.line(line)
-        said = (*common_shifts(self.results), *undecided(self.results), *unavailable(self.results))
-        said = (*said, *not_run(self.gate.store, self.results), *self._told_left())
+        said = (*common_shifts(results), *undecided(results), *unavailable(results))
+        said = (*said, *not_run(self.gate.store, results), *self._told_left())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
-        where = f"; {_relative(self._log.path)}" if self._log is not None and self.results else ""
-        reporter.write_line(f"llmbench: {totals(self.results)}{where}")
-        if nothing:
-            reporter.write_line(f"llmbench: {nothing}", red=True)
+        where = f"; {_relative(self._log.path)}" if self._log is not None and results else ""
+        reporter.write_line(f"llmbench: {totals(results)}{where}")
+        for sentence in unjudged:
+            reporter.write_line(f"llmbench: {sentence}", red=True)
 
     def _told_left(self) -> Iterator[str]:
         num_left = len(self._kept_ahead - self._tested)
@@ -225,9 +266,7 @@ class Run:
         store = self.gate.store
         try:
             name = self._log.path.stem if self._log else "this run"
-            page = html_report(
-                [ResultFile(name, tuple(self.results))], store=store, published=load_published(store.root)
-            )
+            page = html_report([ResultFile(name, self.results)], store=store, published=load_published(store.root))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(page, encoding="utf-8")
         except (OSError, BaselineError, PublishedError) as error:
@@ -255,7 +294,7 @@ class Run:
         Raises:
             pytest.Exit: the result file cannot be written any more.
         """
-        self.results.append(result)
+        self._results.append(result)
         other = self._tests.setdefault((result.table, result.row), result.nodeid)
         if other != result.nodeid:
             self.announce(f"{other} and {result.nodeid} are one row of table {result.table!r}; rename one of the tests")
@@ -332,7 +371,19 @@ def _ending_on_sigterm() -> Any:
 
 
 def _uses_llmbench(item: pytest.Item) -> bool:
-    return "llmbench" in getattr(item, "fixturenames", ())
+    """Whether a test asks for the fixture, or has taken it by `request.getfixturevalue`."""
+    return "llmbench" in getattr(item, "fixturenames", ()) or _TEST in item.stash
+
+
+def _unjudged(test: _Test, skipped: str | None) -> Iterator[tuple[str, str]]:
+    """Rows of a test that were not judged, each with the reason."""
+    for result in test.results:
+        if result.unjudged is not None:
+            yield result.name, result.unjudged.partition("\n")[0]
+    if len(test.results) < test.num_measured:
+        yield test.name, "measured and not checked"
+    elif not test.results:
+        yield test.name, f"skipped: {skipped}" if skipped else "not measured"
 
 
 def _case_of(item: pytest.Item) -> Case | None:

@@ -87,8 +87,8 @@ def _failed(results: Sequence[Result]) -> Iterator[str]:
     failed = sorted((one for one in results if one.decision == "fail"), key=lambda one: ORDER.index(one.told))
     lines = []
     for result in failed[:_FAILED_ROWS]:
-        told = (result.message or result.verdict.reason).replace("\n", " ").removeprefix(f"{result.row}: ")
-        name = _escaped(f"{result.table}[{result.row}]")
+        told = result.why.replace("\n", " ")
+        name = _escaped(result.name)
         lines.append(f"- {SYMBOLS[result.told]} **{name}** {result.told}: {_escaped(told)}")
     if len(failed) > _FAILED_ROWS:
         lines.append(f"- and {len(failed) - _FAILED_ROWS} more")

@@ -48,9 +48,9 @@ class Progress:
         """The row's process is gone."""
         self._show_status("")
 
-    def finish(self, results: Sequence[Result]) -> None:
-        """A test has its results; none if it could not be measured here."""
-        self._done += 1
+    def finish(self, results: Sequence[Result], *, again: bool = False) -> None:
+        """A test has its results; none if it could not be measured here. It is one row however often it runs."""
+        self._done += not again
         for result in results:
             if result.seconds:
                 self._measured.append(result.seconds)

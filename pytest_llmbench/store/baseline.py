@@ -21,6 +21,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
 from pytest_llmbench.store.strict import Place, first_flaw, parse
+from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = [
     "FORMAT",
@@ -225,7 +226,13 @@ def decode(data: bytes, path: Path) -> BaselineFile:
         if key != environment_key(environment):
             raise BaselineError(f"was edited: its key does not match; {_RESTORE}", path, ("environments", key))
     rows = {name: _row(raw, environments, path, ("rows", name)) for name, raw in shell.rows.items()}
-    return BaselineFile(table=shell.table, environments=environments, rows=rows)
+    return BaselineFile(table=shell.table, environments=environments, rows=_renamed(shell.table, rows))
+
+
+def _renamed(table: str, rows: Mapping[str, BaselineRow]) -> dict[str, BaselineRow]:
+    """Rows by their names of today; the one that is stored under that name counts."""
+    named = {name: row_of_today(table, name) for name in rows}
+    return {today: rows[name] for name, today in named.items() if today == name or today not in rows}
 
 
 class _Shell(msgspec.Struct, forbid_unknown_fields=True):

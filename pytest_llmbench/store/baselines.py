@@ -25,7 +25,7 @@ from pytest_llmbench.schema.workload import Scale
 from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.update import RefusedUpdate, why_refused
 
-__all__ = ["BaselineStore", "folder_name", "read_bytes"]
+__all__ = ["BaselineStore", "folder_name", "read_bytes", "why_no_name"]
 
 MAX_BYTES = 64 * 2**20
 """A thousand rows of several processes take less; what is larger is not read."""
@@ -33,12 +33,29 @@ LOCK_SECONDS = 60.0
 """A writer holds the lock for milliseconds; one that waits this long never gets it."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,119}")
-"""No separator, no leading dot: such a name stays in its folder."""
+"""
+No separator, no leading dot: such a name stays in its folder. No letters beyond ASCII: systems spell the same one
+in different bytes, and a checkout on another would not find its file.
+"""
+_NO_FILE = "cannot be a file's: use up to 120 letters a to z, digits, '_', '-' and '.', but neither '-' nor '.' first"
+MAX_ROW_CHARACTERS = 200
 
 
 def folder_name(environment: Environment, scale: Scale) -> str:
     """The folder of a store in which measurements of this device and scale are."""
     return environment.device_slug if scale == "full" else f"{environment.device_slug}-{scale}"
+
+
+def why_no_name(table: str, row: str) -> str | None:
+    """Why a row of this name could not be stored, with what to rename; None for one that could."""
+    if not _NAME.fullmatch(table):
+        return f"table name {table!r} {_NO_FILE}; rename the test"
+    if not (0 < len(row) <= MAX_ROW_CHARACTERS and row.isprintable()):
+        return (
+            f"row name {row!r} of table {table!r} is not 1 to {MAX_ROW_CHARACTERS} printable characters; "
+            "give the parameters other ids"
+        )
+    return None
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -141,8 +158,8 @@ class BaselineStore:
             raise RefusedUpdate(f"{table}, row {row!r} is not recorded: {refused}")
         folder = folder_name(measurement.environment, measurement.workload.scale)
         path = self._path(folder, table)
-        if not (0 < len(row) <= 200 and row.isprintable()):
-            raise BaselineError(f"row name {row!r} is not 1 to 200 printable characters", path)
+        if why := why_no_name(table, row):
+            raise BaselineError(why, path)
         with self._locked(path):
             file = self.load(folder, table) or BaselineFile(table=table)
             kept = file.rows.get(row)
@@ -180,10 +197,7 @@ class BaselineStore:
     def _path(self, folder: str, table: str) -> Path:
         for kind, name in (("folder", folder), ("table", table)):
             if not _NAME.fullmatch(name):
-                raise BaselineError(
-                    f"{kind} name {name!r} cannot be a file's: use letters, digits, '_', '-' and '.', but not '.' first",
-                    self.root,
-                )
+                raise BaselineError(f"{kind} name {name!r} {_NO_FILE}", self.root)
         return self.root / folder / f"{table}.json"
 
     @contextmanager

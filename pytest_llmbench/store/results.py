@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
 
@@ -46,6 +47,24 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether the measurement has become the baseline."""
     seconds: float
     """From asking for a process until it was gone; 0 for a resumed result."""
+
+    @property
+    def name(self) -> str:
+        """Table and row: a row's name may be in several tables."""
+        return f"{self.table}[{self.row}]"
+
+    @property
+    def why(self) -> str:
+        """The message, or what the verdict says, without the row's name at its beginning."""
+        told = self.message or self.verdict.reason
+        return told.removeprefix(f"{self.name}: ").removeprefix(f"{self.row}: ")
+
+    @property
+    def unjudged(self) -> str | None:
+        """Why the row passed or failed without being held against a baseline; None where it was judged."""
+        if self.verdict.status == "no baseline" and not self.recorded:
+            return self.verdict.reason
+        return self.message if self.recorded or self.decision == "skip" else None
 
     @property
     def told(self) -> str:
@@ -169,7 +188,8 @@ def _decoded(line: bytes, path: Path, number: int) -> Result:
         raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
     if any(map(_is_huge, _numbers(result))):
         raise ResultError(f"{path}, line {number}: is not a result: it has a number of more than 64 bits")
-    return result
+    row = row_of_today(result.table, result.row)
+    return result if row == result.row else msgspec.structs.replace(result, row=row)
 
 
 def _numbers(result: Result) -> Iterator[Value | None]:

@@ -10,10 +10,13 @@ from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.store.strict import first_flaw
 
-__all__ = ["RefusedUpdate", "UpdateMode", "should_record", "why_refused"]
+__all__ = ["RECORDABLE", "RefusedUpdate", "UpdateMode", "should_record", "why_refused"]
 
 UpdateMode = Literal["missing", "failing", "moved", "all"]
 """Each one records what those before it do, and more."""
+
+RECORDABLE = ("ok", "oom")
+"""The outcomes that can be a baseline."""
 
 _RECORDS: dict[UpdateMode, tuple[Status, ...]] = {
     "missing": ("no baseline",),
@@ -34,7 +37,7 @@ def should_record(mode: UpdateMode, verdict: RowVerdict) -> bool:
 
 def why_refused(measurement: Measurement) -> str | None:
     """One sentence, or None for a measurement that may become a baseline."""
-    if measurement.outcome not in ("ok", "oom"):
+    if measurement.outcome not in RECORDABLE:
         told = f": {measurement.reason}" if measurement.reason else ""
         return f"the outcome is {measurement.outcome!r}, and only 'ok' and 'oom' become baselines{told}"
     if measurement.environment is None:

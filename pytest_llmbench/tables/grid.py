@@ -14,7 +14,7 @@ _LENGTHS = (512, 1024, 2048)
 _KINDS: tuple[tuple[str, Tuner, Quantization, bool], ...] = (
     ("lora", "lora", "bf16", True),
     ("lora-no-checkpointing", "lora", "bf16", False),
-    ("nf4", "lora", "bnb-nf4", True),
+    ("bnb-nf4", "lora", "bnb-nf4", True),
     ("full", "full", "bf16", True),
     ("full-no-checkpointing", "full", "bf16", False),
 )

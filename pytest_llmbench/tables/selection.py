@@ -9,6 +9,7 @@ import msgspec
 from pytest_llmbench.schema.case import Case, Loop
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.tables.expression import matcher
+from pytest_llmbench.tables.renamed import former_row
 
 __all__ = ["STEPS", "Selected", "SelectionError", "find_case", "select"]
 
@@ -31,6 +32,12 @@ class Selected(msgspec.Struct, frozen=True):
     def name(self) -> str:
         return f"{self.table}[{self.row}]"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Table and row, that of earlier releases too, and each row without its table."""
+        former = former_row(self.table, self.row)
+        return (self.name, self.row, *((f"{self.table}[{former}]", former) if former else ()))
+
 
 def select(
     expression: str = "", tables: Sequence[str] = (), steps: Sequence[str] = (), loop: Loop | None = None
@@ -52,7 +59,7 @@ def select(
     matches = matcher(expression)
     own = [Selected(STEPS, step, Case.custom(step, name=step)) for step in steps]
     wanted = () if own and not (expression or tables) else tables or tuple(TABLES)
-    chosen = [*(row for row in _rows(wanted, loop) if matches(row.name)), *own]
+    chosen = [*(row for row in _rows(wanted, loop) if matches(" ".join(row.names))), *own]
     if not chosen:
         raise SelectionError(f"-k {expression!r} selects no row of {', '.join(wanted)}")
     return tuple(chosen)
@@ -69,7 +76,7 @@ def find_case(named: str, loop: Loop | None = None) -> Selected:
     if ":" in named:
         return select(steps=[named])[0]
     rows = list(_rows(TABLES, loop))
-    found = [row for row in rows if named in (row.name, row.row)]
+    found = [row for row in rows if named in row.names]
     if len(found) == 1:
         return found[0]
     if found:

@@ -28,7 +28,8 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Decision, Result
-from pytest_llmbench.store.update import RefusedUpdate, UpdateMode, should_record
+from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
+from pytest_llmbench.tables.renamed import row_of_today
 from pytest_llmbench.trials.tries import disturbance, until_valid
 
 __all__ = ["Gate", "More", "RowName", "stored_row"]
@@ -56,10 +57,16 @@ class RowName(NamedTuple):
     table: str
     row: str
 
+    @property
+    def told(self) -> str:
+        """Table and row, as `Result.name`."""
+        return f"{self.table}[{self.row}]"
 
-def stored_row(row: str, written: Case, ran: Case) -> str:
+
+def stored_row(name: RowName, written: Case, ran: Case) -> RowName:
     """The row's name in baselines: one whose loop the run's options changed stands beside the row as it is written."""
-    return row if ran.loop == written.loop else f"{row}-{ran.loop}"
+    row = name.row if ran.loop == written.loop else f"{name.row}-{ran.loop}"
+    return name._replace(row=row_of_today(name.table, row))
 
 
 class Gate:
@@ -153,7 +160,7 @@ class Gate:
         return Result(
             nodeid=name.nodeid,
             table=name.table,
-            row=stored_row(name.row, case, requests[0].case),
+            row=stored_row(name, case, requests[0].case).row,
             measurement=taken.measurement,
             verdict=RowVerdict(status="inconclusive", reason=why),
             decision="skip",
@@ -179,8 +186,8 @@ class Gate:
         else:
             taken, verdict = self._settled(taken, against, more)
             measurement = taken.measurement
-            decided = self._decide(name.row, verdict, measurement, has_baseline=against is not None)
-            if why := self._why_record(verdict):
+            decided = self._decide(name.told, verdict, measurement, has_baseline=against is not None)
+            if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
         return Result(
             nodeid=name.nodeid,
@@ -244,20 +251,24 @@ class Gate:
             step = next_step(plan, screening, looks)
         return Timed(measurement, seconds), step.verdict or screening
 
-    def _decide(self, row: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
+    def _decide(self, name: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:
             return _Decided("skip", f"unavailable: {measurement.reason}")
         if verdict.failed:
-            return _Decided("fail", failure_sentence(row, verdict))
+            return _Decided("fail", failure_sentence(name, verdict))
         if verdict.undecided:
-            return _Decided("pass", failure_sentence(row, verdict))
+            return _Decided("pass", failure_sentence(name, verdict))
         if verdict.status != "no baseline":
             return _Decided("pass")
-        hint = f"{row}: {verdict.reason}; record one with --llmbench-update=missing"
+        if measurement.outcome not in RECORDABLE:
+            return _Decided("fail", f"{name}: {verdict.reason}")
+        hint = f"{name}: {verdict.reason}; record one with --llmbench-update=missing"
         return _Decided("skip" if self._settings.missing == "skip" else "fail", hint)
 
-    def _why_record(self, verdict: RowVerdict) -> str | None:
+    def _why_record(self, verdict: RowVerdict, measurement: Measurement) -> str | None:
         """The option by which a result with this verdict becomes the baseline, or None."""
+        if verdict.status == "no baseline" and measurement.outcome not in RECORDABLE:
+            return None
         mode: UpdateMode | None = self._settings.update
         if mode is not None and should_record(mode, verdict):
             return f"--llmbench-update={mode}"

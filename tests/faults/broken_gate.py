@@ -128,7 +128,7 @@ def the_list_of_rows_not_run() -> None:
 def the_strict_run() -> None:
     from pytest_llmbench.plugin.run import Run
 
-    put(Run, "measured_nothing", lambda run: None)
+    put(Run, "unjudged", lambda run: [])
 
 
 def the_choice_of_what_is_recorded() -> None:

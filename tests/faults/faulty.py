@@ -84,6 +84,7 @@ def hang_in_native_code(report: Report) -> Process:
 
 
 def terminated(report: Report) -> Process:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a shell may have had it ignored
     os.kill(os.getpid(), signal.SIGTERM)
     raise AssertionError
 

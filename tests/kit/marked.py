@@ -23,7 +23,7 @@ def heed_signals() -> None:
 
     A shell that runs these tests in the background lets them, and all below them, ignore Ctrl-C.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 

@@ -242,3 +242,53 @@ def test_an_ignore_file_of_the_user_is_left_alone(bench: Bench) -> None:
     bench.run()
 
     assert ignore.read_text() == "mine"
+
+
+NAMELESS = {
+    "a letter beyond ASCII": (
+        "def test_größe(llmbench): {}",
+        "table name 'größe' cannot be a file's: *; rename the test",
+    ),
+    "a long name": (
+        "def test_" + "a" * 121 + "(llmbench): {}",
+        "table name 'aaa*' cannot be a file's: *; rename the test",
+    ),
+    "an empty id": (
+        "@pytest.mark.parametrize('one', [1], ids=[''])\ndef test_own(llmbench, one): {}",
+        "row name '' of table 'own' is not 1 to 200 printable characters; give the parameters other ids",
+    ),
+    "a long id": (
+        "@pytest.mark.parametrize('one', [1], ids=['a' * 201])\ndef test_own(llmbench, one): {}",
+        "row name 'aaa*' of table 'own' is not 1 to 200 printable characters; give the parameters other ids",
+    ),
+    "an id with a control character": (
+        "@pytest.mark.parametrize('one', [1], ids=['a\\x1bb'])\ndef test_own(llmbench, one): {}",
+        "row name 'a?x1bb' of table 'own' is not 1 to 200 printable characters; give the parameters other ids",
+    ),
+}
+"""Tests whose row could never be stored, and what is told of each."""
+
+
+@pytest.mark.parametrize(("test", "told"), NAMELESS.values(), ids=list(NAMELESS))
+def test_a_row_that_could_not_be_stored_fails_before_it_is_measured(bench: Bench, test: str, told: str) -> None:
+    bench.pytester.makeini(f"[pytest]\n{UNESCAPED} = true")
+    bench.test(test.format("llmbench(Case.custom('m:f', name='a'))"))
+
+    run = bench.run("--llmbench-missing=record")
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines([told])
+    assert bench.asked() == []
+
+
+UNESCAPED = "disable_test_id_escaping_and_forfeit_all_rights_to_community_support"
+
+
+@pytest.mark.parametrize("name", ["org/model", "größe"])
+def test_a_row_of_a_printable_name_can_be_stored(bench: Bench, name: str) -> None:
+    bench.pytester.makeini(f"[pytest]\n{UNESCAPED} = true")
+    bench.rows(name)
+
+    bench.run("--llmbench-missing=record").assert_outcomes(passed=1)
+
+    assert list(bench.baseline().rows) == [name]

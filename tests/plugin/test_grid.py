@@ -44,6 +44,13 @@ def test_a_run_without_a_test_file_measures_the_grid(bench: Bench) -> None:
     assert bench.asked() == ["qwen-7b-chat"] * 15
 
 
+def test_a_row_of_the_grid_has_a_node_id_with_a_file(bench: Bench) -> None:
+    run = bench.run_apart("--llmbench-model=qwen-7b-chat", "-k", "chat-full-512")
+
+    run.stdout.fnmatch_lines(["FAILED pytest_llmbench/grid.py::test_standard_grid[[]qwen-7b-chat-full-512] *"])
+    bench.run_apart("--llmbench-model=qwen-7b-chat", "--lf").assert_outcomes(failed=1)
+
+
 def test_tests_that_are_named_beside_it_run_as_well(bench: Bench) -> None:
     bench.rows("a")
 

@@ -62,7 +62,7 @@ def test_a_changed_loop_is_never_held_against_the_baseline_of_the_other(bench: B
     run = bench.run("--llmbench-loop=trainer", "-k", "speed")
 
     run.assert_outcomes(failed=1, deselected=2)
-    run.stdout.fnmatch_lines(["qwen-7b-chat-trainer: no baseline is stored for this row*"])
+    run.stdout.fnmatch_lines(["speed[[]qwen-7b-chat-trainer]: no baseline is stored for this row*"])
 
 
 def test_a_run_in_another_loop_can_be_resumed(bench: Bench) -> None:

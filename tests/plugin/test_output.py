@@ -42,6 +42,48 @@ def test_each_row_is_told_with_outcome_verdict_and_what_is_left(bench: Bench) ->
     ]
 
 
+def test_a_row_whose_test_takes_the_fixture_late_is_counted(bench: Bench) -> None:
+    bench.rows("a")
+    bench.test("def test_own(request):\n    request.getfixturevalue('llmbench')(Case.custom('m:f', name='b'))")
+
+    run = bench.run("--llmbench-missing=record")
+
+    run.stdout.fnmatch_lines(["llmbench [[]1/2] own[[]own]: *", "llmbench [[]2/2] speed[[]a]: *"])
+
+
+RERUNS = """
+from _pytest.runner import runtestprotocol
+
+def pytest_runtest_protocol(item, nextitem):
+    for attempt in range(3):
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+        if not any(report.failed for report in reports) or attempt == 2:
+            break
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+
+
+def test_a_test_that_is_run_again_is_one_row_of_which_the_last_attempt_counts(bench: Bench) -> None:
+    bench.rows("a")
+    bench.record()
+    bench.answers("a", *[{"metrics": {"samples_per_second": 1.0}}] * 2, {})
+    bench.pytester.makeconftest(RERUNS)
+
+    run = bench.run("--junitxml=out.xml", "--llmbench-strict")
+
+    run.assert_outcomes(passed=1)
+    assert [result.verdict.status for result in bench.results()] == ["regressed", "regressed", "unchanged"]
+    run.stdout.fnmatch_lines(
+        ["llmbench [[]1/1] *", "llmbench [[]1/1] *", "llmbench [[]1/1] *", "llmbench: 1 unchanged; *"]
+    )
+    verdicts = [
+        one for one in ET.parse(bench.folder / "out.xml").iter("property") if one.get("name") == "llmbench_verdict"
+    ]
+    assert [one.get("value") for one in verdicts] == ["unchanged"]
+
+
 @pytest.mark.parametrize("option", ["--deselect=test_rows.py::test_speed[b]", "--lf"])
 def test_only_rows_that_are_selected_are_counted(bench: Bench, option: str) -> None:
     bench.rows("a", "b")

@@ -97,12 +97,78 @@ def test_a_strict_run_fails_if_every_row_was_unavailable(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["ok", "oom"])
-def test_a_strict_run_passes_if_something_was_measured(bench: Bench, outcome: str) -> None:
+def test_a_strict_run_passes_if_every_row_was_judged(bench: Bench, outcome: str) -> None:
     bench.rows("a", "b")
     bench.answer("a", outcome=outcome)
-    bench.answer("b", outcome="unavailable")
+    bench.record()
 
-    assert bench.run("--llmbench-strict", "--llmbench-missing=record").ret == 0
+    assert bench.run("--llmbench-strict").ret == 0
+
+
+@pytest.mark.parametrize("option", ["--llmbench-missing=record", "--llmbench-update=missing"])
+def test_a_strict_run_fails_if_a_row_was_recorded_instead_of_judged(bench: Bench, option: str) -> None:
+    bench.rows("a")
+    bench.record()
+    bench.rows("a", "b")
+
+    run = bench.run("--llmbench-strict", option)
+
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    assert strictly(run) == ["not judged, recorded in baselines/test-gpu/speed.json: speed[b]"]
+
+
+@pytest.mark.parametrize("mode", ["failing", "moved", "all"])
+def test_a_strict_run_fails_if_a_regression_became_the_baseline(bench: Bench, mode: str) -> None:
+    bench.rows("a")
+    bench.record()
+    bench.answer("a", metrics={"samples_per_second": 1.0})
+
+    assert bench.run("--llmbench-strict", f"--llmbench-update={mode}").ret == pytest.ExitCode.TESTS_FAILED
+
+
+CHECKED = "    llmbench(Case.custom('m:f', name='a'))"
+UNJUDGED = {
+    "unavailable": (
+        f"def test_own(llmbench):\n{CHECKED}",
+        {"outcome": "unavailable"},
+        "unavailable: a canned unavailable",
+    ),
+    "no device": (f"def test_own(llmbench):\n{CHECKED}", {"not_measurable": "needs 8 GPUs"}, "skipped: needs 8 GPUs"),
+    "skipped": (f"@pytest.mark.skip('no')\ndef test_own(llmbench):\n{CHECKED}", {}, "skipped: no"),
+    "unchecked": (
+        "def test_own(llmbench):\n    llmbench.measure(Case.custom('m:f', name='a'))",
+        {},
+        "measured and not checked",
+    ),
+    "unmeasured": ("def test_own(llmbench): pass", {}, "not measured"),
+    "expected to fail": (
+        f"@pytest.mark.xfail\ndef test_own(llmbench):\n{CHECKED}",
+        {},
+        "no baseline is stored for this row",
+    ),
+}
+
+
+@pytest.mark.parametrize(("test", "answer", "told"), UNJUDGED.values(), ids=list(UNJUDGED))
+def test_a_strict_run_fails_if_one_row_of_several_was_not_judged(
+    bench: Bench, test: str, answer: dict[str, str], told: str
+) -> None:
+    bench.rows("judged")
+    bench.record()
+    bench.test(test)
+    bench.answer("a", **answer)
+
+    assert bench.run().ret == 0
+    run = bench.run("--llmbench-strict")
+
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    assert strictly(run) == [f"not judged, {told}: own[own]"]
+
+
+def strictly(run: pytest.RunResult) -> list[str]:
+    """What a strict run says of itself."""
+    start = "llmbench: --llmbench-strict: "
+    return [line.removeprefix(start) for line in run.outlines if line.startswith(start)]
 
 
 def test_a_strict_run_fails_if_no_test_measures(bench: Bench) -> None:

@@ -16,7 +16,9 @@ def test_a_row_without_a_baseline_fails(bench: Bench) -> None:
     run = bench.run()
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: no baseline is stored for this row; record one with --llmbench-update=missing"])
+    run.stdout.fnmatch_lines(
+        ["speed[[]a]: no baseline is stored for this row; record one with --llmbench-update=missing"]
+    )
     assert not bench.baseline_path().exists()
 
 
@@ -100,7 +102,9 @@ def test_a_slower_row_fails_and_leaves_its_baseline_alone(bench: Bench) -> None:
     run = bench.run()
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: samples_per_second 2 -> 1 1/s, -50.0 % (*, limit -2.6 %), higher is better.*"])
+    run.stdout.fnmatch_lines(
+        ["speed[[]a]: samples_per_second 2 -> 1 1/s, -50.0 % (*, limit -2.6 %), higher is better.*"]
+    )
     assert bench.baseline_path().read_bytes() == before
 
 
@@ -111,7 +115,9 @@ def test_a_failure_names_the_packages_that_are_new(bench: Bench) -> None:
 
     run = bench.run()
 
-    run.stdout.fnmatch_lines(["a: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver unchanged."])
+    run.stdout.fnmatch_lines(
+        ["speed[[]a]: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver unchanged."]
+    )
 
 
 @pytest.mark.parametrize("option", ["--llmbench-missing=record", "--llmbench-update=missing", "--llmbench-update=all"])
@@ -125,6 +131,17 @@ def test_a_run_with_a_planted_fault_refuses_to_record(bench: Bench, option: str)
         ["*planted in every step: host=50%; nothing will be recorded", "speed, row 'a' is not recorded: a host*"]
     )
     assert not bench.baseline_path().exists()
+
+
+def test_a_row_that_crashes_before_it_has_a_baseline_has_none_and_fails(bench: Bench) -> None:
+    bench.rows("a")
+    bench.answer("a", outcome="crashed")
+
+    run = bench.run("--llmbench-missing=record")
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["speed[[]a]: crashed: a canned crashed; no baseline is stored for this row"])
+    run.stdout.fnmatch_lines(["llmbench: 1 no baseline; *"])
 
 
 @pytest.mark.parametrize("outcome", ["crashed", "timeout", "diverged", "invalid", "unavailable"])
@@ -204,7 +221,7 @@ def test_numbers_of_different_scales_never_compare(bench: Bench) -> None:
 
     run = bench.run("--llmbench-scale=smoke")
 
-    run.stdout.fnmatch_lines(["a: no baseline is stored for this row*"])
+    run.stdout.fnmatch_lines(["speed[[]a]: no baseline is stored for this row*"])
 
 
 def test_a_baseline_that_was_copied_to_another_scale_is_not_comparable(bench: Bench) -> None:
@@ -217,7 +234,7 @@ def test_a_baseline_that_was_copied_to_another_scale_is_not_comparable(bench: Be
     run = bench.run("--llmbench-scale=smoke")
 
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["a: not comparable: workload.scale full -> smoke*"])
+    run.stdout.fnmatch_lines(["speed[[]a]: not comparable: workload.scale full -> smoke*"])
 
 
 @pytest.mark.parametrize("option", ["--llmbench-tolerance=samples_per_second=60%"])
@@ -227,3 +244,19 @@ def test_a_tolerance_of_the_run_lets_a_row_pass(bench: Bench, option: str) -> No
     bench.answer("a", metrics=SLOWER)
 
     assert bench.run(option).ret == 0
+
+
+def test_a_test_that_keeps_the_former_name_of_a_row_finds_its_baseline(bench: Bench) -> None:
+    bench.test(
+        "@pytest.mark.parametrize('case', [Case(model='qwen-7b-chat', quantization='bnb-nf4')], ids=['qwen-7b-chat-int4-bnb'])\n"
+        "def test_quantization(llmbench, case): llmbench(case)"
+    )
+    bench.record()
+    path = bench.baseline_path("quantization")
+    path.write_text(path.read_text().replace('bnb-nf4": {', 'int4-bnb": {'))
+    assert "qwen-7b-chat-int4-bnb" in path.read_text()
+
+    assert bench.run("--llmbench-strict").ret == 0
+    assert bench.run("--llmbench-update=all").ret == 0
+    assert list(bench.baseline("quantization").rows) == ["qwen-7b-chat-bnb-nf4"]
+    assert "int4-bnb" not in path.read_text()

@@ -82,12 +82,30 @@ def test_a_resumed_run_asks_no_process_again(bench: Bench) -> None:
 
 
 def test_a_strict_run_counts_what_its_processes_measured(bench: Bench) -> None:
-    bench.rows("a")
+    bench.rows("a", "b")
+    bench.record()
 
-    assert bench.run_apart(*TWO, "--llmbench-strict", "--llmbench-missing=record").ret == 0
-    bench.answer("a", outcome="unavailable")
-    (bench.baseline_path()).unlink()
-    assert bench.run_apart(*TWO, "--llmbench-strict").ret == pytest.ExitCode.TESTS_FAILED
+    assert bench.run_apart(*TWO, "--llmbench-strict").ret == 0
+    bench.test("@pytest.mark.skip('not now')\ndef test_own(llmbench): pass")
+    run = bench.run_apart(*TWO, "--llmbench-strict", "--llmbench-update=all")
+
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    run.stdout.fnmatch_lines_random(
+        [
+            "llmbench: --llmbench-strict: not judged, recorded in baselines/test-gpu/speed.json: speed[[][ab]], *",
+            "llmbench: --llmbench-strict: not judged, skipped: not now: own[[]own]",
+        ]
+    )
+
+
+def test_a_row_whose_test_takes_the_fixture_late_reaches_the_controller(bench: Bench) -> None:
+    bench.test("def test_own(request):\n    request.getfixturevalue('llmbench')(Case.custom('m:f', name='a'))")
+
+    run = bench.run_apart(*TWO, "--llmbench-missing=record")
+
+    run.assert_outcomes(passed=1)
+    assert [result.row for result in bench.results()] == ["own"]
+    run.stdout.fnmatch_lines(["llmbench: 1 recorded; *"])
 
 
 def test_a_setup_that_measures_nothing_ends_the_run(bench: Bench) -> None:

@@ -16,6 +16,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+import marked
 from pytest_llmbench.cli.ab import ab
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.stack import Source, open_stack
@@ -108,7 +109,12 @@ def test_one_environment_against_itself_moves_nothing_however_often_it_is_killed
 
 def _ended_after(count: int, number: signal.Signals, results: Path, *arguments: str, status: int) -> None:
     """Type the command, and send it a signal once that many pairs are written down."""
-    process = subprocess.Popen([sys.executable, "-c", TYPED, *arguments], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TYPED, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
+    )
     deadline = time.monotonic() + 120
     while pairs(results) < count:
         assert process.poll() is None

@@ -18,17 +18,17 @@ from pytest_llmbench.tables.selection import SelectionError, find_case, select
         ("QWEN-7B", True),
         ("qwen-14b", False),
         ("quantization and 7b", True),
-        ("14b or int4", True),
-        ("not int4", False),
-        ("not not int4", True),
+        ("14b or nf4", True),
+        ("not nf4", False),
+        ("not not nf4", True),
         ("7b and not (gptq or int8)", True),
         ("14b or 7b and int8", False),
-        ("(14b or 7b) and int4", True),
+        ("(14b or 7b) and nf4", True),
         ("quantization[qwen-7b", True),
     ],
 )
 def test_an_expression_selects_as_for_pytest(expression: str, selects: bool) -> None:
-    assert matcher(expression)("quantization[qwen-7b-chat-int4-bnb]") is selects
+    assert matcher(expression)("quantization[qwen-7b-chat-bnb-nf4]") is selects
 
 
 @pytest.mark.parametrize("expression", ["and", "a and", "or b", "not", "(a", "a)", "a b", "a, b", "()", "a not b"])
@@ -94,3 +94,20 @@ def test_a_misspelt_case_is_refused_with_what_is_near() -> None:
         find_case("chat-batch-")
     with pytest.raises(CaseError):
         find_case("no module:f")
+
+
+@pytest.mark.parametrize("expression", ["7b and int4-bnb", "quantization[qwen-7b-chat-int4-bnb]", "7b and bnb-nf4"])
+def test_a_row_is_selected_by_the_words_of_its_former_name_too(expression: str) -> None:
+    assert [one.name for one in select(expression)] == ["quantization[qwen-7b-chat-bnb-nf4]"]
+
+
+def test_the_words_of_a_former_name_take_a_row_out_too() -> None:
+    left = {one.row for one in select("not int4-gptq", tables=["quantization"])}
+
+    assert len(left) == 9
+    assert not any("gptq-int4" in row for row in left)
+
+
+@pytest.mark.parametrize("named", ["qwen-7b-chat-int4-bnb", "quantization[qwen-7b-chat-int4-bnb]"])
+def test_a_case_is_found_by_its_former_name(named: str) -> None:
+    assert find_case(named).name == "quantization[qwen-7b-chat-bnb-nf4]"

@@ -85,13 +85,15 @@ def test_the_last_result_of_each_row_is_shown(path: Path) -> None:
     assert lines[-1] == "llmbench: 2 unchanged; 4.00 s of measuring"
 
 
-def test_a_failure_is_shown_and_is_no_error(path: Path) -> None:
-    add(path, result("a", verdict=REGRESSED, decision="fail", message="a: slower"))
+@pytest.mark.parametrize("message", ["speed[a]: slower", "a: slower", "slower", ""])
+def test_a_failure_is_shown_with_its_table_and_is_no_error(path: Path, message: str) -> None:
+    add(path, result("a", verdict=REGRESSED, decision="fail", message=message))
 
     shown = show(path)
 
     assert shown.exit_code == 0
-    assert "failed: a: slower" in shown.stdout.splitlines()
+    told = "slower" if message else REGRESSED.reason
+    assert f"failed: speed[a]: {told}" in shown.stdout.splitlines()
 
 
 def test_fail_passes_where_no_row_failed(path: Path) -> None:

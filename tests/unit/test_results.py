@@ -228,3 +228,9 @@ def test_the_last_result_of_a_row_counts_where_it_stands() -> None:
 )
 def test_what_became_of_a_row_is_told_in_a_word(changes: dict[str, Any], told: str) -> None:
     assert result(**changes).told == told
+
+
+def test_a_result_of_a_row_that_had_another_name_comes_back_under_todays(path: Path) -> None:
+    write(path, result("qwen-7b-chat-int4-bnb", table="quantization"))
+
+    assert [one.name for one in read_results(path)] == ["quantization[qwen-7b-chat-bnb-nf4]"]

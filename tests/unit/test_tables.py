@@ -26,10 +26,10 @@ NUM_ROWS = {
 
 # Typed by hand from the page: speed, memory of each GPU.
 CELLS = [
-    ("quantization", "qwen-7b-chat-int4-gptq", 2.05, (19.21,)),
-    ("quantization", "qwen-14b-chat-int8-gptq", 1.08, (29.13,)),
+    ("quantization", "qwen-7b-chat-gptq-int4", 2.05, (19.21,)),
+    ("quantization", "qwen-14b-chat-gptq-int8", 1.08, (29.13,)),
     ("quantization", "qwen-72b-chat-bf16", 0.59, (73.71, 78.54)),
-    ("quantization", "qwen-72b-chat-int4-bnb", 0.28, (74.87,)),
+    ("quantization", "qwen-72b-chat-bnb-nf4", 0.28, (74.87,)),
     ("lora_max_length", "qwen-1_8b-chat-512", 9.88, (6.99,)),
     ("lora_max_length", "qwen-7b-chat-2048", 4.31, (27.74,)),
     ("lora_max_length", "qwen-72b-chat-1024", 1.02, (70.25, 77.11)),
@@ -139,8 +139,8 @@ def test_thirteen_rows_need_two_gpus() -> None:
     [
         ("quantization", "qwen-7b-chat-bf16", Case(model="qwen-7b-chat")),
         ("quantization", "qwen-72b-chat-bf16", Case(model="qwen-72b-chat", num_gpus=2)),
-        ("quantization", "qwen-72b-chat-int8-gptq", Case(model="qwen-72b-chat", quantization="gptq-int8")),
-        ("quantization", "qwen-7b-chat-int4-bnb", Case(model="qwen-7b-chat", quantization="bnb-nf4")),
+        ("quantization", "qwen-72b-chat-gptq-int8", Case(model="qwen-72b-chat", quantization="gptq-int8")),
+        ("quantization", "qwen-7b-chat-bnb-nf4", Case(model="qwen-7b-chat", quantization="bnb-nf4")),
         ("lora_max_length", "yi-34b-chat-8192", Case(model="yi-34b-chat", max_length=8192, num_gpus=2)),
         ("lora_max_length", "chatglm3-6b-512", Case(model="chatglm3-6b", max_length=512, attention="sdpa")),
         ("lora_max_length", "baichuan2-7b-chat-2048", Case(model="baichuan2-7b-chat", attention="xformers")),

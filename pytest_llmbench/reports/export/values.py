@@ -28,7 +28,7 @@ class Series(NamedTuple):
 
 def name_of(result: Result) -> str:
     """As `batch_size[qwen-7b-chat-batch-4]`."""
-    return f"{result.table}[{result.row}]"
+    return result.name
 
 
 def ok_processes(result: Result) -> tuple[Process, ...]:

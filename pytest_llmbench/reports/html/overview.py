@@ -86,10 +86,10 @@ def failures(rows: Iterable[Held]) -> tuple[Failure, ...]:
     return tuple(
         Failure(
             anchor=anchor(result.table, result.row),
-            name=f"{result.table}[{result.row}]",
+            name=result.name,
             status=result.told,
             symbol=SYMBOLS[result.told],
-            told=(result.message or result.verdict.reason).partition("\n")[0].removeprefix(f"{result.row}: "),
+            told=result.why.partition("\n")[0],
         )
         for result in failed
     )

@@ -25,6 +25,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
+from pytest_llmbench.files import leads_out
 from pytest_llmbench.gate import Gate, RowName
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.metrics import add_extensions
@@ -37,7 +38,7 @@ from pytest_llmbench.reports.screen import Screen
 from pytest_llmbench.reports.summary import common_shifts, not_run, totals, unavailable, undecided
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
-from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
+from pytest_llmbench.results import Result, ResultError, ResultLog, UnwritableResult, read_results
 from pytest_llmbench.workload import Workload, parse_injection
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
@@ -80,7 +81,9 @@ class Run:
         with _blamed_on("--llmbench-tolerance"):
             tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):
-            written = read_results(settings.resume) if settings.resume else ()
+            written = read_results(settings.resume, self.announce) if settings.resume else ()
+        with _blamed_on("--llmbench-baselines"):
+            BaselineStore(settings.baselines).check_links()
         if settings.html and (missing := why_unavailable()):
             raise pytest.UsageError(f"--llmbench-html: {missing}")
         if settings.benchmark and config.getoption("--benchmark-disable", None) is None:
@@ -262,6 +265,8 @@ class Run:
         try:
             if self._log is not None:
                 self._log.append(result)
+        except UnwritableResult as error:
+            self.announce(str(error))
         except ResultError as error:
             pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERRUPTED)  # which still has its tables
         self.config.hook.pytest_llmbench_result(result=result, config=self.config)
@@ -387,6 +392,9 @@ def _new_file(root: Path) -> Path:
     """
     folder = root / "llmbench-results"
     ignore = folder / ".gitignore"
+    for path in (folder, ignore):
+        if there := leads_out(path, root):
+            raise ResultError(f"{path} is a link to {there}, out of {root}; remove it, or name a file of results")
     try:
         folder.mkdir(exist_ok=True)
         if not ignore.exists():

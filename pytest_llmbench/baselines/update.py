@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.baselines.strict import first_flaw
 from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.measurement import Measurement
+from pytest_llmbench.strict import first_flaw
 
 __all__ = ["RefusedUpdate", "UpdateMode", "should_record", "why_refused"]
 

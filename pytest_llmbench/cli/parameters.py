@@ -18,6 +18,7 @@ from pytest_llmbench.comparison.journal import JournalError
 from pytest_llmbench.comparison.result import FailOn
 from pytest_llmbench.comparison.selection import SelectionError
 from pytest_llmbench.executors import SetupError
+from pytest_llmbench.files import leads_out
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
 from pytest_llmbench.results import ResultError
@@ -192,4 +193,7 @@ def paths(given: Sequence[Path] | None) -> tuple[str, ...]:
 
 def new_results_file(command: str) -> Path:
     """A file that is not there yet, beside those of pytest runs."""
-    return Path("llmbench-results", f"{command}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")
+    folder = Path("llmbench-results")
+    if there := leads_out(folder, Path()):
+        stop(f"{folder} is a link to {there}, out of this folder; remove it, or name a file with --results")
+    return Path(folder, f"{command}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")

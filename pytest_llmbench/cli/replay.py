@@ -12,6 +12,7 @@ import typer
 
 from pytest_llmbench.baselines.file import BaselineError
 from pytest_llmbench.baselines.store import BaselineStore
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
@@ -20,7 +21,7 @@ from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import MIB
 from pytest_llmbench.protocol import Phase, Request
 from pytest_llmbench.reports.table import LABELS, number_text
-from pytest_llmbench.results import Result, latest, read_results
+from pytest_llmbench.results import Result, latest
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.units import percent, seconds
 from pytest_llmbench.workload import Scale, Workload
@@ -54,10 +55,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
     """Measure one row again and print everything; exits with status 1 if it fails."""
+    written = latest(*read([results])) if results else None
     try:
-        written = latest(read_results(results)) if results else None
         chosen = choose(row, written, scale)
-    except ValueError as error:  # among them ResultError
+    except ValueError as error:
         stop(str(error))
     typer.echo(f"{chosen.table}[{chosen.row}]")
     typer.echo(_fields(chosen.request))

@@ -16,14 +16,18 @@ import msgspec
 
 from pytest_llmbench.comparison.pair import Pair
 from pytest_llmbench.comparison.selection import Selected
+from pytest_llmbench.files import read_file
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.stacks.stack import Source
+from pytest_llmbench.strict import dotted, flaw_of_decoded
 from pytest_llmbench.workload import Workload
 
 __all__ = ["FORMAT", "Asked", "Implied", "Journal", "JournalError", "Named", "Note", "Taken"]
 
 FORMAT = 1
+MOST_MIB = 512
+"""More than a comparison writes; what is larger is not read."""
 
 
 class JournalError(ValueError):
@@ -213,7 +217,7 @@ class Journal:
 
 def _read(path: Path) -> tuple[Asked, list[Line], int]:
     """What was asked for, all that follows, and the length of the whole lines."""
-    data = path.read_bytes()
+    data = read_file(path, most_mib=MOST_MIB)
     whole = data[: data.rfind(b"\n") + 1]
     lines = list(_decoded(whole, path))
     asked = lines[0] if lines else None
@@ -238,6 +242,11 @@ def _decoded(data: bytes, path: Path) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            yield _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise JournalError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None
+        if flaw := flaw_of_decoded(line, found):
+            raise JournalError(
+                f"{path}, line {number}: is not of llmbench ab or bisect: {dotted(flaw.place)} {flaw.sentence}"
+            )
+        yield found

@@ -16,7 +16,7 @@ from pytest_llmbench import extensions
 
 __all__ = ["BUILT_IN", "METRICS", "Metric", "Tolerance", "Value", "add_extensions"]
 
-Value = int | float | tuple[int, ...]
+Value = int | float | Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
 """A number, or one number per device in the order of the devices."""
 
 MIB = 2**20

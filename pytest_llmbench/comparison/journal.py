@@ -10,7 +10,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Annotated, Literal, Self
 
 import msgspec
 
@@ -50,7 +50,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="as
     a: Named
     b: Named
     source: Source
-    selected: tuple[Selected, ...]
+    selected: Annotated[tuple[Selected, ...], msgspec.Meta(min_length=1)]
     workload: Workload
     plan: Plan
     tolerances: dict[str, Tolerance] = {}

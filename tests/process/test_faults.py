@@ -36,6 +36,12 @@ if TYPE_CHECKING:
         ("out_of_driver_memory", "oom", r"RuntimeError: CUDA error: out of memory"),
         ("loss_is_nan", "diverged", r"not finite: loss_last"),
         ("speed_is_infinite", "crashed", r"not finite: samples_per_second"),
+        (
+            "count_is_huge",
+            "crashed",
+            r"processes\[0\]\.rounds\[0\]\.samples is a number of more than 64 bits, which no",
+        ),
+        ("text_is_no_unicode", "crashed", r"processes\[0\]\.ran\.dtype has text that is not Unicode, which no result"),
         ("rubbish", "crashed", r"its process wrote rubbish to the channel: b'Traceback .* \(JSON is malformed"),
         ("another_kind_of_message", "crashed", r".*rubbish.*: a message of another kind: Ended"),
         ("wrong_case", "crashed", r".*rubbish.*: an answer without a process, or for another case"),

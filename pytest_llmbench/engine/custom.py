@@ -60,11 +60,11 @@ class CustomTraining:
         Raises:
             CaseError: what the step returned is no count.
         """
+        # Whatever is called here is counted with the calls of the step: a result that is well costs no more than that.
         result = self._step()
         if not isinstance(result, StepResult):
-            return StepResult(self._samples(result))
+            return StepResult(_count(result) or self._samples(result))
         samples, tokens = result.samples, result.tokens
-        # Nothing is called for a result that is well: calls within a step are counted.
         counts_samples = samples.__class__ is int and 0 < samples <= LARGEST_COUNT
         counts_tokens = tokens is None or (tokens.__class__ is int and 0 <= tokens <= LARGEST_COUNT)
         if counts_samples and counts_tokens:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         ("text_is_no_unicode", "crashed", r"processes\[0\]\.ran\.dtype has text that is not Unicode, which no result"),
         ("rubbish", "crashed", r"its process wrote rubbish to the channel: b'Traceback .* \(JSON is malformed"),
         ("another_kind_of_message", "crashed", r".*rubbish.*: a message of another kind: Ended"),
-        ("wrong_case", "crashed", r".*rubbish.*: an answer without a process, or for another case"),
+        ("wrong_case", "crashed", r".*rubbish.*: an answer for another case"),
         ("half_a_message", "crashed", r"exited with status 0 without an answer"),
         ("hundred_megabytes", "crashed", r".*rubbish.*: a message of more than 16 MiB"),
         ("million_lines", "crashed", r"exited with status 3 without an answer; its last output:\n(.*\n){7}the end"),

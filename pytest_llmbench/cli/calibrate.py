@@ -11,6 +11,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.judge.calibration import Calibration, calibrated
@@ -20,10 +21,12 @@ from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
-from pytest_llmbench.store.results import ResultError, latest, read_results
+from pytest_llmbench.store.files import leads_out
+from pytest_llmbench.store.results import latest
 
 __all__ = ["calibrate"]
 
+_DEFAULT = Path("baselines")
 _HEADINGS = ("sessions / processes", "wall sd %", "wall sees %", "GPU-busy sd %", "GPU-busy sees %")
 """Of the statistical metrics, in the order of `METRICS`."""
 
@@ -33,7 +36,7 @@ def calibrate(
         list[Path],
         typer.Argument(metavar="RESULTS.jsonl...", help="Runs of the environment that the baselines are of."),
     ],
-    baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
+    baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = _DEFAULT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the table and write nothing.")] = False,
 ) -> None:
     """
@@ -41,12 +44,15 @@ def calibrate(
 
     Measure twice or more with what made the baselines, at different hours, then give the result files.
     """
+    if baselines == _DEFAULT and (there := leads_out(baselines, Path())):
+        stop(f"{baselines} is a link to {there}, out of this folder; remove it, or say --baselines {there}")
     store = BaselineStore(baselines)
     try:
+        store.check_links()
         found = list(_calibrations(store, results))
         for folder, table, row, calibration in found if not dry_run else ():
             store.calibrate(folder, table, row, calibration.noise)
-    except (ResultError, BaselineError) as error:
+    except BaselineError as error:
         stop(str(error))
     if not found:
         stop(f"{', '.join(map(str, results))}: no result has a baseline in {baselines}")
@@ -59,8 +65,8 @@ def calibrate(
 
 def _calibrations(store: BaselineStore, files: list[Path]) -> Iterator[tuple[str, str, str, Calibration]]:
     measured: defaultdict[tuple[str, str, str], list[Measurement]] = defaultdict(list)
-    for file in files:
-        for result in latest(read_results(file)):
+    for file in read(files):
+        for result in latest(file):
             if (environment := result.measurement.environment) is not None:
                 folder = folder_name(environment, result.measurement.workload.scale)
                 measured[folder, result.table, result.row].append(result.measurement)

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.reports.export import Format
-from pytest_llmbench.store.results import ResultError, latest, read_results
+from pytest_llmbench.store.results import latest
 
 __all__ = ["export"]
 
@@ -31,14 +32,9 @@ def export(
     from pytest_llmbench.reports.export import export as exported
     from pytest_llmbench.reports.export.values import name_of, ok_processes
 
-    try:
-        found = [result for path in results for result in read_results(path)]
-    except ResultError as error:
-        stop(str(error))
+    found = [result for file in read(results) for result in file]
     found.sort(key=lambda result: result.measurement.measured_at)
     rows = latest(found)
-    if not rows:
-        stop(f"{', '.join(map(str, results))}: there is no result in it")
     text = exported(rows, to, better=better)
     if output is None:
         typer.echo(text, nl=False)

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.judge.comparable import environment_changes
 from pytest_llmbench.judge.history import FEWEST, creep, steps
@@ -17,7 +18,6 @@ from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import percent
-from pytest_llmbench.store.results import ResultError, read_results
 
 __all__ = ["history"]
 
@@ -41,10 +41,9 @@ def history(
     """Find steps and slow creeps in the results of many runs, also those that no single run failed for."""
     if unknown := sorted(set(metric or ()) - set(METRICS)):
         stop(f"--metric {unknown[0]}: no such metric; known: {', '.join(METRICS)}")
-    try:
-        series = _series(results)
-    except ResultError as error:
-        stop(str(error))
+    series = _series(results)
+    if not series:
+        stop(f"{', '.join(map(str, results))}: no result in it ended well, and there is nothing to follow")
     followed = [METRICS[name] for name in metric or _followed()]
     found = [finding for row, runs in series.items() for one in followed for finding in _findings(row, runs, one)]
     for finding in found:
@@ -65,8 +64,8 @@ def _followed() -> list[str]:
 def _series(files: list[Path]) -> dict[str, list[Measurement]]:
     """By table, row, GPU and work: what ended well, by the time it was measured; the same measurement once."""
     found: defaultdict[str, dict[str, Measurement]] = defaultdict(dict)
-    for file in files:
-        for result in read_results(file):
+    for file in read(files):
+        for result in file:
             measurement, environment = result.measurement, result.measurement.environment
             if measurement.outcome == "ok" and measurement.workload.injection is None and environment is not None:
                 scale = "" if measurement.workload.scale == "full" else f" {measurement.workload.scale}"

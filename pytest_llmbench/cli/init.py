@@ -10,6 +10,7 @@ import typer
 
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.store.files import leads_out
 
 __all__ = ["FILES", "init"]
 
@@ -37,6 +38,9 @@ def init(
     there = [path for path in FILES if (folder / path).exists()]
     if there:
         stop(f"{folder}: {', '.join(there)} exist already, and nothing was written; move them away")
+    links = [path for path in FILES if leads_out(folder / path, folder)]
+    if links:
+        stop(f"{folder}: links lead {', '.join(links)} out of the folder, and nothing was written; remove them")
     templates = resources.files("pytest_llmbench.cli").joinpath("scaffold")
     try:
         for path, template in FILES.items():

@@ -20,6 +20,7 @@ from pytest_llmbench.schema.workload import Scale, Workload, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
+from pytest_llmbench.store.files import leads_out
 from pytest_llmbench.store.journal import JournalError
 from pytest_llmbench.store.results import ResultError
 from pytest_llmbench.tables.expression import ExpressionError
@@ -197,4 +198,7 @@ def paths(given: Sequence[Path] | None) -> tuple[str, ...]:
 
 def new_results_file(command: str) -> Path:
     """A file that is not there yet, beside those of pytest runs."""
-    return Path("llmbench-results", f"{command}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")
+    folder = Path("llmbench-results")
+    if there := leads_out(folder, Path()):
+        stop(f"{folder} is a link to {there}, out of this folder; remove it, or name a file with --results")
+    return Path(folder, f"{command}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl")

@@ -10,6 +10,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
@@ -22,7 +23,7 @@ from pytest_llmbench.schema.units import percent, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
-from pytest_llmbench.store.results import Result, latest, read_results
+from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["Chosen", "choose", "replay"]
@@ -54,10 +55,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
     """Measure one row again and print everything; exits with status 1 if it fails."""
+    written = latest(*read([results])) if results else None
     try:
-        written = latest(read_results(results)) if results else None
         chosen = choose(row, written, scale)
-    except ValueError as error:  # among them ResultError
+    except ValueError as error:
         stop(str(error))
     typer.echo(f"{chosen.table}[{chosen.row}]")
     typer.echo(_fields(chosen.request))

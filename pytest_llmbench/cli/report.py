@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.reports.reproduction import reproduction
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import ResultError, latest, read_results
+from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["report"]
@@ -39,20 +40,23 @@ def report(
     Of results for the same row the newest counts; several files also make a trend.
     """
     try:
-        if html is not None:
-            _write_html(html, [Path(one) for one in what], baselines)
-        if markdown:
-            _print_markdown([Path(one) for one in what])
         if html is None and not markdown:
             _print_device(what, baselines)
-    except (BaselineError, PublishedError, ResultError) as error:
+            return
+        paths = [Path(one) for one in what]
+        found = read(paths)
+        if html is not None:
+            _write_html(html, paths, found, baselines)
+        if markdown:
+            _print_markdown([result for results in found for result in results])
+    except (BaselineError, PublishedError) as error:
         stop(str(error))
 
 
-def _write_html(file: Path, paths: list[Path], baselines: Path) -> None:
+def _write_html(file: Path, paths: list[Path], found: tuple[tuple[Result, ...], ...], baselines: Path) -> None:
     from pytest_llmbench.reports.html import HtmlReportUnavailable, ResultFile, html_report
 
-    runs = [ResultFile(path.stem, read_results(path)) for path in paths]
+    runs = [ResultFile(path.stem, results) for path, results in zip(paths, found, strict=True) if results]
     try:
         page = html_report(runs, store=BaselineStore(baselines), published=load_published(baselines))
         file.write_text(page, encoding="utf-8")
@@ -63,10 +67,9 @@ def _write_html(file: Path, paths: list[Path], baselines: Path) -> None:
     typer.echo(f"llmbench: {file}", err=True)
 
 
-def _print_markdown(paths: list[Path]) -> None:
+def _print_markdown(found: list[Result]) -> None:
     from pytest_llmbench.reports.markdown import markdown_report
 
-    found = [result for path in paths for result in read_results(path)]
     found.sort(key=lambda result: result.measurement.measured_at)
     typer.echo(markdown_report(latest(found)), nl=False)
 

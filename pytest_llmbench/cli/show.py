@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.reading import read
 from pytest_llmbench.cli.terminal import columns, has_color
 from pytest_llmbench.reports.summary import totals
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
-from pytest_llmbench.store.results import ResultError, latest, read_results
+from pytest_llmbench.store.results import latest
 
 __all__ = ["show"]
 
@@ -22,12 +22,7 @@ def show(
     fail: Annotated[bool, typer.Option("--fail", help="Exit with status 1 if any row failed.")] = False,
 ) -> None:
     """Print the tables of a result file; of results for the same row the last counts."""
-    try:
-        found = latest(read_results(results))
-    except ResultError as error:
-        stop(str(error))
-    if not found:
-        stop(f"{results}: there is no result in it")
+    found = latest(*read([results]))
     typer.echo(render(report_tables(found), width=columns(80), color=has_color()))
     failed = [result for result in found if result.decision == "fail"]
     for result in failed:

@@ -4,7 +4,8 @@ The user's own training step, wrapped as a `Training`.
 `Case.custom("module:build", name=...)` names a function of the user's that gets the `torch.device`
 to train on and returns the step: something to call without arguments that trains on one micro-batch,
 its backward pass and, when it is due, its optimizer step included. Each call returns how many
-samples it trained on, or a `StepResult` with tokens and loss as well. A detached loss on the device
+samples it trained on, or a `StepResult` with tokens and loss as well; a count that is none is
+refused at once, with the step's name. A detached loss on the device
 is read after the clock has stopped; a step that returns none is not guarded against computing
 something else.
 
@@ -20,6 +21,7 @@ import that fails as `unavailable`, everything else as `crashed`.
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,7 +31,10 @@ from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Workload
 
-__all__ = ["CustomTraining", "build_custom"]
+__all__ = ["LARGEST_COUNT", "CustomTraining", "build_custom"]
+
+LARGEST_COUNT = 2**32
+"""More samples or tokens than a micro-batch has; their sums over a run need far less than 64 bits."""
 
 
 class CustomTraining:
@@ -42,19 +47,48 @@ class CustomTraining:
     batch_size = 1
     accumulation_steps = 1
 
-    def __init__(self, step: Callable[[], StepResult | int], num_steps: int) -> None:
+    def __init__(self, step: Callable[[], StepResult | int], num_steps: int, name: str) -> None:
         self.micro_batch_tokens: Sequence[int] = [1] * num_steps
         model = getattr(step, "model", None)
         self.model = model if isinstance(model, nn.Module) else None
         self.optimizer = getattr(step, "optimizer", None)
         self._step = step
+        self._name = name
 
     def micro_step(self, index: int) -> StepResult:
+        """
+        Raises:
+            CaseError: what the step returned is no count.
+        """
+        # Whatever is called here is counted with the calls of the step: a result that is well costs no more than that.
         result = self._step()
-        return result if isinstance(result, StepResult) else StepResult(_checked_samples(result))
+        if not isinstance(result, StepResult):
+            return StepResult(_count(result) or self._samples(result))
+        samples, tokens = result.samples, result.tokens
+        counts_samples = samples.__class__ is int and 0 < samples <= LARGEST_COUNT
+        counts_tokens = tokens is None or (tokens.__class__ is int and 0 <= tokens <= LARGEST_COUNT)
+        if counts_samples and counts_tokens:
+            return result
+        return result._replace(samples=self._samples(samples), tokens=None if tokens is None else self._tokens(tokens))
 
     def optimizer_step(self) -> Tensor | None:
         return None
+
+    def _samples(self, given: object) -> int:
+        if (count := _count(given)) is not None and count > 0:
+            return count
+        raise CaseError(
+            f"step={self._name!r} returned {_shown(given)} as samples; return how many samples it trained on, "
+            f"a whole number from 1 to {LARGEST_COUNT}, or a StepResult with that"
+        )
+
+    def _tokens(self, given: object) -> int:
+        if (count := _count(given)) is not None:
+            return count
+        raise CaseError(
+            f"step={self._name!r} returned {_shown(given)} as tokens; return how many tokens it trained on, "
+            f"a whole number from 0 to {LARGEST_COUNT}, or None if it does not count them"
+        )
 
 
 def build_custom(case: Case, workload: Workload, device: torch.device) -> CustomTraining:
@@ -83,12 +117,24 @@ def build_custom(case: Case, workload: Workload, device: torch.device) -> Custom
         raise CaseError(f"step={case.step!r} built a {type(step).__name__}; it must build something to call")
     if workload.samples == "full":
         raise CaseError("samples='full' has no meaning for a custom step, which has no epoch; give a number")
-    return CustomTraining(step, workload.samples)
+    return CustomTraining(step, workload.samples, case.step)
 
 
-def _checked_samples(result: object) -> int:
-    if isinstance(result, int) and not isinstance(result, bool) and result > 0:
-        return result
-    raise CaseError(
-        f"a custom step returned {result!r}; it must return how many samples it trained on, or a StepResult"
-    )
+def _count(given: object) -> int | None:
+    """The whole number that *given* is, also one of numpy's or a tensor without dimensions; None if it is no count."""
+    if isinstance(given, bool | Tensor) and (isinstance(given, bool) or given.ndim or given.dtype == torch.bool):
+        return None
+    try:
+        count = operator.index(given)  # type: ignore[arg-type]  # which says so itself
+    except (TypeError, RuntimeError):  # RuntimeError: of a tensor that has no value
+        return None
+    return count if 0 <= count <= LARGEST_COUNT else None
+
+
+def _shown(given: object) -> str:
+    """What was returned, if it has a short and printable form, else its type."""
+    try:
+        text = repr(given)
+    except Exception:  # noqa: BLE001 - a number of thousands of digits, or whatever a class of the user's raises
+        text = ""
+    return text if 0 < len(text) <= 60 and text.isprintable() else f"a value of type {type(given).__name__}"

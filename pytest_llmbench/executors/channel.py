@@ -117,10 +117,10 @@ class Channel:
                 self._on_phase(message)
             case Surroundings(environment):
                 self.environment = environment
-            case Answer(measurement) if measurement.case == self._case and measurement.processes:
+            case Answer(measurement) if measurement.case == self._case:
                 self.answer, self.answered_at = measurement, time.monotonic()
             case Answer():
-                raise RubbishError("an answer without a process, or for another case")
+                raise RubbishError("an answer for another case")
             case _:
                 raise RubbishError(f"a message of another kind: {type(message).__name__}")
 

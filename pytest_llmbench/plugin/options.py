@@ -7,11 +7,14 @@ every pytest run on the machine, so it imports next to nothing itself.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pytest
+
+from pytest_llmbench.store.files import leads_out
 
 __all__ = ["FLAGS", "OPTIONS", "Option", "Settings", "add_options", "chosen_model", "is_used", "resolve", "switched_on"]
 
@@ -271,9 +274,22 @@ def _given(config: pytest.Config, option: Option) -> _Given:
 
 
 def _path(config: pytest.Config, given: _Given) -> Path:
-    """As everywhere in pytest: a flag's path starts where the command was typed, a setting's at the root directory."""
-    base = config.invocation_params.dir if given.by_flag else config.rootpath
-    return Path(base / given.value)
+    """
+    As everywhere in pytest: a flag's path starts where the command was typed, a setting's at the root directory.
+
+    Raises:
+        pytest.UsageError: a link leads out of the root directory, and no flag names where.
+    """
+    if given.by_flag:
+        return Path(config.invocation_params.dir / given.value)
+    path = Path(config.rootpath / given.value)
+    is_below = Path(os.path.normpath(path)).is_relative_to(config.rootpath)
+    if is_below and (there := leads_out(path, config.rootpath)):  # which is for the user to decide, not for a link
+        flag = given.option.flag
+        raise pytest.UsageError(
+            f"{flag}: {path} is a link to {there}, out of {config.rootpath}; remove it, or say {flag}={there}"
+        )
+    return path
 
 
 def _count(given: _Given, what: str, otherwise: str) -> int:

@@ -36,8 +36,9 @@ from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.workload import Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
+from pytest_llmbench.store.files import leads_out
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, latest, read_results
+from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, latest, read_results
 from pytest_llmbench.trials.gate import Gate, RowName
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
@@ -94,7 +95,9 @@ class Run:
         with _blamed_on("--llmbench-tolerance"):
             tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):
-            written = read_results(settings.resume) if settings.resume else ()
+            written = read_results(settings.resume, self.announce) if settings.resume else ()
+        with _blamed_on("--llmbench-baselines"):
+            BaselineStore(settings.baselines).check_links()
         if settings.html and (missing := why_unavailable()):
             raise pytest.UsageError(f"--llmbench-html: {missing}")
         if settings.benchmark and config.getoption("--benchmark-disable", None) is None:
@@ -301,6 +304,8 @@ class Run:
         try:
             if self._log is not None:
                 self._log.append(result)
+        except UnwritableResult as error:
+            self.announce(str(error))
         except ResultError as error:
             pytest.exit(f"llmbench: {error}", returncode=pytest.ExitCode.INTERRUPTED)  # which still has its tables
         self.config.hook.pytest_llmbench_result(result=result, config=self.config)
@@ -438,6 +443,9 @@ def _new_file(root: Path) -> Path:
     """
     folder = root / "llmbench-results"
     ignore = folder / ".gitignore"
+    for path in (folder, ignore):
+        if there := leads_out(path, root):
+            raise ResultError(f"{path} is a link to {there}, out of {root}; remove it, or name a file of results")
     try:
         folder.mkdir(exist_ok=True)
         if not ignore.exists():

@@ -7,7 +7,7 @@ Everything here is a frozen value with a strict JSON form. Unknown is None with 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -159,7 +159,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     workload: Workload
     environment: Environment | None
     """None when no process got far enough to say."""
-    processes: tuple[Process, ...]
+    processes: Annotated[tuple[Process, ...], msgspec.Meta(min_length=1)]
     measured_at: str
     """UTC, ISO 8601, to the second."""
 

@@ -29,7 +29,7 @@ __all__ = [
     "title",
 ]
 
-Value = int | float | tuple[int, ...]
+Value = int | float | Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
 """A number, or one number per device in the order of the devices."""
 
 MIB = 2**20

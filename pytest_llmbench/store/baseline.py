@@ -19,8 +19,8 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
+from pytest_llmbench.schema.strict import Place, dotted, first_flaw, parse
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
-from pytest_llmbench.store.strict import Place, first_flaw, parse
 from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = [
@@ -40,6 +40,11 @@ Raised whenever an older version could not read what this one writes, with an en
 1. The first.
 """
 
+MOST_MIB = 64
+"""A thousand rows of several processes take less; what is larger is neither written nor read."""
+MOST_VALUES = 1_000_000
+"""Commas of a file, which are counted before it is parsed: a thousand rows of three processes have fewer than half."""
+
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From the plain value of a file in this format to that of the next."""
 
@@ -56,15 +61,10 @@ class BaselineError(ValueError):
         self.row: str | None = None
         if place and place[0] == "rows" and len(place) > 1:
             self.row, place = str(place[1]), place[2:]
-        self.field = _dotted(place) or None
+        self.field = dotted(place) or None
         row = f", row {self.row!r}" if self.row is not None else ""
         field = f", field {self.field}" if self.field else ""
         super().__init__(f"{path}{row}{field}: {sentence}")
-
-
-def _dotted(place: Place) -> str:
-    """As msgspec writes it: `processes[0].metrics.loss_first`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
 class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,7 +194,14 @@ def encode(file: BaselineFile, *, decoded: Set[str] = frozenset()) -> bytes:
     if flaw := first_flaw(msgspec.to_builtins(unproven)):
         raise BaselineError(flaw.sentence, path, flaw.place)
     decode(_text(unproven), path)
-    return _text(file)
+    text = _text(file)
+    if len(text) > MOST_MIB * 2**20 or _has_too_many_values(text):
+        raise BaselineError("would become larger than what is read; spread its tests over more tables", path)
+    return text
+
+
+def _has_too_many_values(data: bytes) -> bool:
+    return data.count(b",") > MOST_VALUES
 
 
 def _text(file: BaselineFile) -> bytes:
@@ -212,6 +219,8 @@ def decode(data: bytes, path: Path) -> BaselineFile:
     Raises:
         BaselineError: anything but a baseline file that this version understands.
     """
+    if _has_too_many_values(data):
+        raise BaselineError(f"has more than {MOST_VALUES} values, and no baseline has; {_RESTORE}", path)
     try:
         tree = parse(data)
     except ValueError as error:

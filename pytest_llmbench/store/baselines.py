@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,13 +21,12 @@ from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Noise
 from pytest_llmbench.schema.workload import Scale
-from pytest_llmbench.store.baseline import BaselineError, BaselineFile, BaselineRow, decode, encode
+from pytest_llmbench.store.baseline import MOST_MIB, BaselineError, BaselineFile, BaselineRow, decode, encode
+from pytest_llmbench.store.files import leads_out, read_file
 from pytest_llmbench.store.update import RefusedUpdate, why_refused
 
-__all__ = ["BaselineStore", "folder_name", "read_bytes", "why_no_name"]
+__all__ = ["BaselineStore", "folder_name", "why_no_name"]
 
-MAX_BYTES = 64 * 2**20
-"""A thousand rows of several processes take less; what is larger is not read."""
 LOCK_SECONDS = 60.0
 """A writer holds the lock for milliseconds; one that waits this long never gets it."""
 
@@ -58,7 +56,7 @@ def why_no_name(table: str, row: str) -> str | None:
     return None
 
 
-def read_bytes(path: Path) -> bytes | None:
+def _content(path: Path) -> bytes | None:
     """
     The file's content, or None where there is no such file.
 
@@ -66,13 +64,7 @@ def read_bytes(path: Path) -> bytes | None:
         BaselineError: it is there and cannot be read.
     """
     try:
-        found = path.stat()
-        if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # /dev/zero never ends
-            raise BaselineError("cannot be read: it is not a file", path)
-        if found.st_size > MAX_BYTES:
-            size = f"{found.st_size / 2**20:.0f} MiB"
-            raise BaselineError(f"has {size}, and no baseline has more than {MAX_BYTES // 2**20} MiB", path)
-        return path.read_bytes()
+        return read_file(path, most_mib=MOST_MIB)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -90,6 +82,21 @@ class BaselineStore:
         self.root = root
         self._decoded: dict[Path, tuple[bytes, BaselineFile]] = {}
 
+    def check_links(self) -> None:
+        """
+        Look at the links right below the root before anything is measured.
+
+        Raises:
+            BaselineError: one of them leads out of the root, or stands in the place of the lock.
+        """
+        self._check_lock()
+        try:
+            links = sorted(path for path in self.root.iterdir() if path.is_symlink() and not path.is_file())
+        except OSError:  # there is no folder yet, or it cannot be read, which whoever needs a row is told
+            return
+        for path in links:
+            self._check_folder(path)
+
     def load(self, folder: str, table: str) -> BaselineFile | None:
         """
         All rows of one table, or None if none is stored.
@@ -101,7 +108,7 @@ class BaselineStore:
             BaselineError: the file is there and is not a whole baseline.
         """
         path = self._path(folder, table)
-        data = read_bytes(path)
+        data = _content(path)
         if data is None:
             return None
         known = self._decoded.get(path)
@@ -198,17 +205,29 @@ class BaselineStore:
         for kind, name in (("folder", folder), ("table", table)):
             if not _NAME.fullmatch(name):
                 raise BaselineError(f"{kind} name {name!r} {_NO_FILE}", self.root)
+        self._check_folder(self.root / folder)
         return self.root / folder / f"{table}.json"
+
+    def _check_folder(self, folder: Path) -> None:
+        if there := leads_out(folder, self.root):
+            raise BaselineError(
+                f"is a link to {there}, out of the folder of baselines; remove it, or name that folder's parent "
+                "as the folder of baselines",
+                folder,
+            )
+
+    def _check_lock(self) -> None:
+        lock = self.root / ".lock"
+        if lock.is_symlink():  # releases of filelock before 3.20.1 empty the file it leads to
+            raise BaselineError("is a symbolic link, which a lock must not be; remove it", lock)
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:
         """One lock for the whole root, so that a repository has one such file to ignore."""
-        lock = self.root / ".lock"
-        if lock.is_symlink():  # releases of filelock before 3.20.1 empty the file it leads to
-            raise BaselineError("is a symbolic link, which a lock must not be; remove it", lock)
+        self._check_lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(lock, timeout=LOCK_SECONDS):
+            with filelock.FileLock(self.root / ".lock", timeout=LOCK_SECONDS):
                 yield
         except filelock.Timeout as error:
             raise BaselineError(f"another process has kept {error.lock_file} for {LOCK_SECONDS:.0f} s", path) from error

@@ -10,20 +10,24 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal, Self
+from typing import IO, Annotated, Literal, Self
 
 import msgspec
 
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
+from pytest_llmbench.store.files import read_file
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 
 __all__ = ["FORMAT", "Asked", "Implied", "Journal", "JournalError", "Named", "Note", "Taken"]
 
 FORMAT = 1
+MOST_MIB = 512
+"""More than a comparison writes; what is larger is not read."""
 
 
 class JournalError(ValueError):
@@ -46,7 +50,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="as
     a: Named
     b: Named
     source: Source
-    selected: tuple[Selected, ...]
+    selected: Annotated[tuple[Selected, ...], msgspec.Meta(min_length=1)]
     workload: Workload
     plan: Plan
     tolerances: dict[str, Tolerance] = {}
@@ -215,7 +219,7 @@ class Journal:
 
 def _read(path: Path) -> tuple[Asked, list[Line], int]:
     """What was asked for, all that follows, and the length of the whole lines."""
-    data = path.read_bytes()
+    data = read_file(path, most_mib=MOST_MIB)
     whole = data[: data.rfind(b"\n") + 1]
     lines = list(_decoded(whole, path))
     asked = lines[0] if lines else None
@@ -240,6 +244,11 @@ def _decoded(data: bytes, path: Path) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            yield _decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            found = _decoder.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise JournalError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None
+        if flaw := flaw_of_decoded(line, found):
+            raise JournalError(
+                f"{path}, line {number}: is not of llmbench ab or bisect: {dotted(flaw.place)} {flaw.sentence}"
+            )
+        yield found

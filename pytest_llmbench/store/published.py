@@ -12,6 +12,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from pytest_llmbench.store.baseline import MOST_MIB
+from pytest_llmbench.store.files import read_file
+
 __all__ = ["PublishedError", "PublishedRow", "PublishedTable", "load_published"]
 
 _T = TypeVar("_T")
@@ -76,7 +79,11 @@ def load_published(root: Path, device: str = "nvidia-a100-80gb") -> dict[str, Pu
 
 
 def _load(path: Path) -> PublishedTable:
-    file = _decode(path.read_bytes(), _File, where=str(path))
+    try:
+        content = read_file(path, most_mib=MOST_MIB)
+    except OSError as error:
+        raise PublishedError(f"{path}: cannot be read: {error.strerror}") from error
+    file = _decode(content, _File, where=str(path))
     if file.table != path.stem:
         raise PublishedError(f"{path}: field 'table' is {file.table!r}; a file is named after its table")
     rows = {id_: _decode(raw, PublishedRow, where=f"{path}: row {id_!r}") for id_, raw in file.rows.items()}

@@ -6,28 +6,36 @@ from __future__ import annotations
 
 import gc
 import os
-import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import msgspec
 
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
+from pytest_llmbench.store.files import read_file
 from pytest_llmbench.tables.renamed import row_of_today
 
-__all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
+__all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "UnwritableResult", "latest", "read_results"]
 
 FORMAT = 1
+MOST_MIB = 512
+"""Of a result file: a hundred thousand results take less; what is larger is not read."""
+MOST_NAMED = 5
+"""Of the lines that are left out of a file: how many are named, each by itself."""
 
 Decision = Literal["pass", "fail", "skip"]
 
 
 class ResultError(ValueError):
     """A result file that cannot be written or read; the message names file and line."""
+
+
+class UnwritableResult(ResultError):
+    """A result that could not be read again, and is not written; the file takes others."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +122,7 @@ class ResultLog:
 
     def _end_last_line(self) -> None:
         """Cut off the half line that a killed run has left."""
-        data = self.path.read_bytes()
+        data = read_file(self.path, most_mib=MOST_MIB)
         rest = data[data.rfind(b"\n") + 1 :]
         if _is_torn(rest):
             self._stream.truncate(len(data) - len(rest))
@@ -126,11 +134,12 @@ class ResultLog:
         Write *result*, unless it was resumed from this file and has been judged as it was then.
 
         Raises:
+            UnwritableResult: `read_results` would refuse the line.
             ResultError: the line could not be written.
         """
         if not result.seconds and self._known.get(_row_of(result)) == result:
             return
-        line = msgspec.json.encode(result) + b"\n"
+        line = self._encoded(result)
         try:
             while line:
                 line = line[self._stream.write(line) :]
@@ -139,6 +148,17 @@ class ResultLog:
         except OSError as error:
             raise ResultError(f"{self.path}: a result could not be written: {error.strerror}") from error
 
+    def _encoded(self, result: Result) -> bytes:
+        try:
+            line = msgspec.json.encode(result)
+            why = _decoded(line).why
+        except (ValueError, OverflowError) as error:  # text that is not Unicode
+            line, why = b"", str(error)
+        if why is not None:
+            told = f"{result.table}[{result.row}]"
+            raise UnwritableResult(f"{self.path}: the result of {told!r} is not written, since it {why}")
+        return line + b"\n"
+
     def close(self) -> None:
         """Close the file, and remove it if it was made for results that never came."""
         self._stream.close()
@@ -146,24 +166,42 @@ class ResultLog:
             self.path.unlink()
 
 
-def read_results(path: Path) -> tuple[Result, ...]:
+def read_results(path: Path, left_out: Callable[[str], object] | None = None) -> tuple[Result, ...]:
     """
     The results of a file in their order; a last line that a killed run left unfinished is passed over.
 
+    Args:
+        path: the file.
+        left_out: told, in a sentence, of each line that is not a result of a known format, and the
+            results of all others are given. Without it the first such line is an error.
+
     Raises:
-        ResultError: the file cannot be read, or a line is not a result of a known format.
+        ResultError: the file cannot be read, or none of its lines can.
     """
     try:
-        kind = stat.S_IFMT(path.stat().st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFDIR):  # /dev/zero never ends, and a pipe may never begin
-            raise ResultError(f"{path}: results cannot be read: it is not a file")
-        *lines, rest = path.read_bytes().split(b"\n")
+        *lines, rest = read_file(path, most_mib=MOST_MIB).split(b"\n")
     except OSError as error:
         raise ResultError(f"{path}: results cannot be read: {error.strerror}") from error
     if not _is_torn(rest):
         lines.append(rest)
+    found: list[Result] = []
+    refused: list[str] = []
     with _collector_off():
-        return tuple(_decoded(line, path, number) for number, line in enumerate(lines, start=1) if line.strip())
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                result, why = _decoded(line)
+                if result is None:
+                    refused.append(f"{path}, line {number}: {why}")
+                else:
+                    found.append(result)
+    if refused and (left_out is None or not found):
+        raise ResultError(refused[0])
+    if left_out is not None:
+        for sentence in refused[:MOST_NAMED]:
+            left_out(f"{sentence}; the line is left out")
+        if more := len(refused[MOST_NAMED:]):
+            left_out(f"{path}: {more} more lines are left out, which are no results either")
+    return tuple(found)
 
 
 @contextmanager
@@ -181,34 +219,22 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def _decoded(line: bytes, path: Path, number: int) -> Result:
+class _Decoded(NamedTuple):
+    """What a line is: a result, or why it is none."""
+
+    result: Result | None
+    why: str | None
+
+
+def _decoded(line: bytes) -> _Decoded:
     try:
         result = _decoder.decode(line)
     except _UNREADABLE as error:
-        raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
-    if any(map(_is_huge, _numbers(result))):
-        raise ResultError(f"{path}, line {number}: is not a result: it has a number of more than 64 bits")
+        return _Decoded(None, _newer(line) or f"is not a result: {error}")
+    if flaw := flaw_of_decoded(line, result):
+        return _Decoded(None, f"is not a result: {dotted(flaw.place)} {flaw.sentence}")
     row = row_of_today(result.table, result.row)
-    return result if row == result.row else msgspec.structs.replace(result, row=row)
-
-
-def _numbers(result: Result) -> Iterator[Value | None]:
-    """Everything that is going to be calculated with."""
-    for process in result.measurement.processes:
-        yield from process.metrics.values()
-        for one in process.rounds:
-            yield one.samples
-            yield one.tokens
-    for metric in result.verdict.metrics:
-        yield metric.baseline
-        yield metric.now
-
-
-def _is_huge(value: Value | None) -> bool:
-    """Whether it is an integer that could not even be set beside a float; one of 64 bits always can."""
-    if type(value) is tuple:
-        return any(map(_is_huge, value))
-    return type(value) is int and value.bit_length() >= 64
+    return _Decoded(result if row == result.row else msgspec.structs.replace(result, row=row), None)
 
 
 def _is_torn(rest: bytes) -> bool:

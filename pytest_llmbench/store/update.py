@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.store.strict import first_flaw
+from pytest_llmbench.schema.strict import first_flaw
 
 __all__ = ["RECORDABLE", "RefusedUpdate", "UpdateMode", "should_record", "why_refused"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_llmbench.judge.compare import Reference, judge
@@ -16,14 +16,19 @@ __all__ = ["compare_files"]
 Rows = dict[tuple[str, str], Result]
 
 
-def compare_files(a: Path, b: Path, tolerances: Mapping[str, Tolerance]) -> Comparison:
+def compare_files(
+    a: Path, b: Path, tolerances: Mapping[str, Tolerance], left_out: Callable[[str], object]
+) -> Comparison:
     """
     *b* against *a*, for the rows of the same table and name; of several results for a row the last counts.
+
+    Args:
+        left_out: told of each line that is no result.
 
     Raises:
         ResultError: a file cannot be read, or has no result.
     """
-    before, after = _rows(a), _rows(b)
+    before, after = _rows(a, left_out), _rows(b, left_out)
     rows = tuple(
         Compared.of(
             name,
@@ -47,8 +52,8 @@ def compare_files(a: Path, b: Path, tolerances: Mapping[str, Tolerance]) -> Comp
     )
 
 
-def _rows(path: Path) -> Rows:
-    found = {(result.table, result.row): result for result in latest(read_results(path))}
+def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
+    found = {(result.table, result.row): result for result in latest(read_results(path, left_out))}
     if not found:
         raise ResultError(f"{path}: there is no result in it")
     return found

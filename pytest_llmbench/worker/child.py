@@ -34,6 +34,7 @@ from pytest_llmbench.schema.protocol import (
     decode_request,
     encode,
 )
+from pytest_llmbench.schema.strict import dotted, first_flaw
 from pytest_llmbench.worker.bounds import outside
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
@@ -117,7 +118,7 @@ def _write(channel: int, data: bytes) -> None:
 
 def _checked(request: Request, measurement: Measurement) -> bytes:
     """
-    The answer as a line, or that of a failure if it holds a number that JSON has no word for.
+    The answer as a line, or that of a failure if it holds a value that no file of results can hold.
 
     Raises:
         msgspec.DecodeError: the executor could not read the measurement.
@@ -127,6 +128,8 @@ def _checked(request: Request, measurement: Measurement) -> bytes:
         diverged = {"loss_first", "loss_last", "grad_norm"} & set(infinite)
         reason = f"not finite: {', '.join(infinite)}"
         measurement = _failed(request, "diverged" if diverged else "crashed", reason)
+    elif flaw := first_flaw(msgspec.to_builtins(measurement)):
+        measurement = _failed(request, "crashed", f"{dotted(flaw.place)} {flaw.sentence}, which no result can hold")
     line = encode(Answer(measurement))
     decode_message(line)
     return line

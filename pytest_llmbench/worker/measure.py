@@ -50,6 +50,7 @@ from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, full
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.schema.workload import Injection, Workload
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
@@ -308,8 +309,8 @@ def _note_probe(name: str, training: AnyTraining, devices: Devices, notes: Notes
         return
     try:
         value = msgspec.convert(load("probes", name)(training.model, step), Value)
-        known = not isinstance(value, float) or math.isfinite(value)
-        notes.metric(name, value if known else None, f"the probe gave {value}")
+        flaw = first_flaw(value)
+        notes.metric(name, None if flaw else value, f"what the probe gave {flaw.sentence}" if flaw else None)
     except Exception as error:  # noqa: BLE001 - what is measured is the row, and this only beside it
         notes.metric(name, None, f"{type(error).__name__}: {error}")
 

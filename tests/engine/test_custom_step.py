@@ -15,7 +15,7 @@ from pytest_llmbench.store.baselines import BaselineStore
 
 torch = pytest.importorskip("torch")
 
-from pytest_llmbench.engine.custom import build_custom  # noqa: E402 - it imports torch
+from pytest_llmbench.engine.custom import LARGEST_COUNT, build_custom  # noqa: E402 - it imports torch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_step"
 CPU = torch.device("cpu")
@@ -96,12 +96,109 @@ def test_a_step_may_return_a_number_of_samples(module: Callable[[str], Case]) ->
     assert training.optimizer_step() is None
 
 
-@pytest.mark.parametrize("returned", ["None", "0", "True", "2.0"])
-def test_a_step_that_does_not_say_what_it_did_is_refused(module: Callable[[str], Case], returned: str) -> None:
-    training = build_custom(module(f"def build(device): return lambda: {returned}"), Workload(), CPU)
+NO_COUNTS = {
+    "-4": "-4",
+    "True": "True",
+    "2.0": "2.0",
+    "'4'": "'4'",
+    "float('nan')": "nan",
+    "2**62": str(2**62),
+    "10**25": str(10**25),
+    "10**5000": "a value of type int",
+    "-(2**70)": str(-(2**70)),
+    "1j": "1j",
+    "[4]": r"\[4\]",
+    "'4' * 100": "a value of type str",
+    "'\\x1b[2J'": r"'\\x1b\[2J'",
+    "torch.tensor(2.0)": r"tensor\(2.\)",
+    "torch.tensor(True)": r"tensor\(True\)",
+    "torch.tensor([4])": r"tensor\(\[4\]\)",
+    "torch.tensor(-4)": r"tensor\(-4\)",
+    "torch.tensor(4, device='meta')": "tensor",
+    "np.float64(4)": "4.0",
+    "np.bool_(True)": "True",
+    "np.int64(-4)": "-4",
+    "np.array([4, 5])": r"array\(\[4, 5\]\)",
+    "Odd()": "a value of type Odd",
+}
+"""What a step may give as a count that is none, and how it is shown."""
 
-    with pytest.raises(CaseError, match=f"a custom step returned {returned}; it must return how many samples"):
-        training.micro_step(0)
+STEPS = """
+import numpy as np
+import torch
+from pytest_llmbench import StepResult
+
+class Odd:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+def build(device):
+    return lambda: {returned}
+"""
+
+
+@pytest.mark.parametrize(("returned", "shown"), [("None", "None"), ("0", "0"), *NO_COUNTS.items()])
+def test_a_step_that_does_not_say_what_it_did_is_refused(
+    module: Callable[[str], Case], returned: str, shown: str
+) -> None:
+    case = module(STEPS.format(returned=returned))
+
+    with pytest.raises(CaseError, match=f"step='{case.step}' returned .*{shown}.* as samples; return how many samples"):
+        build_custom(case, Workload(), CPU).micro_step(0)
+
+
+@pytest.mark.parametrize(("given", "shown"), [("None", "None"), ("0", "0"), *NO_COUNTS.items()])
+def test_a_result_whose_samples_are_no_count_is_refused(module: Callable[[str], Case], given: str, shown: str) -> None:
+    case = module(STEPS.format(returned=f"StepResult({given}, 8)"))
+
+    with pytest.raises(CaseError, match=f"step='{case.step}' returned .*{shown}.* as samples; return how many samples"):
+        build_custom(case, Workload(), CPU).micro_step(0)
+
+
+@pytest.mark.parametrize(("given", "shown"), NO_COUNTS.items())
+def test_a_result_whose_tokens_are_no_count_is_refused(module: Callable[[str], Case], given: str, shown: str) -> None:
+    case = module(STEPS.format(returned=f"StepResult(4, {given})"))
+
+    with pytest.raises(CaseError, match=f"step='{case.step}' returned .*{shown}.* as tokens; return how many tokens"):
+        build_custom(case, Workload(), CPU).micro_step(0)
+
+
+@pytest.mark.parametrize("given", ["4", "np.int64(4)", "np.uint8(4)", "np.array(4)", "torch.tensor(4)"])
+def test_a_whole_number_of_another_library_is_taken_as_the_number_it_is(
+    module: Callable[[str], Case], given: str
+) -> None:
+    result = build_custom(module(STEPS.format(returned=f"StepResult({given}, {given})")), Workload(), CPU).micro_step(0)
+
+    assert result == StepResult(4, 4)
+    assert {type(count) for count in result[:2]} == {int}
+
+
+@pytest.mark.parametrize("given", ["4", "np.int64(4)", "torch.tensor(4)"])
+def test_a_step_may_return_its_samples_as_a_whole_number_of_another_library(
+    module: Callable[[str], Case], given: str
+) -> None:
+    result = build_custom(module(STEPS.format(returned=given)), Workload(), CPU).micro_step(0)
+
+    assert result == StepResult(4)
+    assert type(result.samples) is int
+
+
+@pytest.mark.parametrize("tokens", [None, 0, LARGEST_COUNT])
+def test_a_step_may_count_no_tokens_or_many(module: Callable[[str], Case], tokens: int | None) -> None:
+    training = build_custom(module(STEPS.format(returned=f"StepResult(4, {tokens})")), Workload(), CPU)
+
+    assert training.micro_step(0) == StepResult(4, tokens)
+
+
+@pytest.mark.parametrize("loss", ["torch.tensor(float('nan'))", "torch.tensor(2.5)"])
+def test_a_loss_is_handed_on_unread(module: Callable[[str], Case], loss: str) -> None:
+    """What it is worth is for the rounds to say, when the clock has stopped."""
+    text = STEPS.format(returned=f"StepResult(np.int64(4), 8, loss={loss})")
+
+    result = build_custom(module(text), Workload(), CPU).micro_step(0)
+
+    assert isinstance(result.loss, torch.Tensor)
+    assert result[:2] == (4, 8)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_its_metric_gates(run: Callable[..., pytest.RunResult], pytester: pytest
     [
         ("count / 0", "ZeroDivisionError: division by zero"),
         ("torch.tensor(1.0)", "ValidationError: Expected `int | float | array`, got `Tensor`"),
-        ("float('nan')", "the probe gave nan"),
+        ("float('nan')", "what the probe gave is nan"),
     ],
 )
 def test_a_probe_that_fails_costs_its_metric_and_says_why(

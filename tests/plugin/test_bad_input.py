@@ -292,3 +292,83 @@ def test_a_row_of_a_printable_name_can_be_stored(bench: Bench, name: str) -> Non
     bench.run("--llmbench-missing=record").assert_outcomes(passed=1)
 
     assert list(bench.baseline().rows) == [name]
+
+
+@pytest.fixture
+def outside(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder beside the repository, to which nothing of a run may get."""
+    bench.rows("a")
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.mark.parametrize(
+    ("link", "told"),
+    [
+        (
+            "baselines",
+            "--llmbench-baselines: * is a link to {there}, out of *; remove it, or say --llmbench-baselines=",
+        ),
+        ("baselines/test-gpu", "--llmbench-baselines: *test-gpu: is a link to {there}, out of the folder of baselines"),
+        ("baselines/new", "--llmbench-baselines: *new: is a link to {there}, out of the folder of baselines"),
+        ("baselines/.lock", "--llmbench-baselines: *.lock: is a symbolic link, which a lock must not be; remove it"),
+        (
+            "llmbench-results",
+            "--llmbench-results: *llmbench-results is a link to {there}, out of *; remove it, or name",
+        ),
+        ("llmbench-results/.gitignore", "--llmbench-results: *.gitignore is a link to {there}, out of *; remove it"),
+    ],
+)
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_that_leads_out_of_the_repository_ends_the_run_before_it_measures(
+    bench: Bench, outside: Path, link: str, told: str, dangling: bool
+) -> None:
+    there = outside / "planted" if dangling else outside
+    (bench.folder / link).parent.mkdir(exist_ok=True)
+    (bench.folder / link).symlink_to(there)
+
+    run = bench.run("--llmbench-missing=record")
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"ERROR: {told.format(there=there)}*"])
+    assert bench.asked() == []
+    assert list(outside.iterdir()) == []
+
+
+def test_a_setting_that_a_link_leads_out_of_the_repository_is_a_usage_error(bench: Bench, outside: Path) -> None:
+    (bench.folder / "out").symlink_to(outside)
+    bench.pytester.makeini("[pytest]\nllmbench_results = out/r.jsonl")
+
+    run = bench.run()
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"ERROR: --llmbench-results: *out/r.jsonl is a link to {outside}/r.jsonl, out of *"])
+    assert list(outside.iterdir()) == []
+
+
+def test_a_folder_of_baselines_that_the_user_names_may_be_anywhere(bench: Bench, outside: Path) -> None:
+    (bench.folder / "shared").symlink_to(outside)
+
+    assert bench.run("--llmbench-baselines=shared", "--llmbench-missing=record").ret == 0
+    assert [path.name for path in outside.rglob("*.json")] == ["speed.json"]
+
+
+def test_a_setting_that_is_outside_in_so_many_words_is_followed(bench: Bench, outside: Path) -> None:
+    bench.pytester.makeini(f"[pytest]\nllmbench_baselines = {outside}")
+
+    assert bench.run("--llmbench-missing=record").ret == 0
+    assert [path.name for path in outside.rglob("*.json")] == ["speed.json"]
+
+
+def test_a_link_that_comes_while_a_run_measures_is_not_written_through(bench: Bench, outside: Path) -> None:
+    bench.test(
+        "from pathlib import Path\n"
+        "def test_speed(llmbench):\n"
+        f"    Path('baselines').mkdir(); Path('baselines/test-gpu').symlink_to({str(outside)!r})\n"
+        "    llmbench(Case.custom('steps:build', name='a'))"
+    )
+
+    run = bench.run("--llmbench-missing=record", "test_own.py")
+
+    assert run.ret == pytest.ExitCode.TESTS_FAILED
+    run.stdout.fnmatch_lines([f"*test-gpu: is a link to {outside}, out of the folder of baselines*"])
+    assert list(outside.iterdir()) == []

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,41 @@ def test_a_file_of_something_else_is_a_usage_error_and_stays_as_it_is(bench: Ben
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: --llmbench-resume: *notes.txt, line 1: is not a result*"])
     assert (bench.folder / "notes.txt").read_text() == "Dear diary,\nnothing was measured today"
+
+
+def with_a_huge_number(line: str) -> str:
+    return line.replace('"loss_first":2.5', f'"loss_first":{10**25}')
+
+
+def without_a_process(line: str) -> str:
+    start, _, rest = line.partition('"processes":[')
+    end = rest.partition('],"measured_at"')[2]
+    return f'{start}"processes":[],"measured_at"{end}'
+
+
+def of_a_newer_format(line: str) -> str:
+    return line.replace('"format":1', '"format":2,"novel":true')
+
+
+@pytest.mark.parametrize("damage", [with_a_huge_number, without_a_process, of_a_newer_format])
+def test_a_line_that_is_no_result_costs_its_row_and_no_other(bench: Bench, damage: Callable[[str], str]) -> None:
+    bench.rows("a", "b", "c")
+    bench.run(RECORD)
+    bench.run("--llmbench-results=r.jsonl")
+    path = bench.folder / "r.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert damage(lines[1]) != lines[1]
+    path.write_text(lines[0] + damage(lines[1]) + lines[2])
+    asked = bench.asked()
+
+    run = bench.run("--llmbench-resume=r.jsonl")
+
+    run.assert_outcomes(passed=3)
+    assert bench.asked() == [*asked, "b"]
+    run.stdout.fnmatch_lines(["=* llmbench =*", "llmbench: *r.jsonl, line 2: *; the line is left out"])
+    again = bench.run("--llmbench-resume=r.jsonl")
+    again.assert_outcomes(passed=3)
+    assert bench.asked() == [*asked, "b"]
 
 
 def test_a_result_with_a_nan_in_it_is_a_usage_error(bench: Bench) -> None:

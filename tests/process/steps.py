@@ -14,7 +14,7 @@ from pathlib import Path
 
 import surroundings
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, Process, failed
+from pytest_llmbench.schema.measurement import Measurement, Process, Round, failed
 from pytest_llmbench.schema.protocol import Answer, Phase, Request, Surroundings, encode
 
 Report = Callable[[Phase | Surroundings], None]
@@ -121,6 +121,14 @@ def loss_is_nan(request: Request, report: Report) -> Process:
 
 def speed_is_infinite(request: Request, report: Report) -> Process:
     return Process(outcome="ok", metrics={"samples_per_second": float("inf")})
+
+
+def count_is_huge(request: Request, report: Report) -> Process:
+    return Process(outcome="ok", metrics={"loss_first": 2.0}, rounds=(Round(1.0, 2**63, 0),))
+
+
+def text_is_no_unicode(request: Request, report: Report) -> Process:
+    return Process(outcome="ok", metrics={"loss_first": 2.0}, ran={"dtype": "\udcff"})
 
 
 def hang(request: Request, report: Report) -> Process:

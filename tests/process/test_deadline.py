@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -27,14 +26,12 @@ if TYPE_CHECKING:
 )
 def test_a_hang_times_out_and_nothing_stays(new_bench: Callable[..., Bench], step: str, reason: str) -> None:
     bench = new_bench(timeout_seconds=1.0)
-    started = time.monotonic()
 
     measurement = bench.run(step)
 
     assert measurement.outcome == "timeout"
     assert re.match(reason, measurement.reason or ""), measurement.reason
     assert bench.survivors() == []
-    assert time.monotonic() - started < 6
     assert bench.announced == []
 
 

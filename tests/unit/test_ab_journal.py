@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
 from pytest_llmbench.judge.looks import Plan
+
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import failed
 from pytest_llmbench.schema.metrics import Tolerance
@@ -113,6 +113,41 @@ def test_a_line_of_rubbish_is_refused_with_its_number(path: Path) -> None:
         stream.write(b'{"kind":"pair","case":1}\n')
     with pytest.raises(JournalError, match="line 3"):
         Journal.resume(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "told"),
+    [
+        (ASKED, "selected", r"line 1: .* Expected `array` of length >= 1 - at `\$\.selected`"),
+        (TAKEN, "processes", r"line 2: .* Expected `array` of length >= 1 - at `\$\.pair\.a\.processes`"),
+    ],
+)
+def test_a_line_without_what_it_must_have_is_refused_with_its_field(
+    tmp_path: Path, line: Asked | Taken, field: str, told: str
+) -> None:
+    edited = msgspec.to_builtins(line)
+    (edited if line is ASKED else edited["pair"]["a"])[field] = []
+    path = tmp_path / "edited.jsonl"
+    path.write_bytes(
+        (b"" if line is ASKED else msgspec.json.encode(ASKED) + b"\n") + msgspec.json.encode(edited) + b"\n"
+    )
+
+    with pytest.raises(JournalError, match=told):
+        Journal.read(path)
+
+
+def test_a_number_of_more_than_64_bits_is_refused_with_its_field(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"screen":', b'"screen":%d' % 10**25))
+
+    with pytest.raises(JournalError, match=r"line 1: .*plan\.screen is a number of more than 64 bits"):
+        Journal.read(path)
+
+
+def test_a_file_that_never_ends_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").symlink_to("/proc/kmsg")
+
+    with pytest.raises(JournalError, match="results cannot be read: it is not a file of a disk but /proc/kmsg"):
+        Journal.read(tmp_path / "r.jsonl")
 
 
 def test_without_a_file_pairs_are_kept_in_memory() -> None:

@@ -145,3 +145,20 @@ def test_a_row_without_a_baseline_is_said(folder: Folder) -> None:
 
     assert code == 2
     assert "no result has a baseline" in told
+
+
+def test_a_link_in_the_place_of_the_baselines_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside, here = Folder(tmp_path / "outside"), tmp_path / "here"
+    here.mkdir()
+    (here / "baselines").symlink_to(outside.path / "baselines")
+    monkeypatch.chdir(here)
+    first = outside.write("1.jsonl", measured(1, 0.25, 0.2501, 0.2499))
+    second = outside.write("2.jsonl", measured(2, 0.25, 0.2501, 0.2499))
+
+    ran = CliRunner().invoke(app, ["calibrate", str(first), str(second)])
+
+    assert ran.exit_code == 2
+    assert f"baselines is a link to {outside.path / 'baselines'}, out of this folder" in ran.stderr
+    assert outside.noise() == {}

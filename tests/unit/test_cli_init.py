@@ -56,6 +56,21 @@ def test_nothing_is_overwritten_nor_half_written(tmp_path: Path) -> None:
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("link", ["baselines", "tests", "tox-llmbench.ini"])
+def test_a_link_that_leads_out_of_the_repository_is_not_written_through(tmp_path: Path, link: str) -> None:
+    repository, outside = tmp_path / "repository", tmp_path / "outside"
+    repository.mkdir()
+    outside.mkdir()
+    (repository / link).symlink_to(outside / "planted" if "." in link else outside)
+
+    told = ran(repository)
+
+    assert told.exit_code == 2
+    assert f"links lead {link}" in told.stderr
+    assert [path.name for path in repository.iterdir()] == [link]
+    assert list(outside.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tests").write_text("a file where a folder should be")
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.store.results import FORMAT, Result, ResultError, ResultLog, latest, read_results
+from pytest_llmbench.store.results import FORMAT, Result, ResultError, ResultLog, UnwritableResult, latest, read_results
 
 
 def result(row: str = "a", **changes: Any) -> Result:
@@ -133,6 +133,79 @@ def test_a_line_that_is_no_result_is_named(path: Path, line: bytes, told: str) -
 
     with pytest.raises(ResultError, match=told):
         read_results(path)
+
+
+NO_PROCESS = msgspec.json.encode(result()).replace(
+    b'"processes":' + msgspec.json.encode(result().measurement.processes), b'"processes":[]'
+)
+HUGE = LINE.rstrip().replace(b'"samples_per_second":2.5', b'"samples_per_second":%d' % 2**63)
+NEWER = b'{"format":%d,"novel":true}' % (FORMAT + 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"Dear diary,", "is not a result: JSON is malformed: invalid character (byte 0)"),
+        (HUGE, "is not a result: measurement.processes[0].metrics.samples_per_second is a number of more than 64 bits"),
+        (NO_PROCESS, "is not a result: Expected `array` of length >= 1 - at `$.measurement.processes`"),
+        (NEWER, f"has format {FORMAT + 1}, this pytest-llmbench reads up to {FORMAT}; upgrade pytest-llmbench"),
+    ],
+)
+def test_a_line_that_is_no_result_costs_no_other(path: Path, line: bytes, told: str) -> None:
+    path.write_bytes(msgspec.json.encode(result("a")) + b"\n" + line + b"\n" + msgspec.json.encode(result("b")) + b"\n")
+    said: list[str] = []
+
+    assert [one.row for one in read_results(path, said.append)] == ["a", "b"]
+    assert said == [f"{path}, line 2: {told}; the line is left out"]
+
+
+def test_a_value_without_an_entry_is_no_result(path: Path) -> None:
+    path.write_bytes(LINE.replace(b'"peak_reserved_bytes":[1,2]', b'"peak_reserved_bytes":[]'))
+
+    with pytest.raises(ResultError, match=r"line 1: is not a result: Expected `array` of length >= 1 - at .*metrics"):
+        read_results(path)
+
+
+def test_of_many_lines_that_are_left_out_the_first_are_named(path: Path) -> None:
+    path.write_bytes(LINE + b"Dear diary,\n" * 12)
+    said: list[str] = []
+
+    read_results(path, said.append)
+
+    assert len(said) == 6
+    assert said[-1] == f"{path}: 7 more lines are left out, which are no results either"
+
+
+def test_a_file_of_which_no_line_is_a_result_is_refused(path: Path) -> None:
+    path.write_bytes(b"Dear diary,\n" + NEWER)
+    said: list[str] = []
+
+    with pytest.raises(ResultError, match="line 1: is not a result"):
+        read_results(path, said.append)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        Process(outcome="ok", metrics={"samples_per_second": 10**25}),
+        Process(outcome="ok", rounds=(Round(1.0, 2**63, 0),)),
+        Process(outcome="ok", metrics={"samples_per_second": float("nan")}),
+        Process(outcome="ok", rounds=(Round(float("inf"), 1, 0),)),
+        Process(outcome="ok", ran={"dtype": "\udcff"}),
+    ],
+)
+def test_a_result_that_could_not_be_read_is_not_written_and_the_file_takes_others(path: Path, process: Process) -> None:
+    unreadable = result("b", measurement=msgspec.structs.replace(result().measurement, processes=(process,)))
+    log = ResultLog(path)
+    log.append(result("a"))
+
+    with pytest.raises(UnwritableResult, match=r"the result of 'speed\[b\]' is not written, since "):
+        log.append(unreadable)
+    log.append(result("c"))
+    log.close()
+
+    assert [one.row for one in read_results(path)] == ["a", "c"]
 
 
 def test_a_last_line_that_is_no_beginning_of_a_result_is_named_and_kept(path: Path) -> None:

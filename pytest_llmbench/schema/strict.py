@@ -1,5 +1,5 @@
 """
-JSON as a stored baseline may be written: what the standard parser lets pass is found, with its place.
+JSON as a baseline or a result may be written: what a lenient parser lets pass is found, with its place.
 
 That is: keys that come twice, numbers that are not finite or need more than 64 bits, text that is
 not Unicode, nesting without end.
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NamedTuple
 
-__all__ = ["Flaw", "Place", "first_flaw", "parse"]
+import msgspec
+
+__all__ = ["Flaw", "Place", "dotted", "first_flaw", "flaw_of_decoded", "parse"]
 
 Place = tuple[str | int, ...]
 """Keys and indices from the root."""
@@ -19,10 +22,12 @@ Place = tuple[str | int, ...]
 _DEEPEST = 16
 """More levels than the format has."""
 _LARGEST = 2**63
+_LONG = re.compile(rb"[0-9]{19}")
+"""In every number of more than 64 bits that is written out."""
 
 
 class Flaw(NamedTuple):
-    """One value that a baseline cannot hold."""
+    """One value that a file cannot hold."""
 
     place: Place
     sentence: str
@@ -53,7 +58,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def first_flaw(value: Any, place: Place = ()) -> Flaw | None:
-    """The first value within *value* that a baseline cannot hold, or None."""
+    """The first value within *value* that a file cannot hold, or None."""
     if isinstance(value, dict | list | tuple) and not isinstance(value, _Repeated):
         if len(place) >= _DEEPEST:
             return Flaw(place, "is nested too deeply")
@@ -67,6 +72,16 @@ def first_flaw(value: Any, place: Place = ()) -> Flaw | None:
     if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
         return Flaw(place, "is a number of more than 64 bits")
     return _flaw_of_text(value, place)
+
+
+def flaw_of_decoded(line: bytes, value: object) -> Flaw | None:
+    """The first flaw of what msgspec has decoded from *line*: it lets numbers of more than 64 bits pass, and no more."""
+    return first_flaw(msgspec.to_builtins(value)) if _LONG.search(line) else None
+
+
+def dotted(place: Place) -> str:
+    """A place as msgspec writes it: `processes[0].metrics.loss_first`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
 def _flaw_of_text(value: Any, place: Place) -> Flaw | None:

@@ -15,6 +15,7 @@ from pytest_llmbench.gate import Gate, RowName, stored_row
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.results import Result
+from pytest_llmbench.text import printable
 
 __all__ = ["Llmbench", "row_name"]
 
@@ -27,7 +28,8 @@ def row_name(item: pytest.Item) -> RowName:
     function = getattr(item, "originalname", None) or item.name
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
-    return RowName(item.nodeid, table, callspec.id if callspec is not None else table)
+    row = callspec.id if callspec is not None else table
+    return RowName(printable(item.nodeid, lines=False), printable(table, lines=False), printable(row, lines=False))
 
 
 class _Mine(NamedTuple):
@@ -98,7 +100,8 @@ class Llmbench:
         """
         mine = (one for one in self._measured if one.taken.measurement is measurement)
         taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
-        name = self._name._replace(row=stored_row(row or self._name.row, written, measurement.case))
+        asked = printable(row, lines=False) if row else self._name.row
+        name = self._name._replace(row=stored_row(asked, written, measurement.case))
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
         result = self._gate.check(name, taken, more)
         self._on_result(result)

@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import Value
+from pytest_llmbench.text import printable, printable_json
 
 __all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "latest", "read_results"]
 
@@ -165,8 +166,14 @@ def _collector_off() -> Iterator[None]:
 def _decoded(line: bytes, path: Path, number: int) -> Result:
     try:
         result = _decoder.decode(line)
+        if (shown := printable_json(line)) is not line:
+            result = _decoder.decode(shown)
     except _UNREADABLE as error:
-        raise ResultError(f"{path}, line {number}: {_newer(line) or f'is not a result: {error}'}") from None
+        told = _newer(line) or printable(f"is not a result: {error}", lines=False)
+        raise ResultError(f"{path}, line {number}: {told}") from None
+    if not f"{result.nodeid}{result.table}{result.row}".isprintable():  # names have no lines
+        names = (printable(name, lines=False) for name in (result.nodeid, result.table, result.row))
+        result = msgspec.structs.replace(result, **dict(zip(("nodeid", "table", "row"), names, strict=True)))
     if any(map(_is_huge, _numbers(result))):
         raise ResultError(f"{path}, line {number}: is not a result: it has a number of more than 64 bits")
     return result

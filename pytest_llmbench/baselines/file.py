@@ -21,6 +21,7 @@ from pytest_llmbench.judge.compare import Reference
 from pytest_llmbench.judge.noise import Noise
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import METRICS, Tolerance, Value
+from pytest_llmbench.text import printable, printable_json
 from pytest_llmbench.workload import WORKLOAD_VERSION, Workload, workload_hash
 
 __all__ = [
@@ -59,7 +60,7 @@ class BaselineError(ValueError):
         self.field = _dotted(place) or None
         row = f", row {self.row!r}" if self.row is not None else ""
         field = f", field {self.field}" if self.field else ""
-        super().__init__(f"{path}{row}{field}: {sentence}")
+        super().__init__(printable(f"{path}{row}{field}: {sentence}"))
 
 
 def _dotted(place: Place) -> str:
@@ -155,13 +156,16 @@ class BaselineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def measurement(self, name: str) -> Measurement:
         """
-        The stored measurement of a row.
+        The stored measurement of a row, its texts made printable: they are going to be shown.
 
         Raises:
             KeyError: no such row.
         """
         row = self.rows[name]
-        return row.measurement(self.environments[row.environment])
+        measurement = row.measurement(self.environments[row.environment])
+        stored = msgspec.json.encode(measurement)
+        shown = printable_json(stored)
+        return measurement if shown == stored else msgspec.json.decode(shown, type=Measurement)
 
     def with_row(self, name: str, row: BaselineRow, environment: Environment) -> Self:
         """A copy with *row* added or replaced, without the environments that no row needs any more."""

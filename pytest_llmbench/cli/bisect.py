@@ -21,6 +21,7 @@ from pytest_llmbench.comparison.progress import Progress
 from pytest_llmbench.comparison.selection import find_case
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.metrics import METRICS
+from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
 
 __all__ = ["bisect"]
@@ -84,8 +85,8 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 stop(f"--metric {metric}: no such metric; there are {', '.join(METRICS)}")
             asked = Asked(
                 command="bisect",
-                a=Named(str(good.absolute()), locks[0].lines),
-                b=Named(str(bad.absolute()), locks[1].lines),
+                a=Named(str(good.absolute()), locks[0].told),
+                b=Named(str(bad.absolute()), locks[1].told),
                 source=given.source(base, python, constraint, installer),
                 selected=(find_case(case, loop),),
                 workload=given.workload(scale, device, samples),
@@ -123,7 +124,7 @@ def _run(
 
 def _check_same(journal: Journal, locks: tuple[Requirements, Requirements]) -> None:
     for named, lock in zip((journal.asked.a, journal.asked.b), locks, strict=True):
-        if named.packages != lock.lines:
+        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.told:
             raise JournalError(
                 f"{named.name} no longer asks for what {journal.path} has measured; start a new bisection"
             )

@@ -19,6 +19,7 @@ from pytest_llmbench.comparison.selection import Selected
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.stacks.stack import Source
+from pytest_llmbench.text import printable_json
 from pytest_llmbench.workload import Workload
 
 __all__ = ["FORMAT", "Asked", "Implied", "Journal", "JournalError", "Named", "Note", "Taken"]
@@ -238,6 +239,6 @@ def _decoded(data: bytes, path: Path) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            yield _decoder.decode(line)
+            yield _decoder.decode(printable_json(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise JournalError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None

@@ -14,6 +14,7 @@ from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
+from pytest_llmbench.text import printable_json
 
 __all__ = ["Channel", "RubbishError"]
 
@@ -108,7 +109,7 @@ class Channel:
             self._ignored_bytes += len(line) + 1
             return
         try:
-            message = decode_message(line)
+            message = decode_message(printable_json(line))
         except msgspec.DecodeError as error:
             raise RubbishError(f"{line[:60]!r} ({error})") from None
         match message:

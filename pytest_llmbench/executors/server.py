@@ -20,6 +20,7 @@ from pytest_llmbench.executors.channel import Channel
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.executors.reasons import ended
 from pytest_llmbench.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
+from pytest_llmbench.text import printable_json
 
 __all__ = ["Server", "ServerError"]
 
@@ -145,7 +146,7 @@ class Server:
         if not packet:
             raise self._death()
         try:
-            message = decode_message(packet)
+            message = decode_message(printable_json(packet))
         except msgspec.DecodeError as error:
             raise ServerError(f"the server speaks another protocol: {error}") from None
         match message:

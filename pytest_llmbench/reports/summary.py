@@ -12,6 +12,7 @@ from pytest_llmbench.baselines.store import BaselineStore, folder_name
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.results import Result
+from pytest_llmbench.text import printable
 from pytest_llmbench.units import percent, seconds
 
 __all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
@@ -41,7 +42,7 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
     sentences, untouched = [], []
     for folder, file in itertools.chain.from_iterable(map(store.files, folders)):
         table, rows = file.table, file.rows
-        missing = [row for row in rows if row not in ran.get(table, ())]
+        missing = [printable(row, lines=False) for row in rows if row not in ran.get(table, ())]
         if table not in ran:
             untouched.append(f"{folder}/{table} ({len(rows)} rows)")
         elif missing:

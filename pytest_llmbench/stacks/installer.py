@@ -15,6 +15,8 @@ from typing import Literal
 import msgspec
 
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.credentials import redacted
+from pytest_llmbench.text import printable
 
 __all__ = ["InstallError", "Installer", "InstallerName", "find_installer"]
 
@@ -55,7 +57,7 @@ class Installer(msgspec.Struct, frozen=True):
         try:
             with process.stdout as lines:
                 for line in lines:
-                    if text := line.decode(errors="replace").strip():
+                    if text := printable(redacted(line.decode(errors="replace").strip()), lines=False):
                         last.append(text)
                         say(text)
             status = process.wait()

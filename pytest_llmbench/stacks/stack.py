@@ -18,6 +18,7 @@ from pytest_llmbench.stacks.installer import InstallerName, find_installer
 from pytest_llmbench.stacks.interpreter import Interpreter, probe
 from pytest_llmbench.stacks.requirements import read_requirements
 from pytest_llmbench.stacks.worker import worker_folder
+from pytest_llmbench.text import printable
 
 __all__ = ["CURRENT", "Source", "Stack", "absolute", "build_environment", "open_environment", "open_stack"]
 
@@ -116,7 +117,7 @@ def build_environment(folder: Path, requirements: Path, source: Source, say: Cal
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         raise StackError(
-            f"{python} cannot make a virtual environment: {said.decode(errors='replace').strip()}"
+            f"{python} cannot make a virtual environment: {printable(said.decode(errors='replace').strip())}"
         ) from None
     made = folder / "bin" / "python"
     if base is not None:

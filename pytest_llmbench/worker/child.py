@@ -11,7 +11,6 @@ import faulthandler
 import importlib
 import math
 import os
-import re
 import signal
 import sys
 import traceback
@@ -33,6 +32,7 @@ from pytest_llmbench.protocol import (
     decode_request,
     encode,
 )
+from pytest_llmbench.text import printable
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main"]
 
@@ -58,8 +58,6 @@ EXTRAS = {
     "liger_kernel": "liger",
 }
 """Module of a library that a case can ask for to the extra of this package that installs it."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ProtocolError(ValueError):
@@ -166,11 +164,9 @@ def _failure(request: Request, error: BaseException) -> Measurement:
 
 
 def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
-    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON, nor what a
-    # terminal would obey in a report.
-    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], reason.encode(errors="backslashreplace").decode())
+    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON.
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return failed(request.case, request.workload, outcome, text, measured_at=now)
+    return failed(request.case, request.workload, outcome, printable(reason), measured_at=now)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

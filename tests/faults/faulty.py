@@ -129,6 +129,16 @@ def raises_in_colour(report: Report) -> Process:
     raise ValueError("\x1b]0;a new title\x07\x1b[2J")
 
 
+def raises_what_is_obeyed(report: Report) -> Process:
+    raise ValueError("\x9b31m\u202egnp\n::error::from an exception\n##[error]too")
+
+
+def prints_what_is_obeyed(report: Report) -> Process:
+    sys.stdout.write("\x9b31m \u202egnp\n::error::from a line\n##[error]too\n")
+    sys.stdout.flush()
+    os._exit(3)
+
+
 def huge_answer(report: Report) -> Process:
     """100 MB, and well-formed."""
     return Process(outcome="ok", metrics={"operators_per_sample": 12.0}, ran={"log": "x" * 100_000_000})

@@ -24,6 +24,7 @@ from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Measurement, Process, Round
 from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
+from pytest_llmbench.text import printable
 from pytest_llmbench.workload import Workload
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,7 +133,7 @@ def test_a_result_with_a_piece_exchanged_is_read_or_refused(
         read_results(path)
 
 
-texts = st.text(max_size=20)
+texts = st.text(max_size=20).map(lambda text: printable(text, lines=False))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**62)
 processes = st.builds(

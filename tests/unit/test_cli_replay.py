@@ -15,6 +15,7 @@ from pytest_llmbench.cli.replay import choose, replay
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.measurement import Evidence, Measurement, Process, failed
+from pytest_llmbench.metrics import Value
 from pytest_llmbench.protocol import Request
 from pytest_llmbench.results import Result
 from pytest_llmbench.tables import TABLES
@@ -95,7 +96,11 @@ def test_everything_is_printed_and_without_a_baseline_nothing_fails(
 
 
 def test_figures_are_rounded_and_have_their_unit() -> None:
-    rates = {"samples_per_second": 9.265572717560243, "first_step_seconds": 0.012345678, "peak_reserved_bytes": (2**30,)}
+    rates: dict[str, Value] = {
+        "samples_per_second": 9.265572717560243,
+        "first_step_seconds": 0.012345678,
+        "peak_reserved_bytes": (2**30,),
+    }
     evidence = Evidence(power_watts=(301.123456,), idle_used_bytes=(2**29,), busy_seconds_per_sample=(0.0123456,))
     lines = list(told(Process(outcome="ok", metrics=rates, evidence=evidence)))
 

@@ -13,7 +13,7 @@ import msgspec
 from pytest_llmbench.cases import Case
 from pytest_llmbench.environment import Environment
 from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
+from pytest_llmbench.protocol import MAX_MESSAGE_BYTES, Answer, Imported, Phase, Surroundings, decode_message
 from pytest_llmbench.text import printable_json
 
 __all__ = ["Channel", "RubbishError"]
@@ -37,6 +37,7 @@ class Channel:
         writer: file descriptor to hand to the process; closed by `start`.
         answer: the measurement, once it is there. Whatever comes after it is ignored.
         answered_at: `time.monotonic()` of its arrival, in seconds.
+        imported_at: `time.monotonic()` of when the process had imported what measures, in seconds.
         environment: where the process measures, once it has said so.
         phase: name of the phase that the process entered last.
         phase_at: `time.monotonic()` of that, in seconds.
@@ -53,6 +54,7 @@ class Channel:
         self._ignored_bytes = 0
         self.answer: Measurement | None = None
         self.answered_at = 0.0
+        self.imported_at: float | None = None
         self.environment: Environment | None = None
         self.phase: str | None = None
         self.phase_at = 0.0
@@ -116,6 +118,8 @@ class Channel:
             case Phase():
                 self.phase, self.phase_at = message.name, time.monotonic()
                 self._on_phase(message)
+            case Imported():
+                self.imported_at = time.monotonic()
             case Surroundings(environment):
                 self.environment = environment
             case Answer(measurement) if measurement.case == self._case and measurement.processes:

@@ -25,6 +25,7 @@ from pytest_llmbench.measurement import Measurement, Outcome, failed
 from pytest_llmbench.protocol import (
     PROTOCOL_VERSION,
     Answer,
+    Imported,
     Phase,
     Request,
     Surroundings,
@@ -97,7 +98,9 @@ def main(line: bytes, channel: int, measure: str) -> None:
         _write(channel, encode(message))
 
     try:
-        answer = _checked(request, _load(measure)(request, report))
+        measuring = _load(measure)
+        _write(channel, encode(Imported()))
+        answer = _checked(request, measuring(request, report))
     except BaseException as error:  # noqa: BLE001 - the top of this process: everything ends in an answer
         traceback.print_exc()
         answer = encode(Answer(msgspec.structs.replace(_failure(request, error), environment=environment)))

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from pytest_llmbench.cases import Case
-from pytest_llmbench.cli.replay import _process as told
+from pytest_llmbench.cli.replay import _process as lines_of
 from pytest_llmbench.cli.replay import choose, replay
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.verdict import RowVerdict
@@ -102,7 +102,7 @@ def test_figures_are_rounded_and_have_their_unit() -> None:
         "peak_reserved_bytes": (2**30,),
     }
     evidence = Evidence(power_watts=(301.123456,), idle_used_bytes=(2**29,), busy_seconds_per_sample=(0.0123456,))
-    lines = list(told(Process(outcome="ok", metrics=rates, evidence=evidence)))
+    lines = list(lines_of(Process(outcome="ok", metrics=rates, evidence=evidence)))
 
     assert [line.split(maxsplit=1) for line in lines] == [
         ["samples_per_second", "9.266 /s"],

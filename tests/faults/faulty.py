@@ -168,10 +168,13 @@ def kills_server(report: Report) -> Process:
 
 
 def kills_xdist(report: Report) -> Process:
-    """Ends the process of pytest-xdist that waits for this one, which is the server's parent."""
-    server = Path(f"/proc/{os.getppid()}/stat").read_text()
-    os.kill(int(server.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    """Ends the process of pytest-xdist that waits for this one, which is the parent of the server's keeper."""
+    os.kill(_parent(_parent(os.getppid())), signal.SIGKILL)
     return hang(report)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def slow(report: Report) -> Process:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from tests.process.conftest import Bench
@@ -34,6 +37,19 @@ def test_a_server_killed_during_a_case_crashes_that_case_only(new_bench: Callabl
     assert measurement.outcome == "crashed"
     assert (measurement.reason or "").startswith("ended with its server: the server was killed by SIGKILL")
     assert bench.running() == {}
+    assert bench.run("clean").outcome == "ok"
+
+
+def test_a_daemon_without_its_environment_is_ended_though_its_server_is_killed(
+    new_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    bench, told = new_bench(), tmp_path / "daemon"
+    bench.environ["LLMBENCH_TEST_DAEMON"] = str(told)
+
+    assert bench.run("kill_server_of_a_daemon").outcome == "crashed"
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
     assert bench.run("clean").outcome == "ok"
 
 

@@ -29,7 +29,13 @@ from pytest_llmbench.schema.metrics import add_extensions
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(name="llmbench", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="llmbench",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # which would take `table[row]` in a help for markup
+)
 app.command("show")(show.show)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmbench.executors.reasons import ended
+from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Backend", "check_backends"]
 
@@ -107,6 +108,6 @@ class _Said(msgspec.Struct):
 def _said(line: str) -> _Said | None:
     """None for what a library printed in between."""
     try:
-        return msgspec.json.decode(line, type=_Said)
+        return msgspec.json.decode(printable_json(line.encode()), type=_Said)
     except msgspec.DecodeError:
         return None

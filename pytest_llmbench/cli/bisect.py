@@ -15,6 +15,7 @@ from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.comparison.bisection import sentences, to_json
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
 from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
 from pytest_llmbench.tables.selection import find_case
@@ -85,8 +86,8 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 stop(f"--metric {metric}: no such metric; there are {', '.join(METRICS)}")
             asked = Asked(
                 command="bisect",
-                a=Named(str(good.absolute()), locks[0].lines),
-                b=Named(str(bad.absolute()), locks[1].lines),
+                a=Named(str(good.absolute()), locks[0].told),
+                b=Named(str(bad.absolute()), locks[1].told),
                 source=given.source(base, python, constraint, installer),
                 selected=(find_case(case, loop),),
                 workload=given.workload(scale, device, samples),
@@ -125,7 +126,7 @@ def _run(
 
 def _check_same(journal: Journal, locks: tuple[Requirements, Requirements]) -> None:
     for named, lock in zip((journal.asked.a, journal.asked.b), locks, strict=True):
-        if named.packages != lock.lines:
+        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.told:
             raise JournalError(
                 f"{named.name} no longer asks for what {journal.path} has measured; start a new bisection"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -17,9 +17,9 @@ from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.measurement import Measurement, Process
-from pytest_llmbench.schema.metrics import MIB, title
+from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
-from pytest_llmbench.schema.units import percent, seconds
+from pytest_llmbench.schema.units import gib, percent, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
@@ -52,13 +52,20 @@ def replay(  # noqa: PLR0917 - each is an option of the command
             help="Write a trace of one step, for Perfetto, and on a GPU the allocator's history as FILE.memory.pickle.",
         ),
     ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Import this step if the file names it; no other is imported. Repeatable."
+        ),
+    ] = None,
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
     """Measure one row again and print everything; exits with status 1 if it fails."""
     written = latest(*read([results])) if results else None
     try:
         chosen = choose(row, written, scale)
-    except ValueError as error:
+        _check_step(chosen, results, step or ())
+    except ValueError as error:  # among them ResultError
         stop(str(error))
     typer.echo(f"{chosen.table}[{chosen.row}]")
     typer.echo(_fields(chosen.request))
@@ -115,6 +122,21 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
     raise ValueError(f"there is no row {row!r}; {hint}")
 
 
+def _check_step(chosen: Chosen, results: Path | None, trusted: Collection[str]) -> None:
+    """
+    A file is data: a step that it names is run if the user names it, too.
+
+    Raises:
+        ValueError: the user did not.
+    """
+    named = chosen.request.case.step
+    if named is not None and named not in trusted:
+        raise ValueError(
+            f"{results}, row {chosen.table}[{chosen.row}], field step: {named} is code that only this file names; "
+            f"add --step {named} to import it"
+        )
+
+
 def _measure(request: Request, timeout: float) -> Measurement:
     machine = Machine(request.workload.device, timeout_seconds=timeout, announce=typer.echo)
     started = time.monotonic()
@@ -157,7 +179,7 @@ def _process(process: Process) -> Iterator[str]:
     for number, one in enumerate(process.rounds, start=1):
         yield f"  round {number:<18}{one.samples} samples, {one.tokens} tokens in {seconds(one.seconds)}"
     for name, value in process.metrics.items():
-        yield f"  {name:<40}{value}"
+        yield f"  {name:<40}{_with_unit(number_text(name, value), name)}"
     for reason in dict.fromkeys(process.missing.values()):
         names = [name for name, why in process.missing.items() if why == reason]
         yield f"  not measured ({reason}): {', '.join(names)}"
@@ -165,7 +187,7 @@ def _process(process: Process) -> Iterator[str]:
         yield f"  ran {name:<20}{text}"
     for name, found in msgspec.structs.asdict(process.evidence).items():
         if found is not None:
-            yield f"  {name:<40}{found}"
+            yield f"  {name:<40}{_evidence_text(name, found)}"
     for kernel in process.kernels:
         yield f"  kernel {kernel.name:<48}{kernel.seconds_per_sample * 1e3:10.3f} ms {kernel.launches_per_sample:10.1f}"
     for share in process.peak_allocations:
@@ -173,3 +195,28 @@ def _process(process: Process) -> Iterator[str]:
         yield f"  alive at peak {share.name:<90}{share.bytes / MIB:12,.1f} MiB {count:>5}"
     for name, spent in process.phase_seconds.items():
         yield f"  phase {name:<18}{seconds(spent)}"
+
+
+def _with_unit(text: str, metric: str) -> str:
+    """A number of `number_text`, and the unit that this gives it."""
+    unit = METRICS[metric].unit if metric in METRICS else ""
+    shown = {"B": "GiB", "s": "ms", "1/s": "/s", "1": "", "ratio": ""}.get(unit, unit)
+    return f"{text} {shown}".rstrip()
+
+
+def _evidence_text(name: str, value: object) -> str:
+    """A field of `Evidence`, one part for each GPU."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return "+".join(_part_text(name, part) for part in parts)
+
+
+def _part_text(name: str, value: object) -> str:
+    if not isinstance(value, int | float):
+        return str(value)
+    if name.endswith("_bytes"):
+        return f"{gib(value)} GiB"
+    if name.endswith("_seconds"):
+        return seconds(value)
+    if name.endswith("_seconds_per_sample"):
+        return f"{value * 1e3:.2f} ms"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"

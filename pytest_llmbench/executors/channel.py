@@ -13,7 +13,8 @@ import msgspec
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.protocol import MAX_MESSAGE_BYTES, Answer, Phase, Surroundings, decode_message
+from pytest_llmbench.schema.protocol import MAX_MESSAGE_BYTES, Answer, Imported, Phase, Surroundings, decode_message
+from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Channel", "RubbishError"]
 
@@ -36,6 +37,7 @@ class Channel:
         writer: file descriptor to hand to the process; closed by `start`.
         answer: the measurement, once it is there. Whatever comes after it is ignored.
         answered_at: `time.monotonic()` of its arrival, in seconds.
+        imported_at: `time.monotonic()` of when the process had imported what measures, in seconds.
         environment: where the process measures, once it has said so.
         phase: name of the phase that the process entered last.
         phase_at: `time.monotonic()` of that, in seconds.
@@ -52,6 +54,7 @@ class Channel:
         self._ignored_bytes = 0
         self.answer: Measurement | None = None
         self.answered_at = 0.0
+        self.imported_at: float | None = None
         self.environment: Environment | None = None
         self.phase: str | None = None
         self.phase_at = 0.0
@@ -108,13 +111,15 @@ class Channel:
             self._ignored_bytes += len(line) + 1
             return
         try:
-            message = decode_message(line)
+            message = decode_message(printable_json(line))
         except msgspec.DecodeError as error:
             raise RubbishError(f"{line[:60]!r} ({error})") from None
         match message:
             case Phase():
                 self.phase, self.phase_at = message.name, time.monotonic()
                 self._on_phase(message)
+            case Imported():
+                self.imported_at = time.monotonic()
             case Surroundings(environment):
                 self.environment = environment
             case Answer(measurement) if measurement.case == self._case:

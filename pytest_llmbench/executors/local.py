@@ -28,8 +28,10 @@ PRELOAD = ("torch", "transformers.models.qwen2.modeling_qwen2", "accelerate", "p
 
 LINGER_SECONDS = 10.0
 """How long a process may take to end once it has answered."""
+IMPORT_SECONDS = 300.0
+"""How long a process may import, as `server.START_SECONDS`; where the server is warm, that is next to nothing."""
 MAX_DEATHS = 2
-"""So many warm servers may die in a row before cases do without one."""
+"""So many servers may die in a row while they start before cases do without a warm one."""
 
 
 class UnsupportedSystemError(ValueError):
@@ -45,11 +47,12 @@ class LocalExecutor:
     Measures cases one at a time, each in a fresh process of this machine.
 
     The process is forked from a server that has imported *preload*. A server that would hand
-    its children a spoilt CUDA, does not start or keeps dying is replaced by one with less to
-    import, at last by one that imports nothing: each process then imports its libraries itself.
+    its children a spoilt CUDA, or that does not start, is replaced by one with less to import, at
+    last by one that imports nothing: each process then imports its libraries itself. One that a case
+    kills is started again.
 
     Args:
-        timeout_seconds: deadline of a case, from the request to the end of its process.
+        timeout_seconds: deadline of a case, from when its process has imported what measures to its end.
         announce: called with a sentence when something is not as it was asked for.
         python: interpreter of the environment to measure; it needs this package too.
         measure: `module:function` that measures, imported in the process.
@@ -150,6 +153,7 @@ class LocalExecutor:
                     raise
                 self._count_death(str(error))
                 continue
+            self._deaths = 0
             if server.poisoned is None:
                 self._server = server
             else:
@@ -159,13 +163,14 @@ class LocalExecutor:
 
     def _converse(self, server: Server, request: Request, channel: Channel, log: Log) -> Measurement | None:
         """The case from request to measurement; None if the server died before it started a process."""
-        deadline = time.monotonic() + self._timeout_seconds
         try:
             server.submit(request, channel, log)
-            end = _listen(server, channel, log, deadline)
+            end = _listen(server, channel, log, self._timeout_seconds)
         except _DeadlineError:
             since = time.monotonic() - channel.phase_at
             self._take_back(server, channel, log)
+            if channel.imported_at is None:
+                return _failed(request, "timeout", reasons.not_imported(IMPORT_SECONDS, log), channel)
             reason = reasons.overdue(self._timeout_seconds, channel.phase, since, log)
             return channel.answer or _failed(request, "timeout", reason, channel)
         except RubbishError as error:
@@ -182,7 +187,6 @@ class LocalExecutor:
         except BaseException:
             self._take_back(server, channel, log)
             raise
-        self._deaths = 0
         return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log), channel)
 
     def _take_back(self, server: Server, channel: Channel, log: Log) -> None:
@@ -203,7 +207,8 @@ class LocalExecutor:
         if self._server is not None:
             server, self._server = self._server, None
             server.kill()
-        self._count_death(why)
+        if not self._stopped:
+            self._announce(why)
 
     def _note_starting(self, server: Server) -> None:
         self._starting = server
@@ -227,7 +232,7 @@ class LocalExecutor:
         self._announce(f"{poisoned}, which forked processes cannot undo: {kept}, cases import the rest themselves")
 
 
-def _listen(server: Server, channel: Channel, log: Log, deadline: float) -> Ended:
+def _listen(server: Server, channel: Channel, log: Log, timeout_seconds: float) -> Ended:
     """
     Hear the process out.
 
@@ -235,13 +240,17 @@ def _listen(server: Server, channel: Channel, log: Log, deadline: float) -> Ende
         server: to which the request was submitted.
         channel: of the request.
         log: of the process.
-        deadline: on the clock of `time.monotonic()`, in seconds.
+        timeout_seconds: deadline of the process, from when it has imported what measures.
     """
+    started = time.monotonic()
     poller = select.poll()
     for source in (channel, log, server.log, server):
         poller.register(source, select.POLLIN)
     while True:
-        limit = deadline if channel.answer is None else min(deadline, channel.answered_at + LINGER_SECONDS)
+        begun = channel.imported_at
+        limit = started + IMPORT_SECONDS if begun is None else begun + timeout_seconds
+        if channel.answer is not None:
+            limit = min(limit, channel.answered_at + LINGER_SECONDS)
         if (remaining := limit - time.monotonic()) <= 0:
             raise _DeadlineError
         ready = {fd for fd, _ in poller.poll(remaining * 1000)}

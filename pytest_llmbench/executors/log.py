@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from pytest_llmbench.schema.text import printable
+
 __all__ = ["Log"]
 
 HEAD_BYTES = 2**14
@@ -29,8 +31,8 @@ _STACK = re.compile(
     re.DOTALL,
 )
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
-_UNPRINTABLE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0e-\x1b\x7f]")
-"""Colours and what else a terminal would obey."""
+_COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+"""And what else begins as colours do."""
 
 
 class Log:
@@ -102,7 +104,7 @@ class Log:
             return None
         frames = _FRAME.finditer(stacks[-1]["frames"])
         calls = [f"{Path(*Path(frame['file']).parts[-2:])}:{frame['line']} in {frame['name']}" for frame in frames]
-        return " <- ".join(calls[:FRAMES])
+        return printable(" <- ".join(calls[:FRAMES]), lines=False)
 
     def _end(self) -> str:
         self._read_rest()
@@ -121,5 +123,5 @@ class Log:
 
 
 def _lines(text: str) -> list[str]:
-    lines = (line.rstrip()[:LINE_CHARACTERS] for line in _UNPRINTABLE.sub("", text).splitlines())
-    return [line for line in lines if line]
+    lines = (line.rstrip()[:LINE_CHARACTERS] for line in _COLOUR.sub("", text).splitlines())
+    return [printable(line) for line in lines if line]

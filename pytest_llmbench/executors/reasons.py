@@ -7,7 +7,7 @@ import signal
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.schema.units import seconds
 
-__all__ = ["ended", "overdue", "without_answer"]
+__all__ = ["ended", "not_imported", "overdue", "without_answer"]
 
 
 def ended(exit_status: int) -> str:
@@ -26,6 +26,11 @@ def without_answer(exit_status: int, log: Log) -> str:
     """Why a case has crashed whose process went without a measurement."""
     how = ended(exit_status)
     return _with_log(f"{how} without an answer" if exit_status >= 0 else how, log)
+
+
+def not_imported(limit_seconds: float, log: Log) -> str:
+    """Why a case has timed out whose process did not get as far as to measure."""
+    return _with_log(f"its process did not import what measures within {seconds(limit_seconds)}", log)
 
 
 def overdue(limit_seconds: float, phase: str | None, phase_seconds: float, log: Log) -> str:

@@ -20,6 +20,7 @@ from pytest_llmbench.executors.channel import Channel
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.executors.reasons import ended
 from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
+from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Server", "ServerError"]
 
@@ -145,7 +146,7 @@ class Server:
         if not packet:
             raise self._death()
         try:
-            message = decode_message(packet)
+            message = decode_message(printable_json(packet))
         except msgspec.DecodeError as error:
             raise ServerError(f"the server speaks another protocol: {error}") from None
         match message:
@@ -175,13 +176,17 @@ class Server:
 
     def interrupt(self) -> None:
         """Kill the server from another thread; the one that waits for it hears of its death and clears away."""
-        self._process.kill()
+        self._process.terminate()
 
     def kill(self) -> None:
-        """Kill the server and, since it can do that no more, everything below it."""
+        """Kill the server and everything below it, which its keeper does, unless that was killed, too."""
         self._control.close()
-        self._process.kill()
-        self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         _kill_marked(self._marker, {self.child} if self.child else set())
         self.log.close()
 
@@ -228,7 +233,7 @@ def _kill_marked(marker: str, known: set[int]) -> None:
     """
     Kill the processes that were started with *marker* in their environment, and wait for them.
 
-    Orphans of a server that was itself killed have no ancestor left who knows them.
+    Orphans of a server that was killed together with its keeper have no ancestor left who knows them.
 
     Args:
         marker: value of `MARKER`.

@@ -13,6 +13,7 @@ from pytest_llmbench.executors import NotMeasurable, SetupError, Timed
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.store.baselines import why_no_name
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.trials.gate import Gate, RowName, stored_row
@@ -29,7 +30,8 @@ def row_name(item: pytest.Item) -> RowName:
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
     has_id = callspec is not None and item.name != function  # not `pytest.HIDDEN_PARAM`
-    return RowName(item.nodeid, table, callspec.id if has_id else table)
+    row = callspec.id if has_id else table
+    return RowName(printable(item.nodeid, lines=False), printable(table, lines=False), printable(row, lines=False))
 
 
 class _Mine(NamedTuple):
@@ -107,7 +109,8 @@ class Llmbench:
         """
         mine = (one for one in self._measured if one.taken.measurement is measurement)
         taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
-        name = stored_row(self._name._replace(row=row or self._name.row), written, measurement.case)
+        asked = printable(row, lines=False) if row else self._name.row
+        name = stored_row(self._name._replace(row=asked), written, measurement.case)
         more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
         result = self._gate.check(name, taken, more)
         self._on_result(result)

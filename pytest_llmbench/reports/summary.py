@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import percent, seconds
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
 from pytest_llmbench.store.results import Result
@@ -41,7 +42,7 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
     sentences, untouched = [], []
     for folder, file in itertools.chain.from_iterable(map(store.files, folders)):
         table, rows = file.table, file.rows
-        missing = [row for row in rows if row not in ran.get(table, ())]
+        missing = [printable(row, lines=False) for row in rows if row not in ran.get(table, ())]
         if table not in ran:
             untouched.append(f"{folder}/{table} ({len(rows)} rows)")
         elif missing:

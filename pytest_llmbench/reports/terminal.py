@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pytest_llmbench.judge.verdict import Status
 from pytest_llmbench.reports.table import Line, ReportTable
+from pytest_llmbench.schema.text import no_commands
 
 __all__ = ["STYLES", "Page", "render"]
 
@@ -50,7 +51,7 @@ class Page:
 
     def text(self) -> str:
         """Without blanks at the ends of lines."""
-        return "\n".join(line.rstrip() for line in self._stream.getvalue().rstrip("\n").split("\n"))
+        return no_commands("\n".join(line.rstrip() for line in self._stream.getvalue().rstrip("\n").split("\n")))
 
 
 def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
@@ -66,7 +67,7 @@ def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
         wide = _wide(table)
         fits = console.measure(wide, options=console.options.update_width(_ENDLESS)).maximum <= width
         console.print(Text(table.title, style="bold"), wide if fits else _narrow(table, labels), "", sep="\n")
-    return page.text().translate(labels.by_mark)
+    return no_commands(page.text().translate(labels.by_mark))
 
 
 def _wide(table: ReportTable) -> Table:

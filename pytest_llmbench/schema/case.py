@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, get_args
 import msgspec
 
 from pytest_llmbench.schema.extensions import PATTERN, is_extension
+from pytest_llmbench.schema.text import printable
 
 __all__ = ["MODELS", "BuiltInAttention", "BuiltInQuantization", "Case", "CaseError", "Loop", "Parallelism"]
 
@@ -122,6 +123,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 raise CaseError(
                     f"loop='trainer' with step={self.step!r}: a step of your own is its own loop; leave out one of them"
                 )
+            msgspec.structs.force_setattr(self, "model", printable(self.model, lines=False))
+        elif self.model != printable(self.model, lines=False):
+            raise CaseError(f"model={self.model!r} has what cannot be shown; give the directory another name")
         elif self.model not in MODELS and not is_extension(self.model):
             msgspec.structs.force_setattr(self, "model", _located(self.model))
         elif self.weights == "pretrained":

@@ -19,6 +19,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "Answer",
     "Ended",
+    "Imported",
     "Message",
     "Phase",
     "Ready",
@@ -30,7 +31,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -71,6 +72,10 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """As `subprocess` gives it: negative for the number of the signal that killed it."""
 
 
+class Imported(msgspec.Struct, frozen=True, tag="imported"):
+    """The process has imported what measures; its deadline runs from now on."""
+
+
 class Phase(msgspec.Struct, frozen=True, tag="phase"):
     """The measuring process enters a phase: build, warm-up, rounds, activity, ..."""
 
@@ -91,7 +96,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     measurement: Measurement
 
 
-Message = Ready | Started | Ended | Phase | Surroundings | Answer
+Message = Ready | Started | Ended | Imported | Phase | Surroundings | Answer
 
 _encoder = msgspec.json.Encoder()
 _messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

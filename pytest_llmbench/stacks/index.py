@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 from packaging.version import InvalidVersion, Version
 
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["between", "known_versions"]
 
@@ -42,7 +44,8 @@ def known_versions(name: str, python: Path, options: Sequence[str]) -> tuple[str
         done = subprocess.run([*command, *form], stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if done.returncode == 0 and (found := _versions(done.stdout.decode(errors="replace"))):
             return found
-        said = "".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:]) or said
+        last = "".join(done.stderr.decode(errors="replace").strip().splitlines()[-1:])
+        said = printable(redacted(last), lines=False) or said
     raise StackError(f"the versions of {name} cannot be listed ({said}); name them with --among")
 
 

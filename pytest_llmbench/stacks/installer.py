@@ -14,7 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["InstallError", "Installer", "InstallerName", "find_installer"]
 
@@ -55,7 +57,7 @@ class Installer(msgspec.Struct, frozen=True):
         try:
             with process.stdout as lines:
                 for line in lines:
-                    if text := line.decode(errors="replace").strip():
+                    if text := printable(redacted(line.decode(errors="replace").strip()), lines=False):
                         last.append(text)
                         say(text)
             status = process.wait()

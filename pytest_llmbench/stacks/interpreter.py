@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pytest_llmbench.schema.text import printable, printable_json
 from pytest_llmbench.stacks import StackError
 
 __all__ = ["MINIMUM_PYTHON", "Interpreter", "probe"]
@@ -76,14 +77,14 @@ def probe(python: Path, environ: Mapping[str, str]) -> Interpreter:
             timeout=PROBE_SECONDS,
             check=True,
         )
-        found = msgspec.json.decode(done.stdout, type=Interpreter)
+        found = msgspec.json.decode(printable_json(done.stdout), type=Interpreter)
     except OSError as error:
         raise StackError(f"{python} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise StackError(f"{python} did not start within {PROBE_SECONDS:.0f} s") from None
     except subprocess.CalledProcessError as error:
-        last = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise StackError(f"{python} does not run: {''.join(last) or f'exit status {error.returncode}'}") from None
+        last = printable("".join(error.stderr.decode(errors="replace").strip().splitlines()[-1:]), lines=False)
+        raise StackError(f"{python} does not run: {last or f'exit status {error.returncode}'}") from None
     except msgspec.DecodeError:
         raise StackError(f"{python} is not a Python: it does not answer as one") from None
     if found.version[:2] < MINIMUM_PYTHON:

@@ -10,7 +10,9 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
+from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["Requirements", "changed_names", "mixture", "read_requirements"]
 
@@ -33,8 +35,17 @@ class Requirements(msgspec.Struct, frozen=True):
         """As a requirements file."""
         return "\n".join([*self.options, *self.lines.values(), ""])
 
+    @property
+    def told(self) -> dict[str, str]:
+        """The lines as they may be stored and printed."""
+        return {name: _told(line) for name, line in self.lines.items()}
+
     def version(self, name: str) -> str | None:
-        """What the file asks of a package: its version if it is pinned, else what stands there; None without a line."""
+        """
+        What the file asks of a package, to be printed: its version if it is pinned, else what stands there.
+
+        None without a line.
+        """
         line = self.lines.get(name)
         if line is None:
             return None
@@ -42,9 +53,9 @@ class Requirements(msgspec.Struct, frozen=True):
         try:
             requirement = Requirement(wanted)
         except InvalidRequirement:
-            return wanted
+            return _told(wanted)
         pinned = [one.version for one in requirement.specifier if one.operator in ("==", "===")]
-        return pinned[0] if pinned else requirement.url or str(requirement.specifier) or "any"
+        return _told(pinned[0] if pinned else requirement.url or str(requirement.specifier) or "any")
 
     def without_hashes(self) -> Requirements:
         """The same, installable together with a package whose hash nobody knows."""
@@ -109,6 +120,10 @@ def _logical_lines(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, i
         yield from _logical_lines(included, (*seen, path))
 
 
+def _told(text: str) -> str:
+    return printable(redacted(text))
+
+
 def _absolute(option: str, folder: Path) -> str:
     """pip looks for these paths beside the file that names them; a mixture lies elsewhere."""
     match = _WITH_PATH.fullmatch(option)
@@ -118,7 +133,7 @@ def _absolute(option: str, folder: Path) -> str:
 
 
 def _name(line: str) -> str | None:
-    """The normalised name of the package that a line asks for; the line itself where it has none."""
+    """The normalised name of the package that a line asks for; the line itself, to be printed, where it has none."""
     wanted = _SPLIT.split(line)[0].strip()
     try:
         return canonicalize_name(Requirement(wanted).name)
@@ -129,4 +144,4 @@ def _name(line: str) -> str | None:
     try:
         return parse_wheel_filename(wanted.rpartition("/")[2])[0]
     except InvalidWheelFilename:
-        return wanted if "/" in wanted or wanted.startswith("-e") else None
+        return _told(wanted) if "/" in wanted or wanted.startswith("-e") else None

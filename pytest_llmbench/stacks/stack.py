@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 import pytest_llmbench
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.bundle import worker_folder
 from pytest_llmbench.stacks.cache import cache_folder, prepared
@@ -116,7 +117,7 @@ def build_environment(folder: Path, requirements: Path, source: Source, say: Cal
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error).encode()
         raise StackError(
-            f"{python} cannot make a virtual environment: {said.decode(errors='replace').strip()}"
+            f"{python} cannot make a virtual environment: {printable(said.decode(errors='replace').strip())}"
         ) from None
     made = folder / "bin" / "python"
     if base is not None:

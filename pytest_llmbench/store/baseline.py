@@ -20,6 +20,7 @@ from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.strict import Place, dotted, first_flaw, parse
+from pytest_llmbench.schema.text import printable, printable_json
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
 from pytest_llmbench.tables.renamed import row_of_today
 
@@ -64,7 +65,7 @@ class BaselineError(ValueError):
         self.field = dotted(place) or None
         row = f", row {self.row!r}" if self.row is not None else ""
         field = f", field {self.field}" if self.field else ""
-        super().__init__(f"{path}{row}{field}: {sentence}")
+        super().__init__(printable(f"{path}{row}{field}: {sentence}"))
 
 
 class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,13 +156,16 @@ class BaselineFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def measurement(self, name: str) -> Measurement:
         """
-        The stored measurement of a row.
+        The stored measurement of a row, its texts made printable: they are going to be shown.
 
         Raises:
             KeyError: no such row.
         """
         row = self.rows[name]
-        return row.measurement(self.environments[row.environment])
+        measurement = row.measurement(self.environments[row.environment])
+        stored = msgspec.json.encode(measurement)
+        shown = printable_json(stored)
+        return measurement if shown == stored else msgspec.json.decode(shown, type=Measurement)
 
     def with_row(self, name: str, row: BaselineRow, environment: Environment) -> Self:
         """A copy with *row* added or replaced, without the environments that no row needs any more."""

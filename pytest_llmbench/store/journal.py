@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
+from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.files import read_file
@@ -244,7 +245,7 @@ def _decoded(data: bytes, path: Path) -> Iterator[Line]:
         if not line.strip():
             continue
         try:
-            found = _decoder.decode(line)
+            found = _decoder.decode(printable_json(line))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise JournalError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None
         if flaw := flaw_of_decoded(line, found):

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.store.baseline import MOST_MIB
 from pytest_llmbench.store.files import read_file
 
@@ -92,6 +93,6 @@ def _load(path: Path) -> PublishedTable:
 
 def _decode(content: bytes | msgspec.Raw, kind: type[_T], *, where: str) -> _T:
     try:
-        return msgspec.json.decode(content, type=kind)
+        return msgspec.json.decode(printable_json(bytes(content)), type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PublishedError(f"{where}: {error}; correct it, or restore the file as it was released") from error

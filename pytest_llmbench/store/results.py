@@ -16,6 +16,7 @@ import msgspec
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
+from pytest_llmbench.schema.text import printable, printable_json
 from pytest_llmbench.store.files import read_file
 from pytest_llmbench.tables.renamed import row_of_today
 
@@ -229,10 +230,15 @@ class _Decoded(NamedTuple):
 def _decoded(line: bytes) -> _Decoded:
     try:
         result = _decoder.decode(line)
+        if (shown := printable_json(line)) is not line:
+            result = _decoder.decode(shown)
     except _UNREADABLE as error:
-        return _Decoded(None, _newer(line) or f"is not a result: {error}")
+        return _Decoded(None, _newer(line) or printable(f"is not a result: {error}", lines=False))
     if flaw := flaw_of_decoded(line, result):
         return _Decoded(None, f"is not a result: {dotted(flaw.place)} {flaw.sentence}")
+    if not f"{result.nodeid}{result.table}{result.row}".isprintable():  # names have no lines
+        names = (printable(name, lines=False) for name in (result.nodeid, result.table, result.row))
+        result = msgspec.structs.replace(result, **dict(zip(("nodeid", "table", "row"), names, strict=True)))
     row = row_of_today(result.table, result.row)
     return _Decoded(result if row == result.row else msgspec.structs.replace(result, row=row), None)
 

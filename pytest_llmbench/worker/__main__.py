@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 
+from pytest_llmbench.worker.keeper import keep
 from pytest_llmbench.worker.server import serve
 
 
@@ -22,6 +23,7 @@ def main() -> None:
         help="module:function that measures a request; imported in the forked process",
     )
     arguments = parser.parse_args()
+    keep()
     with socket.socket(fileno=arguments.control_fd) as control:
         control.set_inheritable(False)
         serve(control, preload=tuple(filter(None, arguments.preload.split(","))), measure=arguments.measure)

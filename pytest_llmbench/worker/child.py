@@ -11,7 +11,6 @@ import faulthandler
 import importlib
 import math
 import os
-import re
 import signal
 import sys
 import traceback
@@ -27,6 +26,7 @@ from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
     Answer,
+    Imported,
     Phase,
     Request,
     Surroundings,
@@ -35,6 +35,7 @@ from pytest_llmbench.schema.protocol import (
     encode,
 )
 from pytest_llmbench.schema.strict import dotted, first_flaw
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.worker.bounds import outside
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
@@ -46,8 +47,6 @@ STACK_SIGNAL = signal.SIGUSR1
 
 MAX_REASON_CHARACTERS = 1000
 FRAMES = 3
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class ProtocolError(ValueError):
@@ -87,7 +86,9 @@ def main(line: bytes, channel: int, load: Callable[[], Measure]) -> None:
         _write(channel, encode(message))
 
     try:
-        answer = _checked(request, load()(request, report))
+        measuring = load()
+        _write(channel, encode(Imported()))
+        answer = _checked(request, measuring(request, report))
     except BaseException as error:  # noqa: BLE001 - the top of this process: everything ends in an answer
         traceback.print_exc()
         answer = encode(Answer(msgspec.structs.replace(_failure(request, error), environment=environment)))
@@ -159,11 +160,9 @@ def _failure(request: Request, error: BaseException) -> Measurement:
 
 
 def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
-    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON, nor what a
-    # terminal would obey in a report.
-    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], reason.encode(errors="backslashreplace").decode())
+    # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON.
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return failed(request.case, request.workload, outcome, text, measured_at=now)
+    return failed(request.case, request.workload, outcome, printable(reason), measured_at=now)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -109,7 +109,7 @@ def _be_child(order: _Order, watch: _Watch, measure: str, server: int) -> None:
 
 
 class _Watch:
-    """Everything the server waits for: requests, ended children, and the executor's life."""
+    """Everything the server waits for: requests and ended children."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
@@ -123,11 +123,6 @@ class _Watch:
         signal.set_wakeup_fd(ringer.fileno(), warn_on_full_buffer=False)
         self._open.callback(signal.signal, signal.SIGCHLD, signal.SIG_DFL)
         self._open.callback(signal.set_wakeup_fd, -1)
-        self._executor: int | None = None
-        # A process that the executor forked may hold copies of its sockets and outlive it.
-        with suppress(AttributeError, OSError):  # Linux before 5.3
-            self._executor = os.pidfd_open(os.getppid())
-            self._open.callback(os.close, self._executor)
 
     def __enter__(self) -> _Watch:
         return self
@@ -146,8 +141,6 @@ class _Watch:
             ready = {fd for fd, _ in poller.poll()}
             self._hush()
             descendants.reap()
-            if self._executor in ready:
-                return None
             if self._control.fileno() in ready:
                 line, files, _, _ = socket.recv_fds(self._control, MAX_REQUEST_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
                 return _Order(line, *files) if line else None
@@ -166,7 +159,7 @@ class _Watch:
             ready = {fd for fd, _ in poller.poll()}
             self._hush()
             statuses |= descendants.reap()
-            if ready & {channel, self._executor} and pid not in statuses:
+            if channel in ready and pid not in statuses:
                 statuses |= self._stop(pid)
         return (statuses | descendants.end_all())[pid]
 
@@ -182,8 +175,6 @@ class _Watch:
     def _poller(self) -> select.poll:
         poller = select.poll()
         poller.register(self._bell, select.POLLIN)
-        if self._executor is not None:
-            poller.register(self._executor, select.POLLIN)
         return poller
 
     def _hush(self) -> None:

@@ -49,7 +49,7 @@ class Bench:
 
     def left_behind(self) -> list[int]:
         """Everything but the server that carries the mark and runs."""
-        return [pid for pid, parent in marked.running(self.mark).items() if parent != os.getpid()]
+        return marked.survivors(self.mark)
 
 
 @pytest.fixture(scope="module", name="shared")

@@ -215,7 +215,7 @@ class Executor:
 
     def survivors(self) -> list[int]:
         """Whatever runs beside the server."""
-        return [pid for pid, parent in marked.running(self.mark).items() if parent != os.getpid()]
+        return marked.survivors(self.mark)
 
 
 @pytest.fixture

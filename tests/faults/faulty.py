@@ -130,6 +130,16 @@ def raises_in_colour(report: Report) -> Process:
     raise ValueError("\x1b]0;a new title\x07\x1b[2J")
 
 
+def raises_what_is_obeyed(report: Report) -> Process:
+    raise ValueError("\x9b31m\u202egnp\n::error::from an exception\n##[error]too")
+
+
+def prints_what_is_obeyed(report: Report) -> Process:
+    sys.stdout.write("\x9b31m \u202egnp\n::error::from a line\n##[error]too\n")
+    sys.stdout.flush()
+    os._exit(3)
+
+
 def huge_answer(report: Report) -> Process:
     """100 MB, and well-formed."""
     return Process(outcome="ok", metrics={"operators_per_sample": 12.0}, ran={"log": "x" * 100_000_000})
@@ -159,10 +169,13 @@ def kills_server(report: Report) -> Process:
 
 
 def kills_xdist(report: Report) -> Process:
-    """Ends the process of pytest-xdist that waits for this one, which is the server's parent."""
-    server = Path(f"/proc/{os.getppid()}/stat").read_text()
-    os.kill(int(server.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    """Ends the process of pytest-xdist that waits for this one, which is the parent of the server's keeper."""
+    os.kill(_parent(_parent(os.getppid())), signal.SIGKILL)
     return hang(report)
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def slow(report: Report) -> Process:

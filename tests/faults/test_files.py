@@ -18,6 +18,7 @@ from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store import baseline as file_module
 from pytest_llmbench.store.baseline import BaselineError
@@ -131,7 +132,7 @@ def test_a_result_with_a_piece_exchanged_is_read_or_refused(
         read_results(path)
 
 
-texts = st.text(max_size=20)
+texts = st.text(max_size=20).map(lambda text: printable(text, lines=False))
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**62)
 processes = st.builds(

@@ -80,6 +80,19 @@ def test_a_step_that_only_a_file_names_is_not_imported(suite: Suite) -> None:
     assert not (suite.folder / "evil-was-imported").exists()
 
 
+def test_a_terminal_and_a_ci_server_find_nothing_to_obey_in_a_run(suite: Suite) -> None:
+    suite.rows("raises_what_is_obeyed", "prints_what_is_obeyed")
+    path = suite.folder / "test_speed.py"
+    path.write_text(path.read_text().replace(")\ndef", ", ids=['::error::x', '::warning::y'])\ndef"))
+
+    ended = suite.run("--junitxml=out.xml")
+
+    told = ended.text + (suite.folder / "out.xml").read_text()
+    assert ended.text.count(r"\x9b31m") >= 2
+    assert not {"\x9b", "\u202e"} & {*told}
+    assert not [line for line in told.splitlines() if line.strip().startswith("::") or "##[" in line]
+
+
 @pytest.mark.parametrize("id_", ["<script>alert(1)</script>", "[bold red]loud[/]", "a&b", "{{ 7 * 7 }}"])
 def test_a_test_id_is_shown_as_it_is(suite: Suite, id_: str) -> None:
     suite.rows("ok")

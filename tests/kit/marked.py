@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["MARK", "heed_signals", "running"]
+__all__ = ["MARK", "heed_signals", "running", "servers", "survivors"]
 
 MARK = "LLMBENCH_TEST_MARK"
 """The environment variable."""
@@ -15,6 +16,18 @@ MARK = "LLMBENCH_TEST_MARK"
 def running(mark: str) -> dict[int, int]:
     """Process id to parent's of those with the mark in their environment; zombies have none."""
     return {pid: parent for pid, parent in _parents() if mark.encode() in _read(f"/proc/{pid}/environ")}
+
+
+def servers(mark: str) -> list[int]:
+    """Those below the keepers, which are below this process."""
+    found = running(mark)
+    return [pid for pid, parent in found.items() if found.get(parent) == os.getpid()]
+
+
+def survivors(mark: str) -> list[int]:
+    """What runs though no case does: everything but servers and their keepers."""
+    known = servers(mark)
+    return [pid for pid, parent in running(mark).items() if parent != os.getpid() and pid not in known]
 
 
 def heed_signals() -> None:

@@ -49,11 +49,11 @@ class Bench:
         return marked.running(self.mark)
 
     def servers(self) -> list[int]:
-        return [pid for pid, parent in self.running().items() if parent == os.getpid()]
+        return marked.servers(self.mark)
 
     def survivors(self) -> list[int]:
-        """What runs though no case does: everything but the server."""
-        return [pid for pid, parent in self.running().items() if parent != os.getpid()]
+        """What runs though no case does."""
+        return marked.survivors(self.mark)
 
     def await_nothing_running(self, but: int | None = None) -> None:
         deadline = time.monotonic() + 10

@@ -35,6 +35,18 @@ def test_a_hang_times_out_and_nothing_stays(new_bench: Callable[..., Bench], ste
     assert bench.announced == []
 
 
+def test_imports_are_not_part_of_the_deadline(new_bench: Callable[..., Bench]) -> None:
+    bench = new_bench(timeout_seconds=1.0, measure="slow_to_import:measure")
+
+    assert bench.run("clean").outcome == "ok"
+
+
+def test_a_deadline_begins_when_all_is_imported(new_bench: Callable[..., Bench]) -> None:
+    bench = new_bench(timeout_seconds=1.0, measure="slow_to_import:measure")
+
+    assert (bench.run("hang").reason or "").startswith("no answer within 1.00 s, ")
+
+
 def test_the_server_outlives_a_hang(new_bench: Callable[..., Bench]) -> None:
     bench = new_bench(timeout_seconds=1.0)
     bench.run("hang")

@@ -77,7 +77,8 @@ def test_a_parent_and_a_server_killed_at_once_take_the_case_along(new_bench: Cal
     bench = new_bench()
     with start_parent(bench, "alone") as parent:
         await_hang(parent)
-        (server,) = (pid for pid, its_parent in bench.running().items() if its_parent == parent.pid)
+        running = bench.running()
+        (server,) = (pid for pid, its_parent in running.items() if running.get(its_parent) == parent.pid)
         os.kill(parent.pid, signal.SIGSTOP)
         os.kill(server, signal.SIGKILL)
         parent.kill()

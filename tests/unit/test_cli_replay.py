@@ -9,11 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pytest_llmbench.cli.replay import _process as lines_of
 from pytest_llmbench.cli.replay import choose, replay
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, failed
+from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, failed
+from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.results import Result
@@ -84,13 +86,50 @@ def test_everything_is_printed_and_without_a_baseline_nothing_fails(
     small = Workload(scale="smoke", device="cpu")
     written.write_bytes(msgspec.json.encode(result("a", workload=small)) + b"\n")
 
-    ran = CliRunner().invoke(app, ["a", "--results", str(written)])
+    ran = CliRunner().invoke(app, ["a", "--results", str(written), "--step", "steps:build"])
 
     assert ran.exit_code == 0, ran.output
     for told in ("mine[a]", "step                    steps:build", "rounds", "outcome ok", "samples_per_second"):
         assert told in ran.stdout
     assert "not measured (the step returns no loss): loss_first, loss_last" in ran.stdout
     assert ran.stdout.splitlines()[-1] == "verdict no baseline: no baseline is stored for this row"
+
+
+def test_figures_are_rounded_and_have_their_unit() -> None:
+    rates: dict[str, Value] = {
+        "samples_per_second": 9.265572717560243,
+        "first_step_seconds": 0.012345678,
+        "peak_reserved_bytes": (2**30,),
+    }
+    evidence = Evidence(power_watts=(301.123456,), idle_used_bytes=(2**29,), busy_seconds_per_sample=(0.0123456,))
+    lines = list(lines_of(Process(outcome="ok", metrics=rates, evidence=evidence)))
+
+    assert [line.split(maxsplit=1) for line in lines] == [
+        ["samples_per_second", "9.266 /s"],
+        ["first_step_seconds", "12.35 ms"],
+        ["peak_reserved_bytes", "1.00 GiB"],
+        ["idle_used_bytes", "0.50 GiB"],
+        ["power_watts", "301.1"],
+        ["busy_seconds_per_sample", "12.35 ms"],
+    ]
+
+
+@pytest.mark.parametrize("named", [(), ("--step", "other:build")])
+def test_a_step_that_only_the_file_names_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text("open('imported', 'w').close()\ndef build(device):\n    return lambda: 2\n")
+    written = tmp_path / "r.jsonl"
+    case = Case.custom("evil:build", name="a")
+    written.write_bytes(msgspec.json.encode(result("a", workload=Workload(scale="smoke", device="cpu"), case=case)))
+
+    ran = CliRunner().invoke(app, ["a", "--results", str(written), *named])
+
+    assert ran.exit_code == 2
+    assert "row mine[a], field step: evil:build is code that only this file names; add --step evil:build" in ran.stderr
+    assert not (tmp_path / "imported").exists()
 
 
 def test_a_row_that_cannot_be_measured_here_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

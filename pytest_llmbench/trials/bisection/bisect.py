@@ -144,7 +144,7 @@ def _versions(
     if good is None or bad is None:
         return Versions(good or "none", bad or "none", ())
     lines = mixture(mixtures.good, mixtures.bad, found.mixture).without_hashes().lines
-    lines |= {name: name for name in found.suspects}
+    lines |= {name: name for name in found.suspects if "/" not in name}  # else it is a line without a name
     options = mixture(mixtures.good, mixtures.bad, ()).options
     known = known or known_versions(leader, mixtures.ends[0].python, options)
     candidates = between(known, good, bad)

@@ -126,6 +126,7 @@ class Mixtures:
             self._progress.say(f"installing {name}")
             self.folder.mkdir(parents=True, exist_ok=True)
             file = self.folder / f"{key}.txt"
+            file.touch(mode=0o600)  # it may have credentials
             file.write_text(requirements.text, encoding="utf-8")
             source = self.journal.asked.source
             python = build_environment(folder, file, source, self._progress.say)

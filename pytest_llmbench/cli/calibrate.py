@@ -21,6 +21,7 @@ from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import METRICS
 from pytest_llmbench.reports.terminal import Page
 from pytest_llmbench.results import ResultError, latest, read_results
+from pytest_llmbench.units import counted
 
 __all__ = ["calibrate"]
 
@@ -54,7 +55,7 @@ def calibrate(
     for _, table, row, calibration in found:
         for why in calibration.passed_over:
             typer.echo(f"llmbench: {table}[{row}]: a result is passed over: {why}")
-    typer.echo(f"llmbench: {len(found)} rows calibrated{', nothing written' if dry_run else ''}")
+    typer.echo(f"llmbench: {counted(len(found), 'row')} calibrated{', nothing written' if dry_run else ''}")
 
 
 def _calibrations(store: BaselineStore, files: list[Path]) -> Iterator[tuple[str, str, str, Calibration]]:

@@ -19,7 +19,7 @@ from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.measurement import Measurement, Process
 from pytest_llmbench.metrics import MIB
 from pytest_llmbench.protocol import Phase, Request
-from pytest_llmbench.reports.table import LABELS, number_text
+from pytest_llmbench.reports.table import LABELS, number_texts
 from pytest_llmbench.results import Result, latest, read_results
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.units import percent, seconds
@@ -73,12 +73,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     typer.echo(f"\nverdict {verdict.status}: {verdict.reason}")
     for metric in verdict.metrics:
         moved = "" if metric.change is None else percent(metric.change)
-        before = number_text(metric.metric, metric.baseline)
+        before, now = number_texts(metric)
         name = LABELS.get(metric.metric, metric.metric)
         gates = "" if metric.gates else " (advisory)"
-        typer.echo(
-            f"  {name:<24}{before:>14} ->{number_text(metric.metric, metric.now):>14} {moved:>9}  {metric.status}{gates}"
-        )
+        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {moved:>9}  {metric.status}{gates}")
     if verdict.failed:
         raise typer.Exit(1)
 

@@ -31,7 +31,7 @@ def show(
     typer.echo(render(report_tables(found), width=columns(80), color=has_color()))
     failed = [result for result in found if result.decision == "fail"]
     for result in failed:
-        typer.echo(f"failed: {result.message}")
+        typer.echo(f"failed: {result.table}[{result.row}]: {result.message.removeprefix(f'{result.row}: ')}")
     typer.echo(f"llmbench: {totals(found)}")
     if fail and failed:
         raise typer.Exit(1)

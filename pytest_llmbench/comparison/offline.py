@@ -10,6 +10,7 @@ from pytest_llmbench.environment import Environment
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.metrics import Tolerance
 from pytest_llmbench.results import Result, ResultError, latest, read_results
+from pytest_llmbench.units import counted
 
 __all__ = ["compare_files"]
 
@@ -81,4 +82,4 @@ def _measured_on(*sides: Rows) -> str:
 
 def _only(side: str, rows: Rows, other: Rows) -> list[str]:
     names = [f"{table}[{row}]" for table, row in rows if (table, row) not in other]
-    return [f"only in {side}, {len(names)} rows: {', '.join(names)}"] if names else []
+    return [f"only in {side}, {counted(len(names), 'row')}: {', '.join(names)}"] if names else []

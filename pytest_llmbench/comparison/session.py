@@ -18,6 +18,7 @@ from pytest_llmbench.comparison.selection import Selected, SelectionError
 from pytest_llmbench.comparison.sides import Sides, visible_devices
 from pytest_llmbench.probes.nvml import Gpu
 from pytest_llmbench.stacks.stack import Stack, open_stack
+from pytest_llmbench.units import counted
 
 __all__ = ["Started", "begin", "go_on", "measure_all", "sides_of"]
 
@@ -137,7 +138,7 @@ def _fitting(selected: Sequence[Selected], num_gpus: int | None) -> tuple[tuple[
     lost = [one.name for one in selected if one.case.num_gpus > num_gpus]
     if not lost:
         return kept, ()
-    told = f"{len(lost)} rows need more GPUs than the {num_gpus} visible: {', '.join(lost)}"
+    told = f"{counted(len(lost), 'row')} need{'s' if len(lost) == 1 else ''} more GPUs than the {num_gpus} visible: {', '.join(lost)}"
     if not kept:
         raise SelectionError(told)
     return kept, (told,)

@@ -91,7 +91,15 @@ def test_a_failure_is_shown_and_is_no_error(path: Path) -> None:
     shown = show(path)
 
     assert shown.exit_code == 0
-    assert "failed: a: slower" in shown.stdout.splitlines()
+    assert "failed: speed[a]: slower" in shown.stdout.splitlines()
+
+
+def test_a_failure_names_the_table_of_its_row(path: Path) -> None:
+    for table in ("speed", "length"):
+        add(path, result("a", table=table, nodeid=table, verdict=REGRESSED, decision="fail", message="a: slower"))
+
+    failed = [line for line in show(path).stdout.splitlines() if line.startswith("failed: ")]
+    assert failed == ["failed: speed[a]: slower", "failed: length[a]: slower"]
 
 
 def test_fail_passes_where_no_row_failed(path: Path) -> None:

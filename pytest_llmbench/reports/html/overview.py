@@ -16,7 +16,7 @@ from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
-from pytest_llmbench.reports.table import HEADLINES, LABELS
+from pytest_llmbench.reports.table import HEADLINES, LABELS, verdict_text
 from pytest_llmbench.units import gib, percent
 
 __all__ = ["Count", "EnvironmentView", "Failure", "Movement", "counts", "environments", "failures", "movements"]
@@ -104,7 +104,7 @@ def movements(rows: Sequence[Held]) -> tuple[Movement, ...]:
 
 def _movement(metric: str, rows: Sequence[Held]) -> Movement | None:
     moved = [
-        (verdict.change, row.result, verdict.status if verdict.gates else "unchanged")
+        (verdict.change, row.result, verdict_text(verdict))
         for row in rows
         for verdict in row.result.verdict.metrics
         if verdict.metric == metric and verdict.change is not None

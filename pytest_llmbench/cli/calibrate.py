@@ -19,6 +19,7 @@ from pytest_llmbench.judge.compare import Reference
 from pytest_llmbench.reports.terminal import Page
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
 from pytest_llmbench.store.files import leads_out
@@ -60,7 +61,7 @@ def calibrate(
     for _, table, row, calibration in found:
         for why in calibration.passed_over:
             typer.echo(f"llmbench: {table}[{row}]: a result is passed over: {why}")
-    typer.echo(f"llmbench: {len(found)} rows calibrated{', nothing written' if dry_run else ''}")
+    typer.echo(f"llmbench: {counted(len(found), 'row')} calibrated{', nothing written' if dry_run else ''}")
 
 
 def _calibrations(store: BaselineStore, files: list[Path]) -> Iterator[tuple[str, str, str, Calibration]]:

@@ -17,7 +17,7 @@ from pytest_llmbench.judge.history import FEWEST, creep, steps
 from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, Metric
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import counted, percent
 
 __all__ = ["history"]
 
@@ -50,7 +50,7 @@ def history(
         typer.echo(finding.sentence)
     enough = sum(len(runs) >= 2 * FEWEST for runs in series.values())
     typer.echo(
-        f"llmbench: {len(found)} findings in {len(series)} rows, of which {enough} have the {2 * FEWEST} runs "
+        f"llmbench: {counted(len(found), 'finding')} in {counted(len(series), 'row')}, of which {enough} {'has' if enough == 1 else 'have'} the {2 * FEWEST} runs "
         "or more that a step takes"
     )
     if fail and any(finding.worse for finding in found):

@@ -15,7 +15,7 @@ from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.reports.table import number_text
+from pytest_llmbench.reports.table import number_text, number_texts
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -81,12 +81,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     typer.echo(f"\nverdict {verdict.status}: {verdict.reason}")
     for metric in verdict.metrics:
         moved = "" if metric.change is None else percent(metric.change)
-        before = number_text(metric.metric, metric.baseline)
+        before, now = number_texts(metric)
         name = title(metric.metric)
         gates = "" if metric.gates else " (advisory)"
-        typer.echo(
-            f"  {name:<24}{before:>14} ->{number_text(metric.metric, metric.now):>14} {moved:>9}  {metric.status}{gates}"
-        )
+        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {moved:>9}  {metric.status}{gates}")
     if verdict.failed:
         raise typer.Exit(1)
 

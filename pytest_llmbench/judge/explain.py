@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, MIB
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import apart, percent
 
 __all__ = ["explain"]
 
@@ -62,9 +62,13 @@ def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
         verdict = metrics.get(metric.name)
         if verdict is None or not isinstance(verdict.baseline, int | float) or not isinstance(verdict.now, int | float):
             continue
-        before, after = f"{verdict.baseline:,.0f}", f"{verdict.now:,.0f}"
-        if verdict.status in ("regressed", "improved") and before != after:
+        if verdict.status in ("regressed", "improved"):
+            before, after = apart(verdict.baseline, verdict.now, _count)
             yield f"{before} {metric.words} per sample before, {after} now"
+
+
+def _count(number: float, more: int) -> str:
+    return f"{number:,.{more}f}"
 
 
 def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
@@ -87,12 +91,16 @@ class _Part(NamedTuple):
     moved: float
     """At least, where one side does not list it."""
 
-    def told(self, show: Callable[[float], str]) -> str:
-        before, now = ("not listed" if side is None else show(side) for side in (self.before, self.now))
-        return f"{self.name} {before} -> {now}"
+    def told(self, show: Callable[[float, int], str]) -> str:
+        def text(side: float | None, more: int) -> str:
+            return "not listed" if side is None else show(side, more)
+
+        return f"{self.name} {' -> '.join(apart(self.before, self.now, text))}"
 
 
-def _parts(before: Mapping[str, float], after: Mapping[str, float], total: float, show: Callable[[float], str]) -> str:
+def _parts(
+    before: Mapping[str, float], after: Mapping[str, float], total: float, show: Callable[[float, int], str]
+) -> str:
     """Those that make up most of a difference of *total*, longest first; empty if none does."""
     moved = [
         _Part(
@@ -112,7 +120,7 @@ def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
         return " (kernels are known of one side only)" if before or after else ""
     assert isinstance(busy.baseline, int | float)
     assert isinstance(busy.now, int | float)
-    parts = _parts(before, after, (busy.now - busy.baseline) * 1e3, "{:.3g} ms".format)
+    parts = _parts(before, after, (busy.now - busy.baseline) * 1e3, lambda time, more: f"{time:.{3 + more}g} ms")
     return f": top kernels that changed, per sample: {parts}" if parts else ": spread over many kernels"
 
 
@@ -186,11 +194,11 @@ def _bytes_moved(verdict: MetricVerdict) -> str:
     return f"{'+' if moved > 0 else '-'}{_size(abs(moved))}"
 
 
-def _size(count_bytes: float) -> str:
+def _size(count_bytes: float, more: int = 0) -> str:
     if count_bytes < MIB:
-        return f"{count_bytes:,.0f} B"
+        return f"{count_bytes:,.{more}f} B"
     mib = count_bytes / MIB
-    return f"{mib:,.0f} MiB" if mib < 1024 else f"{mib / 1024:,.2f} GiB"
+    return f"{mib:,.{more}f} MiB" if mib < 1024 else f"{mib / 1024:,.{2 + more}f} GiB"
 
 
 def _arithmetic(metrics: Mapping[str, MetricVerdict]) -> str:

@@ -6,7 +6,7 @@ import math
 
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.metrics import METRICS, Metric
-from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.schema.units import apart, gib, percent
 
 __all__ = ["failure_sentence"]
 
@@ -52,10 +52,7 @@ def _metric_text(verdict: MetricVerdict) -> str:
 def _move_text(metric: Metric, verdict: MetricVerdict) -> str:
     before, after = _number(verdict.baseline, verdict.device), _number(verdict.now, verdict.device)
     unit = "GiB" if metric.unit == "B" else metric.unit
-    show = gib if metric.unit == "B" else _short
-    old, new = show(before), show(after)
-    if old == new:
-        old, new, unit = repr(before), repr(after), metric.unit
+    old, new = apart(before, after, gib if metric.unit == "B" else _short)
     return f"{old} -> {new}" + ("" if unit in ("1", "ratio") else f" {unit}")
 
 
@@ -65,8 +62,8 @@ def _number(value: object, device: int | None) -> float:
     return chosen
 
 
-def _short(number: float) -> str:
-    return f"{number:.4g}" if abs(number) < 1000 else f"{number:.10g}"
+def _short(number: float, more: int) -> str:
+    return f"{number:.{(4 if abs(number) < 1000 else 10) + more}g}"
 
 
 def _limit_text(verdict: MetricVerdict) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
 from pytest_llmbench.reports.table import Line, ReportTable, report_tables
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result
 
 __all__ = ["MAX_CHARACTERS", "markdown_report", "write_step_summary"]
@@ -66,7 +67,7 @@ def _verdict(results: Sequence[Result]) -> str:
     counts = Counter(result.told for result in results)
     told = ", ".join(f"{SYMBOLS[word]} {counts[word]} {word}" for word in ORDER if counts[word])
     failed = sum(result.decision == "fail" for result in results)
-    rows = f"{len(results)} row{'' if len(results) == 1 else 's'}"
+    rows = counted(len(results), "row")
     if not results:
         return "no case was measured"
     if failed:
@@ -105,7 +106,7 @@ def _news(results: Iterable[Result]) -> Iterator[str]:
 def _folded(table: ReportTable, results: Sequence[Result]) -> str:
     of_table = [result for result in results if result.table == table.name]
     failed = sum(result.decision == "fail" for result in of_table)
-    told = f"{len(of_table)} rows" + (f", {failed} failed" if failed else "")
+    told = counted(len(of_table), "row") + (f", {failed} failed" if failed else "")
     headers = [*table.columns, "metric", "baseline", "now", "change", "limit", "verdict"]
     lines = [_line(headers), _line(["---"] * len(table.columns) + ["---", "--:", "--:", "--:", "--:", "---"])]
     lines += [_line(map(_escaped, _cells(line))) for line in table.lines]

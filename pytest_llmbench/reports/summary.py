@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pytest_llmbench.judge.suite import global_shift
+from pytest_llmbench.reports.symbols import ORDER
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.text import printable
-from pytest_llmbench.schema.units import percent, seconds
+from pytest_llmbench.schema.units import counted, percent, seconds
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
 from pytest_llmbench.store.results import Result
 
@@ -23,7 +24,7 @@ def totals(results: Sequence[Result]) -> str:
     if not results:
         return "no case was measured"
     counts = Counter(result.told for result in results)
-    told = ", ".join(f"{count} {word}" for word, count in counts.items())
+    told = ", ".join(f"{counts[word]} {word}" for word in ORDER if counts[word])
     return f"{told}; {seconds(sum(result.seconds for result in results))} of measuring"
 
 
@@ -44,9 +45,9 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
         table, rows = file.table, file.rows
         missing = [printable(row, lines=False) for row in rows if row not in ran.get(table, ())]
         if table not in ran:
-            untouched.append(f"{folder}/{table} ({len(rows)} rows)")
+            untouched.append(f"{folder}/{table} ({counted(len(rows), 'row')})")
         elif missing:
-            sentences.append(f"{table}: not run, of {len(rows)} rows with a baseline: {', '.join(missing)}")
+            sentences.append(f"{table}: not run, of {counted(len(rows), 'row')} with a baseline: {', '.join(missing)}")
     if untouched:
         sentences.append(f"tables with a baseline of which no row was run: {', '.join(untouched)}")
     return sentences
@@ -75,4 +76,4 @@ def undecided(results: Iterable[Result]) -> list[str]:
 def unavailable(results: Iterable[Result]) -> list[str]:
     """A sentence for each reason why rows could not be measured here, such as a library that is not installed."""
     lacking = Counter(result.measurement.reason for result in results if result.measurement.outcome == "unavailable")
-    return [f"unavailable, {count} {'rows' if count > 1 else 'row'}: {reason}" for reason, count in lacking.items()]
+    return [f"unavailable, {counted(count, 'row')}: {reason}" for reason, count in lacking.items()]

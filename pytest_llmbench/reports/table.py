@@ -4,40 +4,48 @@ The one table model that every report renders: rows of a published or user's tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
 from pytest_llmbench.judge.values import typical_value
-from pytest_llmbench.judge.verdict import MetricVerdict, Status
+from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
-from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.schema.units import apart, gib, percent
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES, in_page_order
 
 __all__ = [
+    "Inputs",
     "Line",
     "ReportTable",
-    "input_text",
+    "inputs_of",
     "limit_text",
     "number_text",
+    "number_texts",
     "report_tables",
+    "verdict_text",
 ]
+
+_WHOLE_FROM = 9999.5
+"""From here on four digits would be written as a power of ten."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One metric of one row, as text; empty where there is nothing to say."""
 
     row: tuple[str, ...]
-    """The row's varying inputs, one per column of the table; empty texts below the row's first line."""
+    """The row's inputs, one per column of the table; empty texts below the row's first line."""
     metric: str
     baseline: str = ""
     now: str = ""
     change: str = ""
     limit: str = ""
     verdict: str
-    status: Status
+    """Of the row, as `Result.told`, or of the metric: `advisory` for one that is not judged."""
 
 
 class ReportTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,30 +69,61 @@ def report_tables(results: Iterable[Result]) -> list[ReportTable]:
     return [_table(name, grouped[name]) for name in in_page_order(grouped)]
 
 
-def _table(name: str, results: list[Result]) -> ReportTable:
+class Inputs(NamedTuple):
+    """The columns that tell the rows of a table apart, and what stands in them."""
+
+    title: str
+    columns: tuple[str, ...]
+    order: tuple[str, ...]
+    """Ids of the table's own rows, as on the page."""
+    fields: tuple[str, ...]
+    """Of `Case`, one per column; without the last where rows are named."""
+
+    def of(self, row: str, case: Case) -> tuple[str, ...]:
+        """The cells of a row; one that is not of the table has its own inputs, and its name."""
+        # A step of the user's own takes nothing of its case but the name.
+        cells = tuple(
+            "" if case.step is not None and field != "model" else _input_text(case, field) for field in self.fields
+        )
+        named = len(self.columns) > len(self.fields)
+        return (*cells, "" if self.fields and row in self.order else row) if named else cells
+
+    def rank(self, row: str) -> int:
+        """A row's place on the page; other rows come after."""
+        return self.order.index(row) if row in self.order else len(self.order)
+
+
+def inputs_of(name: str, rows: Sequence[tuple[str, Case]], *, model_in_title: bool = False) -> Inputs:
+    """
+    The columns of a published table as it defines them, whichever of its rows there are; of others, the row's name.
+
+    Args:
+        rows: ids and cases of the rows to show.
+        model_in_title: leaves out the model where all rows of the table have the same.
+    """
     known = TABLES.get(name)
-    page = [row.id for row in known.rows] if known is not None else []
-    if known is None or any(result.row not in page for result in results):
-        columns: tuple[tuple[str, str], ...] = ()
-    else:
-        columns = known.columns
-        results = sorted(results, key=lambda result: page.index(result.row))
-    cases = [result.measurement.case for result in results]
-    varying = [column for column in columns if len({getattr(case, column[1]) for case in cases}) > 1]
-    # A model that is the same in every row stands once, in the title.
-    shared = [cases[0].model] if columns and len({case.model for case in cases}) == 1 else []
-    lines = [line for result in results for line in _lines(result, tuple(field for _, field in varying))]
-    return ReportTable(
-        name=name,
-        title=", ".join([known.title if known else name, *shared]),
-        columns=tuple(header for header, _ in varying) or ("Row",),
-        lines=tuple(lines),
-    )
+    if known is None or not any(row.id == id_ for row in known.rows for id_, _ in rows):
+        return Inputs(known.title if known else name, ("Row",), (), ())
+    order = tuple(row.id for row in known.rows)
+    models = {case.model for case in (*(row.case for row in known.rows), *(case for _, case in rows))}
+    alone = models.pop() if model_in_title and len(models) == 1 else None
+    columns = [column for column in known.columns if alone is None or column[1] != "model"]
+    headers = [header for header, _ in columns]
+    if any(id_ not in order for id_, _ in rows):
+        headers.append("Row")
+    title = known.title if alone is None else f"{known.title}, {alone}"
+    return Inputs(title, tuple(headers), order, tuple(field for _, field in columns))
 
 
-def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
+def _table(name: str, results: list[Result]) -> ReportTable:
+    inputs = inputs_of(name, [(result.row, result.measurement.case) for result in results], model_in_title=True)
+    results = sorted(results, key=lambda result: inputs.rank(result.row))
+    lines = [line for result in results for line in _lines(result, inputs.of(result.row, result.measurement.case))]
+    return ReportTable(name=name, title=inputs.title, columns=inputs.columns, lines=tuple(lines))
+
+
+def _lines(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """The row's verdict first, then the metrics worth showing."""
-    row = tuple(input_text(result.measurement.case, field) for field in fields) or (result.row,)
     judged = [metric for metric in result.verdict.metrics if metric.gates]
     outcome = result.measurement.outcome
     told = f"{len(judged)} metric{'s' if len(judged) > 1 else ''}" if outcome == "ok" else outcome
@@ -92,7 +131,7 @@ def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
     if outcome == "ok" and not judged:
         yield from _unjudged(result, row)
         return
-    yield Line(row=row, metric=told, verdict=result.told, status=result.verdict.status)
+    yield Line(row=row, metric=told, verdict=result.told)
     for metric in result.verdict.metrics:
         if metric.metric in headlines() or (metric.gates and metric.status != "unchanged"):
             yield _line(below, metric)
@@ -100,25 +139,30 @@ def _lines(result: Result, fields: tuple[str, ...]) -> Iterator[Line]:
 
 def _unjudged(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """A row that was held against nothing: what it measured."""
-    verdict, status = result.told, result.verdict.status
+    verdict = result.told
     typical = {name: value for name in headlines() if (value := typical_value(result.measurement, name)) is not None}
     for name in typical or ("",):
         now = number_text(name, typical.get(name))
-        yield Line(row=row, metric=title(name), now=now, verdict=verdict, status=status)
+        yield Line(row=row, metric=title(name), now=now, verdict=verdict)
         row, verdict = ("",) * len(row), ""
 
 
 def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
+    baseline, now = number_texts(metric)
     return Line(
         row=row,
         metric=title(metric.metric),
-        baseline=number_text(metric.metric, metric.baseline),
-        now=number_text(metric.metric, metric.now),
+        baseline=baseline,
+        now=now,
         change="" if metric.change is None else percent(metric.change),
         limit=limit_text(metric.limit) if metric.gates and metric.limit is not None else "",
-        verdict=metric.status if metric.gates else "advisory",
-        status=metric.status if metric.gates else "unchanged",
+        verdict=verdict_text(metric),
     )
+
+
+def verdict_text(metric: MetricVerdict) -> str:
+    """A metric's verdict, or that it is shown without being judged."""
+    return metric.status if metric.gates else "advisory"
 
 
 def limit_text(limit: float) -> str:
@@ -126,20 +170,25 @@ def limit_text(limit: float) -> str:
     return "exact" if limit == 0 else percent(limit).replace("+", "±")
 
 
-def number_text(metric: str, value: Value | None) -> str:
-    """GiB per GPU, milliseconds, or four significant digits."""
+def number_texts(metric: MetricVerdict) -> tuple[str, str]:
+    """Baseline and now; where they differ, so do the texts."""
+    return apart(metric.baseline, metric.now, partial(number_text, metric.metric))
+
+
+def number_text(metric: str, value: Value | None, more: int = 0) -> str:
+    """GiB per GPU, milliseconds, or four significant digits; or *more* digits than that."""
     if value is None:
         return ""
     parts = value if isinstance(value, tuple) else (value,)
     unit = METRICS[metric].unit if metric in METRICS else ""  # a result file may know more metrics
     if unit == "B":
-        return "+".join(gib(part) for part in parts)
+        return "+".join(gib(part, more) for part in parts)
     if unit == "s":
-        return "+".join(f"{part * 1e3:.2f}" for part in parts)
-    return "+".join(f"{part:.4g}" if abs(part) < 1e4 else f"{part:.0f}" for part in parts)
+        return "+".join(f"{part * 1e3:,.{2 + more}f}" for part in parts)
+    return "+".join(f"{part:,.{4 + more}g}" if abs(part) < _WHOLE_FROM else f"{part:,.{more}f}" for part in parts)
 
 
-def input_text(case: Case, field: str) -> str:
+def _input_text(case: Case, field: str) -> str:
     """An input of a case, as a cell of its table."""
     value = getattr(case, field)
     if isinstance(value, bool):

@@ -12,19 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_llmbench.judge.verdict import Status
 from pytest_llmbench.reports.table import Line, ReportTable
 from pytest_llmbench.schema.text import no_commands
 
-__all__ = ["STYLES", "Page", "render"]
+__all__ = ["Page", "render", "styled"]
 
-STYLES: dict[Status, str] = {
+_STYLES = {
     "regressed": "bold red",
     "not comparable": "yellow",
     "inconclusive": "yellow",
+    "unavailable": "yellow",
     "improved": "bold green",
     "unchanged": "green",
-    "no baseline": "cyan",
 }
 _VERDICT_WIDTH = len("inconclusive")
 _ENDLESS = 10_000
@@ -70,6 +69,11 @@ def render(tables: Iterable[ReportTable], *, width: int, color: bool) -> str:
     return no_commands(page.text().translate(labels.by_mark))
 
 
+def styled(verdict: str) -> Text:
+    """A verdict in its colour; in grey where nothing was judged."""
+    return Text(verdict, style=_STYLES.get(verdict, "dim"))
+
+
 def _wide(table: ReportTable) -> Table:
     """The inputs of a row and the metric in columns of their own, as on the published page."""
     rendered = _empty(*(header.replace(" ", "\n") for header in table.columns), "metric")
@@ -100,7 +104,7 @@ def _narrow(table: ReportTable, labels: _Labels) -> Table:
     rendered = _empty(", ".join(table.columns))
     for line in table.lines:
         if any(line.row):
-            rendered.add_row(Text(labels.mark(", ".join(line.row))))
+            rendered.add_row(Text(labels.mark(", ".join(filter(None, line.row)))))
         _add(rendered, (f"  {line.metric}",), line)
     return rendered
 
@@ -117,4 +121,4 @@ def _empty(*left: str) -> Table:
 
 def _add(rendered: Table, left: tuple[str, ...], line: Line) -> None:
     cells = (*left, line.baseline, line.now, line.change, line.limit)
-    rendered.add_row(*map(Text, cells), Text(line.verdict, style=STYLES[line.status]))
+    rendered.add_row(*map(Text, cells), styled(line.verdict))

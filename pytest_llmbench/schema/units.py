@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-__all__ = ["gib", "percent", "seconds"]
+from collections.abc import Callable
+from typing import TypeVar
+
+__all__ = ["apart", "counted", "gib", "percent", "seconds"]
+
+Figure = TypeVar("Figure")
+_MORE_DIGITS = 16
+"""Digits that tell any two floats apart, beside those of the usual text."""
 
 
-def gib(count_bytes: float) -> str:
-    """GiB (1024 ** 3 bytes) with two decimals, as the published page prints memory."""
-    return f"{count_bytes / 2**30:.2f}"
+def apart(before: Figure, after: Figure, show: Callable[[Figure, int], str]) -> tuple[str, str]:
+    """
+    Two figures as text, with more digits than usual where they differ and would read alike.
+
+    Args:
+        show: writes a figure, with so many digits more than usual.
+    """
+    usual = show(before, 0), show(after, 0)
+    if before == after:
+        return usual
+    tried = ((show(before, more), show(after, more)) for more in range(_MORE_DIGITS))
+    return next((texts for texts in tried if texts[0] != texts[1]), usual)
+
+
+def gib(count_bytes: float, more: int = 0) -> str:
+    """GiB (1024 ** 3 bytes) with two decimals, as the published page prints memory, or with *more*."""
+    return f"{count_bytes / 2**30:.{2 + more}f}"
 
 
 def percent(ratio: float) -> str:
     """A signed change in percent: 0.031 is "+3.1 %"; below a tenth of a percent, two decimals."""
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{ratio * 100:+.{digits}f} %"
+
+
+def counted(count: int, thing: str) -> str:
+    """As "1 row" and "2 rows"."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def seconds(duration: float) -> str:

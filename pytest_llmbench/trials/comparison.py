@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 
@@ -10,6 +11,7 @@ import msgspec
 
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.reports.symbols import ORDER
 from pytest_llmbench.schema.environment import PACKAGES, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
 from pytest_llmbench.schema.metrics import METRICS, Metric
@@ -98,10 +100,9 @@ def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[Pack
 
 def summary(rows: Collection[Compared]) -> list[str]:
     """What the rows come to: how many of which verdict, how far they moved together."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.told] = counts.get(row.told, 0) + 1
-    sentences = [", ".join(f"{count} {word}" for word, count in counts.items()) or "no case was measured"]
+    counts = Counter(row.told for row in rows)
+    told = ", ".join(f"{counts[word]} {word}" for word in (*ORDER, "unavailable") if counts[word])
+    sentences = [told or "no case was measured"]
     if moves := list(_moves(rows)):
         sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
     for metric in _summed_up():

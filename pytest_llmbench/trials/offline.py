@@ -8,6 +8,7 @@ from pathlib import Path
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result, ResultError, latest, read_results
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
 
@@ -86,4 +87,4 @@ def _measured_on(*sides: Rows) -> str:
 
 def _only(side: str, rows: Rows, other: Rows) -> list[str]:
     names = [f"{table}[{row}]" for table, row in rows if (table, row) not in other]
-    return [f"only in {side}, {len(names)} rows: {', '.join(names)}"] if names else []
+    return [f"only in {side}, {counted(len(names), 'row')}: {', '.join(names)}"] if names else []

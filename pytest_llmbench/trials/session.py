@@ -12,6 +12,7 @@ import msgspec
 
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.reports.comparison.progress import Progress
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.stack import Stack, open_stack
 from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
 from pytest_llmbench.tables.selection import Selected, SelectionError
@@ -138,7 +139,7 @@ def _fitting(selected: Sequence[Selected], num_gpus: int | None) -> tuple[tuple[
     lost = [one.name for one in selected if one.case.num_gpus > num_gpus]
     if not lost:
         return kept, ()
-    told = f"{len(lost)} rows need more GPUs than the {num_gpus} visible: {', '.join(lost)}"
+    told = f"{counted(len(lost), 'row')} need{'s' if len(lost) == 1 else ''} more GPUs than the {num_gpus} visible: {', '.join(lost)}"
     if not kept:
         raise SelectionError(told)
     return kept, (told,)

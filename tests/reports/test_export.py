@@ -157,6 +157,26 @@ def test_csv_has_a_line_for_a_process_that_measured_nothing(bench: Bench) -> Non
     assert (line["outcome"], line["metric"], line["value"]) == ("crashed", "", "")
 
 
+def test_csv_says_which_metrics_gate(bench: Bench) -> None:
+    gates = {line["metric"]: (line["metric_verdict"], line["gates"]) for line in lines([bench.result(slower=0.1)])}
+
+    assert gates["samples_per_second"] == ("regressed", "yes")
+    assert gates["tokens_per_second"] == ("regressed", "no")
+
+
+def test_csv_says_of_no_metric_that_it_gates_where_nothing_was_judged(bench: Bench) -> None:
+    assert {line["gates"] for line in lines([bench.result(baseline=False)])} == {""}
+
+
+def test_github_action_benchmark_tells_the_metrics_verdict_beside_the_rows(bench: Bench) -> None:
+    entries = msgspec.json.decode(export([bench.result(slower=0.1)], "github-action-benchmark", better="bigger"))
+
+    assert {entry["name"].partition(" ")[2]: entry["extra"] for entry in entries} == {
+        "samples_per_second": "row: regressed, metric: regressed",
+        "tokens_per_second": "row: regressed, metric: advisory",
+    }
+
+
 def test_a_name_is_no_formula_in_a_spreadsheet(bench: Bench) -> None:
     assert lines([bench.result(row="=1+1", baseline=False)])[0]["row"] == "'=1+1"
 

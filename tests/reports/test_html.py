@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.reports.symbols import SYMBOLS
+from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import OUTCOMES, Evidence, Outcome, failed
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.published import PublishedTable
@@ -118,6 +119,39 @@ def test_published_numbers_do_not_stand_beside_miniatures(bench: Bench, publishe
     small = msgspec.structs.replace(result.measurement, workload=Workload(scale="smoke", device="cpu"))
 
     assert "published" not in page(bench, msgspec.structs.replace(result, measurement=small), published=published).text
+
+
+def test_a_metric_that_is_not_judged_is_no_green_dot(bench: Bench) -> None:
+    done = bench.result(slower=0.1)
+    loose = tuple(msgspec.structs.replace(one, gates=False) for one in done.verdict.metrics)
+    judged = msgspec.structs.replace(done.verdict, metrics=loose, status="unchanged")
+    html = html_report(
+        [ResultFile("run", (msgspec.structs.replace(done, verdict=judged),))], store=bench.store, published={}
+    )
+
+    dots = re.findall(r'<a class="dot ([\w-]+)"', html)
+    assert set(dots) == {"s-advisory"}
+
+
+def test_a_row_that_is_not_of_the_page_stands_beside_the_pages_columns(bench: Bench) -> None:
+    row = TABLES["batch_size"].rows[0]
+    other = Case(model="qwen-7b-chat", batch_size=4, loop="trainer")
+    shown = page(
+        bench,
+        bench.result("batch_size", row.id, case=row.case),
+        bench.result("batch_size", "mine-trainer", case=other),
+    )
+
+    assert "Model Batch Size Accumulation Steps Row" in shown.text
+    assert "qwen-7b-chat 4 16 mine-trainer" in shown.text
+
+
+def test_two_kernel_times_that_differ_read_differently(bench: Bench) -> None:
+    bench.result(busy=0.1)
+
+    text = page(bench, bench.result(busy=0.100001)).text
+
+    assert "baseline 52.000 now 52.001" in text
 
 
 def test_a_failed_row_stands_at_the_top_with_its_sentence(bench: Bench) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pytest
 
@@ -224,6 +224,80 @@ def test_nothing_is_wider_than_the_screen(whole_html: str, opened: Opening, view
     page.locator("tbody.row[data-status=regressed] .open").first.click()
 
     assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+
+
+_BARS = """
+() => [...document.querySelectorAll("tbody.row:not([hidden])")].flatMap((row) => {
+  const columns = [...row.querySelectorAll("td.bars")].map((cell, at) => [`${row.closest("section").id}-${at}`, cell]);
+  const kernels = [...row.querySelectorAll(".kernels")].map((list) => [`${row.id}-kernels`, list]);
+  return [...columns, ...kernels].flatMap(([scale, place]) => [...place.querySelectorAll(".bar")].map((bar) => {
+    const [mark, label] = [bar.querySelector("i"), bar.querySelector("b")];
+    const text = document.createRange();
+    text.selectNodeContents(label);
+    text.setStartAfter(label.querySelector(".sr"));
+    const box = text.getBoundingClientRect();
+    return {
+      scale, text: text.toString(),
+      width: mark === null ? 0 : mark.getBoundingClientRect().width,
+      end: mark === null ? -1 : mark.getBoundingClientRect().right,
+      left: box.left, right: box.right, edge: place.getBoundingClientRect().right,
+    };
+  }));
+})
+"""
+"""Every bar: of which scale it is, its length and its end, and where the text beside it lies."""
+
+
+class DrawnBar(NamedTuple):
+    scale: str
+    number: float
+    width: float
+    overlaps: bool
+    cut: bool
+
+
+def drawn_bars(page: Page) -> list[DrawnBar]:
+    """The bars of all rows, and of the kernels of one row that is open."""
+    page.locator("tbody.row[data-status=regressed] .open").first.click()
+    return [
+        DrawnBar(
+            scale=bar["scale"],
+            number=sum(map(float, bar["text"].replace(",", "").split("+"))) if bar["text"][-1:].isdigit() else 0.0,
+            width=bar["width"],
+            overlaps=bar["left"] < bar["end"],
+            cut=bar["right"] > bar["edge"] + 0.5,
+        )
+        for bar in page.evaluate(_BARS)
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 1100, 390])
+def test_bars_are_as_long_as_their_numbers(
+    whole_html: str, opened: Opening, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    page = opened(whole_html, ViewportSize(width=width, height=900)).page
+    page.emulate_media(color_scheme=scheme)
+    bars = drawn_bars(page)
+
+    longest: dict[str, DrawnBar] = {}
+    for bar in bars:
+        longest[bar.scale] = max(bar, longest.get(bar.scale, bar), key=lambda one: one.number)
+    wrong = [
+        (bar, expected)
+        for bar in bars
+        if abs(bar.width - (expected := bar.number / longest[bar.scale].number * longest[bar.scale].width)) > 1
+    ]
+    assert len(bars) > 700
+    assert min(one.width for one in longest.values()) > 30
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [1400, 1100, 390])
+def test_the_number_of_a_bar_stands_beside_it_and_whole(whole_html: str, opened: Opening, width: int) -> None:
+    page = opened(whole_html, ViewportSize(width=width, height=900)).page
+
+    assert [bar for bar in drawn_bars(page) if bar.overlaps or bar.cut] == []
 
 
 def test_without_scripts_everything_is_there(bench: Bench, browser: Browser, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_new_packages_are_named_once(bench: Bench) -> None:
 
 def test_a_table_follows_an_empty_line_without_which_it_is_not_one(bench: Bench) -> None:
     lines = markdown_report([bench.result()]).splitlines()
-    summary = lines.index("<details><summary>speed: 1 rows</summary>")
+    summary = lines.index("<details><summary>speed: 1 row</summary>")
 
     assert lines[summary + 1] == ""
     assert lines[summary + 2].startswith("| Row | metric |")

@@ -121,7 +121,7 @@ def test_colours_only_where_they_are_wanted() -> None:
 
 def test_the_summary_counts_verdicts_and_averages_moves() -> None:
     assert summary([row("a"), row("b", "regressed")]) == [
-        "1 unchanged, 1 regressed",
+        "1 regressed, 1 unchanged",
         "geometric mean over the rows: samples/s -1.0 %, operators +25.0 %",
     ]
     assert summary([]) == ["no case was measured"]

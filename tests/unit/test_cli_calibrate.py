@@ -82,7 +82,7 @@ def test_a_row_gets_the_noise_of_its_sessions(folder: Folder) -> None:
     code, told = folder.run(folder.write("b", measured(2, 0.251)), folder.write("c", measured(3, 0.249)))
 
     assert code == 0
-    assert "llmbench: 1 rows calibrated" in told
+    assert "llmbench: 1 row calibrated" in told
     assert set(folder.noise()) == {BUSY, WALL}
 
 

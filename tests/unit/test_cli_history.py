@@ -73,7 +73,7 @@ def test_a_flat_series_has_no_findings(tmp_path: Path) -> None:
     code, told = run(write(tmp_path / "runs.jsonl", FLAT), "--fail")
 
     assert code == 0
-    assert told.startswith("llmbench: 0 findings in 1 rows")
+    assert told.startswith("llmbench: 0 findings in 1 row")
 
 
 def test_files_are_put_in_the_order_of_time(tmp_path: Path) -> None:

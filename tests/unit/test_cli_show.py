@@ -96,6 +96,14 @@ def test_a_failure_is_shown_with_its_table_and_is_no_error(path: Path, message: 
     assert f"failed: speed[a]: {told}" in shown.stdout.splitlines()
 
 
+def test_a_failure_names_the_table_of_its_row(path: Path) -> None:
+    for table in ("speed", "length"):
+        add(path, result("a", table=table, nodeid=table, verdict=REGRESSED, decision="fail", message="a: slower"))
+
+    failed = [line for line in show(path).stdout.splitlines() if line.startswith("failed: ")]
+    assert failed == ["failed: speed[a]: slower", "failed: length[a]: slower"]
+
+
 def test_fail_passes_where_no_row_failed(path: Path) -> None:
     assert show(path, "--fail").exit_code == 0
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from pytest_llmbench.judge.looks import Plan
 from typer import Typer
 from typer.testing import CliRunner
 from typer.testing import Result as Shown
 
 import surroundings
 from pytest_llmbench.cli.compare import compare
-from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
@@ -147,8 +147,8 @@ def test_packages_that_differ_stand_on_top(before: Path, after: Path) -> None:
 def test_rows_on_one_side_are_named(before: Path, after: Path) -> None:
     text = shown(before, after).stdout
 
-    assert "only in A, 1 rows: speed[gone]" in text
-    assert "only in B, 1 rows: speed[new]" in text
+    assert "only in A, 1 row: speed[gone]" in text
+    assert "only in B, 1 row: speed[new]" in text
 
 
 def test_of_several_results_for_a_row_the_last_counts(before: Path, tmp_path: Path) -> None:

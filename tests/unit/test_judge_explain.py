@@ -97,6 +97,12 @@ def test_counts_that_moved_are_told_without_a_move_of_the_time() -> None:
     )
 
 
+def test_a_count_that_moved_by_less_than_one_is_told_with_its_digits() -> None:
+    assert told(operators_per_sample=20000.25) == (
+        "GPU work unchanged, host side: 20,000.0 operators per sample before, 20,000.2 now"
+    )
+
+
 def test_without_device_activity_nothing_is_said_of_the_gpu() -> None:
     host_only: dict[str, Value] = {SPEED: 4.0, "kernels_per_sample": 7650.0}
     assert told(row=host_only, kernels_per_sample=9020.0).startswith("GPU work not measured, host side: 7,650 kernels")

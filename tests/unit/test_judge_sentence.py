@@ -157,7 +157,7 @@ def test_a_metric_that_does_not_gate_is_not_named() -> None:
                 "limit": 0.0,
                 "reason": "must be equal within one environment",
             },
-            "row: peak_allocated_bytes 19898189824 -> 19898190336 B, +0.00 % (limit 0, must be equal within one environment), "
+            "row: peak_allocated_bytes 18.531633 -> 18.531634 GiB, +0.00 % (limit 0, must be equal within one environment), "
             "lower is better.",
             id="too-close-for-GiB",
         ),

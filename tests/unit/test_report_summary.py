@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -51,7 +52,16 @@ def store(tmp_path: Path) -> BaselineStore:
 def test_totals_count_what_became_of_the_rows() -> None:
     results = [result("one", "a"), result("one", "b", "regressed"), result("two", "c")]
 
-    assert totals(results) == "2 unchanged, 1 regressed; 3 min 07 s of measuring"
+    assert totals(results) == "1 regressed, 2 unchanged; 3 min 07 s of measuring"
+
+
+@pytest.mark.parametrize(
+    "statuses", list(itertools.permutations(["unchanged", "regressed", "improved", "inconclusive"]))
+)
+def test_totals_come_in_one_order_whatever_the_order_of_the_rows(statuses: tuple[Status, ...]) -> None:
+    results = [result("one", status, status) for status in statuses]
+
+    assert totals(results).startswith("1 regressed, 1 inconclusive, 1 improved, 1 unchanged; ")
 
 
 def test_totals_of_nothing_say_so() -> None:
@@ -81,7 +91,7 @@ def test_nothing_is_missing_where_every_row_ran(store: BaselineStore) -> None:
 def test_rows_and_tables_that_nobody_ran_are_named(store: BaselineStore) -> None:
     assert not_run(store, [result("one", "b")]) == [
         "one: not run, of 2 rows with a baseline: a",
-        "tables with a baseline of which no row was run: h200/two (1 rows)",
+        "tables with a baseline of which no row was run: h200/two (1 row)",
     ]
 
 

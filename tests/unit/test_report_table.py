@@ -11,7 +11,7 @@ import pytest
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.reports.table import Line, ReportTable, report_tables
+from pytest_llmbench.reports.table import Line, ReportTable, number_text, report_tables
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process, joined
 from pytest_llmbench.schema.metrics import METRICS, Metric, Value
@@ -94,7 +94,7 @@ def test_metrics_that_moved_are_shown_beside_the_headlines() -> None:
     lines = the_table(result(now={"kernels_per_sample": 110.0})).lines
 
     assert cells(lines[3]) == ("", "kernels/sample", "100", "110", "+10.0 %", "exact", "regressed")
-    assert lines[0].status == "regressed"
+    assert lines[0].verdict == "regressed"
 
 
 def test_memory_of_several_gpus_is_a_sum_of_each() -> None:
@@ -154,7 +154,36 @@ def test_a_metric_that_cannot_fail_is_advisory() -> None:
     assert (line.metric, line.limit, line.verdict) == ("samples/s", "", "advisory")
 
 
-def test_columns_are_those_of_the_page_that_differ_between_the_rows() -> None:
+@pytest.mark.parametrize(
+    ("metric", "before", "now", "texts"),
+    [
+        ("kernels_per_sample", 1787.5, 1788.5, ("1,787.5", "1,788.5")),
+        ("kernels_per_sample", 1788.0, 1788.06, ("1,788", "1,788.1")),
+        ("kernels_per_sample", 7_725_518_848.0, 7_725_518_848.25, ("7,725,518,848.0", "7,725,518,848.2")),
+        ("device_busy_seconds_per_sample", 0.25, 0.2500001, ("250.0000", "250.0001")),
+        ("peak_reserved_bytes", (4 * GIB, 3 * GIB), (4 * GIB, 3 * GIB + 2**21), ("4.000+3.000", "4.000+3.002")),
+    ],
+)
+def test_two_figures_that_differ_read_differently(
+    metric: str, before: Value, now: Value, texts: tuple[str, str]
+) -> None:
+    lines = the_table(result(before={**SAME, metric: before}, now={metric: now})).lines
+    shown = [(line.baseline, line.now) for line in lines if line.metric == METRICS[metric].title]
+
+    # One that is within its limit is shown where it is a headline.
+    assert shown == [texts]
+
+
+def test_equal_figures_have_their_usual_digits() -> None:
+    assert {line.now for line in the_table(result(now={"samples_per_second": 2})).lines} == {"", "2", "250.00", "4.00"}
+
+
+@pytest.mark.parametrize(("number", "text"), [(9999.4, "9,999"), (9999.6, "10,000"), (123.456, "123.5")])
+def test_a_number_is_not_written_as_a_power_of_ten(number: float, text: str) -> None:
+    assert number_text("kernels_per_sample", number) == text
+
+
+def test_columns_are_those_of_the_page() -> None:
     table = the_table(*published("batch_size", range(4)))
 
     assert table.title == "Batch Size, qwen-7b-chat"
@@ -176,18 +205,55 @@ def test_a_switch_is_yes_or_no() -> None:
     assert [line.row for line in table.lines if any(line.row)][:2] == [("flash", "yes"), ("flash", "no")]
 
 
-def test_a_row_alone_is_named() -> None:
-    table = the_table(*published("batch_size", [2]))
+@pytest.mark.parametrize("name", TABLES)
+def test_the_columns_are_the_same_whichever_rows_were_run(name: str) -> None:
+    whole = the_table(*published(name, range(len(TABLES[name].rows))))
+    alone = the_table(*published(name, [0]))
 
-    assert table.columns == ("Row",)
-    assert table.lines[0].row == ("qwen-7b-chat-batch-4",)
+    assert (alone.title, alone.columns) == (whole.title, whole.columns)
+    assert alone.lines[0].row == whole.lines[0].row
 
 
-def test_a_table_with_rows_of_the_users_own_names_its_rows() -> None:
-    table = the_table(*published("batch_size", [0, 1]), result("batch_size", "mine"))
+def test_an_input_that_all_shown_rows_share_is_shown() -> None:
+    table = the_table(*published("lora_rank", [1, 3]))
 
-    assert table.columns == ("Row",)
-    assert [line.row for line in table.lines if any(line.row)][-1] == ("mine",)
+    assert table.columns == ("LoRA Rank", "LoRA Target Modules")
+    assert [line.row for line in table.lines if any(line.row)] == [("8", "default"), ("8", "all")]
+
+
+def test_a_row_that_is_not_of_the_page_has_its_inputs_and_its_name() -> None:
+    trainer = Case(model="qwen-7b-chat", batch_size=4, accumulation_steps=4, loop="trainer")
+    table = the_table(result("batch_size", "qwen-4-trainer", case=trainer), *published("batch_size", [0, 2]))
+
+    assert table.title == "Batch Size, qwen-7b-chat"
+    assert table.columns == ("Batch Size", "Accumulation Steps", "Row")
+    assert [line.row for line in table.lines if any(line.row)] == [
+        ("1", "16", ""),
+        ("4", "4", ""),
+        ("4", "4", "qwen-4-trainer"),
+    ]
+
+
+def test_a_row_of_another_model_brings_back_the_column_of_models() -> None:
+    other = Case(model="yi-6b-chat", batch_size=4)
+    table = the_table(*published("batch_size", [2]), result("batch_size", "yi-4", case=other))
+
+    assert [line.row for line in table.lines if any(line.row)] == [
+        ("qwen-7b-chat", "4", "4", ""),
+        ("yi-6b-chat", "4", "16", "yi-4"),
+    ]
+
+
+def test_a_step_of_the_users_own_has_no_inputs_but_its_name() -> None:
+    table = the_table(*published("batch_size", [0]), result("batch_size", "mine"))
+
+    assert [line.row for line in table.lines if any(line.row)][-1] == ("mine", "", "", "mine")
+
+
+def test_a_table_of_the_users_own_rows_names_them_although_it_is_called_like_a_published_one() -> None:
+    table = the_table(result("batch_size", "mine"))
+
+    assert (table.title, table.columns, table.lines[0].row) == ("Batch Size", ("Row",), ("mine",))
 
 
 def test_published_tables_come_first_and_in_the_order_of_the_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from pytest_llmbench.reports.table import Line, ReportTable
@@ -19,7 +20,6 @@ def line(*row: str, metric: str = "samples/s", verdict: str = "regressed") -> Li
         change="+25.0 %",
         limit="±2.0 %",
         verdict=verdict,
-        status="regressed",
     )
 
 
@@ -32,11 +32,10 @@ TABLE = ReportTable(
             row=("openbuddy-zephyr-7b-chat", "gptq-int4", "2"),
             metric="6 metrics",
             verdict="regressed",
-            status="regressed",
         ),
         line("", "", ""),
         line("", "", "", metric="operators/sample"),
-        Line(row=("qwen-7b-chat", "bf16", "1"), metric="oom", verdict="not comparable", status="not comparable"),
+        Line(row=("qwen-7b-chat", "bf16", "1"), metric="oom", verdict="not comparable"),
     ),
 )
 
@@ -119,6 +118,19 @@ def test_tables_are_apart() -> None:
 def test_colour_is_given_only_where_it_is_asked_for() -> None:
     assert any(f"{ESCAPE}1;31m" in text for text in rendered(120, color=True))
     assert not any(ESCAPE in text for text in rendered(120))
+
+
+@pytest.mark.parametrize("verdict", ["advisory", "no baseline", "recorded", "skipped"])
+def test_what_is_not_judged_is_grey(verdict: str) -> None:
+    shown = render([msgspec.structs.replace(TABLE, lines=(line("a", verdict=verdict),))], width=200, color=True)
+
+    assert f"{ESCAPE}2m{verdict}" in shown
+
+
+def test_what_is_within_its_limit_is_green() -> None:
+    shown = render([msgspec.structs.replace(TABLE, lines=(line("a", verdict="unchanged"),))], width=200, color=True)
+
+    assert f"{ESCAPE}32munchanged" in shown
 
 
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:

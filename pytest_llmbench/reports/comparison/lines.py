@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pytest_llmbench.judge.verdict import MetricVerdict, Status
-from pytest_llmbench.reports.table import number_text
+from pytest_llmbench.judge.verdict import MetricVerdict
+from pytest_llmbench.reports.table import number_texts, verdict_text
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, title
 from pytest_llmbench.schema.units import percent
@@ -34,7 +34,6 @@ class CompareLine(msgspec.Struct, frozen=True, kw_only=True):
     change: str = ""
     interval: str = ""
     verdict: str
-    status: Status
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -93,7 +92,7 @@ def _lines(row: Compared, every_metric: bool) -> Iterator[CompareLine]:
     pairs = f"{row.pairs} pair{'s' if row.pairs != 1 else ''}" if row.pairs else ""
     judged = sum(metric.gates for metric in row.verdict.metrics)
     told = ", ".join(filter(None, [pairs, f"{judged} metric{'s' if judged != 1 else ''}" if judged else outcomes]))
-    yield CompareLine(row=row.row, metric=told, verdict=row.told, status=row.verdict.status)
+    yield CompareLine(row=row.row, metric=told, verdict=row.told)
     always = [metric.name for metric in METRICS.values() if metric.heads_row or metric.sums_up]
     for metric in row.verdict.metrics:
         moved = metric.change is not None and abs(metric.change) >= WORTH_SHOWING
@@ -103,12 +102,12 @@ def _lines(row: Compared, every_metric: bool) -> Iterator[CompareLine]:
 
 
 def _line(metric: MetricVerdict) -> CompareLine:
+    a, b = number_texts(metric)
     return CompareLine(
         metric=title(metric.metric),
-        a=number_text(metric.metric, metric.baseline),
-        b=number_text(metric.metric, metric.now),
+        a=a,
+        b=b,
         change="" if metric.change is None else percent(metric.change),
         interval="" if metric.interval is None else " to ".join(map(percent, metric.interval)),
-        verdict=metric.status if metric.gates else "advisory",
-        status=metric.status if metric.gates else "unchanged",
+        verdict=verdict_text(metric),
     )

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_llmbench.reports.comparison.lines import HEADERS, CompareTable, compare_tables, one_sided, stories
-from pytest_llmbench.reports.terminal import STYLES, Page
+from pytest_llmbench.reports.terminal import Page, styled
 from pytest_llmbench.trials.comparison import Comparison, summary
 
 __all__ = ["render"]
@@ -58,5 +58,5 @@ def _table(table: CompareTable) -> Table:
         row, metric, *numbers, verdict = line.cells
         # What a row was measured by has room where its metrics have their intervals.
         cells = (row, "", "", "", metric) if row else (f"  {metric}", *numbers)
-        rendered.add_row(*map(Text, cells), Text(verdict, style=STYLES[line.status]))
+        rendered.add_row(*map(Text, cells), styled(verdict))
     return rendered

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.export.values import numbers
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.store.results import Result
@@ -25,13 +26,18 @@ COLUMNS = (
     "value",
     "unit",
     "metric_verdict",
+    "gates",
     "change",
     "limit",
 )
 
 
 def export(results: Sequence[Result]) -> str:
-    """One header line; a process that measured nothing has a line without a metric. `change` and `limit` are fractions."""
+    """
+    One header line; a process that measured nothing has a line without a metric. `change` and `limit` are fractions.
+
+    `gates` is `no` for an advisory metric, whose verdict does not count for the row.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -48,14 +54,19 @@ def _lines(result: Result) -> Iterator[tuple[object, ...]]:
     row = (measurement.measured_at, device, *map(_text, (result.table, result.row)), result.told)
     for number, process in enumerate(measurement.processes, start=1):
         if not process.metrics:
-            yield (*row, number, process.outcome, "", "", "", "", "", "", "")
+            yield (*row, number, process.outcome, *[""] * (len(COLUMNS) - len(row) - 2))
         for name in process.metrics:
             verdict = judged.get(name)
-            moved = (verdict.status, _number(verdict.change), _number(verdict.limit)) if verdict else ("", "", "")
+            moved = _judged(verdict) if verdict else ("", "", "", "")
             values = numbers(process, name)
             for gpu, value in enumerate(values):
                 unit = METRICS[name].unit if name in METRICS else ""
                 yield (*row, number, process.outcome, name, gpu if len(values) > 1 else "", value, unit, *moved)
+
+
+def _judged(verdict: MetricVerdict) -> tuple[object, ...]:
+    gates = "yes" if verdict.gates else "no"
+    return verdict.status, gates, _number(verdict.change), _number(verdict.limit)
 
 
 def _number(value: float | None) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pytest_llmbench.schema.measurement import KernelShare, Measurement
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import apart, percent
 
 __all__ = ["KernelLine", "Kernels", "kernels"]
 
@@ -14,12 +14,12 @@ _REST = "other"
 
 
 class KernelLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One family of kernels on both sides; None where that side did not launch it."""
+    """One family of kernels on both sides; empty where that side did not launch it."""
 
     name: str
-    before: float | None
+    before: str
     """Milliseconds per sample."""
-    now: float | None
+    now: str
     before_percent: float
     """Of the longest bar."""
     now_percent: float
@@ -67,8 +67,8 @@ def _sum(shares: dict[str, KernelShare], names: list[str]) -> KernelShare | None
 
 
 def _line(name: str, old: KernelShare | None, new: KernelShare | None, longest: float, compared: bool) -> KernelLine:
-    counts = [f"{share.launches_per_sample:,.0f}" if share else "0" for share in ((old, new) if compared else (new,))]
-    launches = counts[0] if len(set(counts)) == 1 else " \N{RIGHTWARDS ARROW} ".join(counts)
+    counts = apart(old, new, _launches)
+    launches = " \N{RIGHTWARDS ARROW} ".join(dict.fromkeys(counts)) if compared else counts[1]
     change = ""
     if compared:
         if old and new and old.seconds_per_sample > 0:
@@ -77,15 +77,24 @@ def _line(name: str, old: KernelShare | None, new: KernelShare | None, longest: 
             change = "new"
         else:
             change = "gone"
+    before, now = apart(old, new, _milliseconds)
     return KernelLine(
         name=name,
-        before=old.seconds_per_sample * 1e3 if old else None,
-        now=new.seconds_per_sample * 1e3 if new else None,
+        before=before,
+        now=now,
         before_percent=_of(old, longest),
         now_percent=_of(new, longest),
         launches=launches,
         change=change,
     )
+
+
+def _milliseconds(share: KernelShare | None, more: int) -> str:
+    return "" if share is None else f"{share.seconds_per_sample * 1e3:,.{2 + more}f}"
+
+
+def _launches(share: KernelShare | None, more: int) -> str:
+    return "0" if share is None else f"{share.launches_per_sample:,.{more}f}"
 
 
 def _of(share: KernelShare | None, longest: float) -> float:

@@ -9,7 +9,7 @@ import msgspec
 
 from pytest_llmbench.schema.measurement import AllocationShare, Measurement, MemoryPoint
 from pytest_llmbench.schema.metrics import MIB
-from pytest_llmbench.schema.units import gib
+from pytest_llmbench.schema.units import apart, gib
 
 __all__ = ["AllocationLine", "Allocations", "Memory", "PhasePeak", "Stretch", "allocations", "memory"]
 
@@ -104,21 +104,18 @@ def allocations(before: Measurement | None, now: Measurement) -> Allocations | N
     least = max(sizes.values()) / 1000
     names = sorted((name for name in sizes if sizes[name] >= least), key=lambda name: -sizes[name])
     return Allocations(
-        tuple(
-            AllocationLine(
-                name=name,
-                count=str(after[name].count or "") if name in after else "",
-                now=_mebibytes(after.get(name)),
-                before=_mebibytes(old.get(name)),
-            )
-            for name in names
-        ),
+        tuple(_allocation(name, old.get(name), after.get(name)) for name in names),
         bool(old),
     )
 
 
-def _mebibytes(share: AllocationShare | None) -> str:
-    return "" if share is None else f"{share.bytes / MIB:,.1f}"
+def _allocation(name: str, old: AllocationShare | None, new: AllocationShare | None) -> AllocationLine:
+    before, now = apart(old, new, _mebibytes)
+    return AllocationLine(name=name, count=str(new.count or "") if new else "", now=now, before=before)
+
+
+def _mebibytes(share: AllocationShare | None, more: int) -> str:
+    return "" if share is None else f"{share.bytes / MIB:,.{1 + more}f}"
 
 
 class _Percent(NamedTuple):
@@ -153,11 +150,21 @@ def _peaks(phase: str, after: Sequence[MemoryPoint], old: Sequence[MemoryPoint],
     now = [point for point in after if point.phase == phase]
     then = [point for point in old if point.phase == phase and gpu < len(point.peak_reserved_bytes)]
     used = next((point.used_bytes for point in reversed(now) if point.used_bytes), None)
+    allocated_now = max(point.peak_allocated_bytes[gpu] for point in now)
+    allocated_then = max((point.peak_allocated_bytes[gpu] for point in then), default=None)
+    reserved_now = max(point.peak_reserved_bytes[gpu] for point in now)
+    reserved_then = max((point.peak_reserved_bytes[gpu] for point in then), default=None)
+    allocated = apart(allocated_then, allocated_now, _gib)
+    reserved = apart(reserved_then, reserved_now, _gib)
     return PhasePeak(
         phase=phase,
-        allocated=gib(max(point.peak_allocated_bytes[gpu] for point in now)),
-        reserved=gib(max(point.peak_reserved_bytes[gpu] for point in now)),
+        allocated=allocated[1],
+        reserved=reserved[1],
         used="" if used is None else gib(used[gpu]),
-        allocated_before=gib(max(point.peak_allocated_bytes[gpu] for point in then)) if then else "",
-        reserved_before=gib(max(point.peak_reserved_bytes[gpu] for point in then)) if then else "",
+        allocated_before=allocated[0],
+        reserved_before=reserved[0],
     )
+
+
+def _gib(count_bytes: int | None, more: int) -> str:
+    return "" if count_bytes is None else gib(count_bytes, more)

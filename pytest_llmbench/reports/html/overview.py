@@ -14,6 +14,7 @@ from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
+from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.environment import Environment, package_changes
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import gib, percent
@@ -103,7 +104,7 @@ def movements(rows: Sequence[Held]) -> tuple[Movement, ...]:
 
 def _movement(metric: str, rows: Sequence[Held]) -> Movement | None:
     moved = [
-        (verdict.change, row.result, verdict.status if verdict.gates else "unchanged")
+        (verdict.change, row.result, verdict_text(verdict))
         for row in rows
         for verdict in row.result.verdict.metrics
         if verdict.metric == metric and verdict.change is not None

@@ -15,7 +15,7 @@ from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.symbols import SYMBOLS
-from pytest_llmbench.reports.table import limit_text, number_text
+from pytest_llmbench.reports.table import limit_text, number_text, number_texts, verdict_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.units import gib, percent, seconds
@@ -114,10 +114,12 @@ def _metric_lines(row: Held) -> Iterator[MetricLine]:
 
 
 def _judged(verdict: MetricVerdict) -> MetricLine:
-    status = verdict.status if verdict.gates else "advisory"
+    status = verdict_text(verdict)
+    baseline, now = number_texts(verdict)
     return msgspec.structs.replace(
         _measured(verdict.metric, verdict.now),
-        baseline=number_text(verdict.metric, verdict.baseline),
+        now=now,
+        baseline=baseline,
         change="" if verdict.change is None else percent(verdict.change),
         limit=limit_text(verdict.limit) if verdict.gates and verdict.limit is not None else "",
         status=status,

@@ -7,7 +7,8 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -17,9 +18,9 @@ from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
 from pytest_llmbench.reports.symbols import SYMBOLS
-from pytest_llmbench.reports.table import input_text, number_text
+from pytest_llmbench.reports.table import Inputs, inputs_of, number_text
 from pytest_llmbench.schema.metrics import Value
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import apart, percent
 from pytest_llmbench.store.published import PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, in_page_order
 
@@ -96,23 +97,18 @@ def _table(name: str, rows: list[Held], published: PublishedTable | None) -> Tab
     page = {row.id: row for row in known.rows} if known else {}
     full = all(row.result.measurement.workload.scale == "full" for row in rows)
     print_of = published.rows if published and full else {}
-    if known is None or any(row.result.row not in page for row in rows):
-        columns: tuple[tuple[str, str], ...] = ()
-    else:
-        columns = known.columns
-        order = list(page)
-        rows = sorted(rows, key=lambda row: order.index(row.result.row))
+    inputs = inputs_of(name, [(row.result.row, row.result.measurement.case) for row in rows])
     run = {row.result.row: row for row in rows}
-    names = list(page) if columns else list(run)
+    names = list(dict.fromkeys([*inputs.order, *run]))
     longest = {
         metric: max((value for one in names for value in _values(metric, run.get(one), print_of.get(one))), default=0.0)
         for metric in _METRICS
     }
-    views = (_row(_Row(name, one, run.get(one), page.get(one), print_of.get(one)), columns, longest) for one in names)
+    views = (_row(_Row(name, one, run.get(one), page.get(one), print_of.get(one)), inputs, longest) for one in names)
     return TableView(
         name=name,
-        title=known.title if known else name,
-        columns=tuple(header for header, _ in columns) or ("Row",),
+        title=inputs.title,
+        columns=inputs.columns,
         rows=tuple(views),
         speeds_published=bool(print_of),
     )
@@ -131,10 +127,10 @@ class _Row(NamedTuple):
 _METRICS = ("samples_per_second", "peak_reserved_bytes", "device_busy_seconds_per_sample")
 
 
-def _row(row: _Row, columns: Sequence[tuple[str, str]], longest: Mapping[str, float]) -> RowView:
+def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
     result = row.run.result if row.run else None
     case = result.measurement.case if result else row.page.case if row.page else None
-    inputs = tuple(input_text(case, field) for _, field in columns) if case else ()
+    inputs = columns.of(row.id, case) if case else (row.id,)
     status = result.told if result else "not run"
     outcome = result.measurement.outcome if result else ""
     failed = result is not None and result.decision == "fail"
@@ -142,7 +138,7 @@ def _row(row: _Row, columns: Sequence[tuple[str, str]], longest: Mapping[str, fl
     return RowView(
         anchor=anchor(row.table, row.id),
         id=row.id,
-        inputs=inputs or (row.id,),
+        inputs=inputs,
         status=status,
         symbol=SYMBOLS.get(status, ""),
         failed=failed,
@@ -159,18 +155,16 @@ def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest
     verdict = _verdict(metric, row)
     printed = _printed(metric, published)
     now = typical_value(row.result.measurement, metric) if row else None
-    sides: list[tuple[str, Value | None]] = [("published", printed)]
-    sides += [("baseline", verdict.baseline if verdict else None), ("now", now)]
-    bars = [
-        Bar(kind, number_text(metric, value), _share(total(value), longest))
-        for kind, value in sides
-        if value is not None
-    ]
+    before = verdict.baseline if verdict else None
+    texts = apart(before, now, partial(number_text, metric))
+    sides: list[tuple[str, Value | None, str]] = [("published", printed, number_text(metric, printed))]
+    sides += [("baseline", before, texts[0]), ("now", now, texts[1])]
+    bars = [Bar(kind, text, _share(total(value), longest)) for kind, value, text in sides if value is not None]
     if published is not None and published.outcome == "oom" and metric != "device_busy_seconds_per_sample":
         bars.insert(0, Bar("published", "OOM", 0.0))
     if row is not None and row.result.measurement.outcome != "ok" and metric != "device_busy_seconds_per_sample":
         bars.append(Bar("now", "OOM" if row.result.measurement.outcome == "oom" else "none", 0.0))
-    known = [total(value) for _, value in reversed(sides) if value is not None]
+    known = [total(value) for _, value, _ in reversed(sides) if value is not None]
     return Cell(
         bars=tuple(bars),
         change=percent(verdict.change) if verdict and verdict.change is not None else "",

@@ -5,6 +5,8 @@
   const chips = all(".chips .chip");
   const bodies = all("tbody.row");
 
+  const told = (count) => `${count} ${count === 1 ? "row" : "rows"}`;
+
   const show = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = new Set(chips.filter((chip) => chip.getAttribute("aria-pressed") === "true").map((chip) => chip.dataset.status));
@@ -14,12 +16,12 @@
       const rows = all("tbody.row", table);
       const here = rows.filter((row) => !(row.hidden = !matches(row))).length;
       table.hidden = here === 0;
-      table.querySelector(".tally").textContent = here === rows.length ? `${here} rows` : `${here} of ${rows.length} rows`;
+      table.querySelector(".tally").textContent = here === rows.length ? told(here) : `${here} of ${told(rows.length)}`;
       shown += here;
     }
     for (const row of all(".trend tbody tr")) row.hidden = !matches(row);
     document.getElementById("nothing").hidden = shown > 0 || bodies.length === 0;
-    document.getElementById("shown").textContent = `${shown} rows shown`;
+    document.getElementById("shown").textContent = `${told(shown)} shown`;
   };
   filter.addEventListener("input", show);
   for (const chip of chips) {

@@ -53,6 +53,6 @@ def init(
     except OSError as error:
         stop(f"{error.filename}: cannot be written: {error.strerror}")
     typer.echo(
-        "next: pytest tests/llmbench --llmbench --llmbench-scale smoke --llmbench-missing=record  (no GPU needed)\n"
+        "next: pytest tests/llmbench --llmbench --llmbench-scale=smoke --llmbench-missing=record  (no GPU needed)\n"
         "then: pytest tests/llmbench -m gpu --llmbench --llmbench-update=missing, and commit baselines/"
     )

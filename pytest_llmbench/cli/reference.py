@@ -48,14 +48,15 @@ def _options() -> str:
     lines = [
         "# Options",
         "A flag on the command line beats the ini setting, the ini setting beats the default. Everything but the "
-        "first counts only where that is given.",
+        "first counts only where that is given. Write a value after `=`: pytest takes a path after a space for a path "
+        "to tests, and may look for its root directory there.",
         "| flag | ini setting | default | |\n| --- | --- | --- | --- |\n" + "\n".join(map(_option, OPTIONS)),
     ]
     return _made("options", lines)
 
 
 def _option(option: Option) -> str:
-    value = f" {option.metavar or '|'.join(option.choices)}" if option.kind != "flag" else ""
+    value = f"={option.metavar or '|'.join(option.choices)}" if option.kind != "flag" else ""
     flag = f"`{option.flag}{value}`".replace("|", "\\|")
     default = f"`{option.default}`" if option.default else ""
     return f"| {flag} | `{option.setting}` | {default} | {option.describe} |"

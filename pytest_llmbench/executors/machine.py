@@ -97,7 +97,7 @@ class Machine:
             self._check_installed(request.case)
             return self._measured(request, on_phase)
         if self.no_gpu:
-            raise NotMeasurable(f"no CUDA device; --llmbench-scale smoke runs miniatures on the CPU ({self.no_gpu})")
+            raise NotMeasurable(f"no CUDA device; --llmbench-scale=smoke runs miniatures on the CPU ({self.no_gpu})")
         count = request.case.num_gpus
         if len(self._gpus) < count:
             raise NotMeasurable(f"needs {count} GPUs, {len(self._gpus)} visible")

@@ -257,7 +257,7 @@ class Run:
             rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
                 f"{rows} measured whose test the run ended before; "
-                f"--llmbench-resume {_relative(self._log.path)} takes them from there"
+                f"--llmbench-resume={_relative(self._log.path)} takes them from there"
             )
 
     def _write_reports(self) -> Iterator[str]:
@@ -418,7 +418,7 @@ def _workload(settings: Settings) -> Workload:
     if device == "auto":
         device = "cuda" if settings.scale == "full" else "cpu"
     if device == "cpu" and settings.scale == "full":
-        raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke")
+        raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
     if injection is not None and injection.kind in ("device", "memory-outside") and device == "cpu":

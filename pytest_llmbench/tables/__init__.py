@@ -1,4 +1,8 @@
-"""The 96 rows of the published page as values, one module per table."""
+"""
+The 96 rows of the published page as values, one module per table.
+
+The page is the benchmark of ms-swift of January 2024, `docs/source_en/LLM/Benchmark.md` in its repository.
+"""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Be
     run = many.run_apart(*SMOKE, "-x", "--llmbench-results=r.jsonl", plugin="sleeping")
 
     run.stdout.fnmatch_lines(
-        ["llmbench: 2 rows were measured whose test the run ended before; --llmbench-resume r.jsonl takes them *"]
+        ["llmbench: 2 rows were measured whose test the run ended before; --llmbench-resume=r.jsonl takes them *"]
     )
     kept = {(result.row, result.decision, result.recorded) for result in read_results(many.folder / "r.jsonl")}
     assert kept == {("a", "pass", True), ("b", "skip", False), ("c", "skip", False)}

@@ -56,7 +56,7 @@ def test_without_a_gpu_rows_are_skipped_with_a_hint(bench: Bench) -> None:
     run.stdout.fnmatch_lines(
         [
             "llmbench: no CUDA device, scale full*",
-            "SKIPPED [[]2] *no CUDA device; --llmbench-scale smoke runs miniatures on the CPU (*)",
+            "SKIPPED [[]2] *no CUDA device; --llmbench-scale=smoke runs miniatures on the CPU (*)",
         ]
     )
 
@@ -74,7 +74,7 @@ def test_the_cpu_runs_miniatures_only(bench: Bench) -> None:
     run = bench.run("--llmbench-device=cpu", plugin=NO_EXECUTOR)
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines(["ERROR: --llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke"])
+    run.stderr.fnmatch_lines(["ERROR: --llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke"])
 
 
 def test_a_strict_run_fails_if_nothing_was_measured(bench: Bench) -> None:

@@ -98,7 +98,7 @@ def detail(row: Held) -> Detail:
         evidence=tuple(_evidence(last)),
         missing=tuple(last.missing.items()),
         command=f"pytest {shlex.quote(result.nodeid)} --llmbench"
-        + (" --llmbench-scale smoke" if measurement.workload.scale == "smoke" else ""),
+        + (" --llmbench-scale=smoke" if measurement.workload.scale == "smoke" else ""),
     )
 
 

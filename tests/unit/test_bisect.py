@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
+from pytest_llmbench.judge.looks import Plan
 from typer import Typer
 from typer.testing import CliRunner
 
 import surroundings
 from pytest_llmbench.cli.bisect import bisect
-from pytest_llmbench.judge.looks import Plan
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.comparison.bisection import sentences

@@ -18,6 +18,7 @@ from pytest_llmbench.store.journal import Asked, Named
 from pytest_llmbench.tables.selection import select
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
 from pytest_llmbench.trials.session import begin, go_on, measure_all
+from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = ["ab"]
 
@@ -37,8 +38,8 @@ def ab(  # noqa: PLR0913 - each is an option of the command
     device: given.DeviceOption = "auto",
     samples: given.SamplesOption = "16",
     loop: given.LoopOption = None,
-    pairs: given.PairsOption = 2,
-    max_pairs: given.MaxPairsOption = 8,
+    pairs: given.PairsOption = PAIRED.screen,
+    max_pairs: given.MaxPairsOption = PAIRED.max_processes,
     tolerance: given.TolerancesOption = None,
     timeout: given.TimeoutOption = 600.0,
     shared_gpu: given.SharedGpuOption = False,
@@ -81,7 +82,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
             source=given.source(base, python, constraint, installer, refresh=refresh),
             selected=selected,
             workload=given.workload(scale, device, samples),
-            plan=given.plan(pairs, max_pairs, len(selected)),
+            plan=given.plan(pairs, max_pairs),
             tolerances=parse_tolerances(tolerance or ()),
             path=given.paths(path),
             timeout_seconds=timeout,

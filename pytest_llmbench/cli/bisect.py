@@ -23,6 +23,7 @@ from pytest_llmbench.trials.bisection.bisect import Bisected
 from pytest_llmbench.trials.bisection.bisect import bisect as run_bisection
 from pytest_llmbench.trials.bisection.mixtures import Mixtures
 from pytest_llmbench.trials.bisection.signature import NothingToFollow
+from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = ["bisect"]
 
@@ -48,8 +49,8 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
     device: given.DeviceOption = "auto",
     samples: given.SamplesOption = "16",
     loop: given.LoopOption = None,
-    pairs: given.PairsOption = 2,
-    max_pairs: given.MaxPairsOption = 8,
+    pairs: given.PairsOption = PAIRED.screen,
+    max_pairs: given.MaxPairsOption = PAIRED.max_processes,
     tolerance: given.TolerancesOption = None,
     timeout: given.TimeoutOption = 600.0,
     shared_gpu: given.SharedGpuOption = False,
@@ -91,7 +92,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 source=given.source(base, python, constraint, installer),
                 selected=(find_case(case, loop),),
                 workload=given.workload(scale, device, samples),
-                plan=given.plan(pairs, max_pairs, 1),
+                plan=given.plan(pairs, max_pairs),
                 tolerances=parse_tolerances(tolerance or ()),
                 path=given.paths(path),
                 timeout_seconds=timeout,

@@ -13,7 +13,7 @@ import typer
 
 from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.executors import SetupError
-from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
 from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.schema.workload import Scale, Workload, parse_count
@@ -26,6 +26,7 @@ from pytest_llmbench.store.results import ResultError
 from pytest_llmbench.tables.expression import ExpressionError
 from pytest_llmbench.tables.selection import SelectionError
 from pytest_llmbench.trials.comparison import FailOn
+from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = [
     "FAILED",
@@ -166,11 +167,11 @@ def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str)
     return Workload(scale=scale, device=chosen, samples=number)
 
 
-def plan(pairs: int, max_pairs: int, cases: int) -> Plan:
+def plan(pairs: int, max_pairs: int) -> Plan:
     """How many pairs a case gets."""
     if max_pairs < pairs:
         stop(f"--max-pairs {max_pairs} is less than --pairs {pairs}")
-    return Plan(screen=pairs, max_processes=max_pairs, looks=min(2, max_pairs - pairs), cases=cases)
+    return Plan(screen=pairs, max_processes=max_pairs, looks=min(PAIRED.looks, max_pairs - pairs))
 
 
 def source(

@@ -73,7 +73,7 @@ class Kind(NamedTuple, Generic[T]):
     """Observations that confirm a count; 0 if one screening is enough."""
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True):
     """More observations are needed."""
 
     count: int

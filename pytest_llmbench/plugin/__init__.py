@@ -33,7 +33,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     if options.is_used(config):
-        from pytest_llmbench.rootdir import why_lost
+        from pytest_llmbench.plugin.rootdir import why_lost
 
         if why := why_lost(config, options.FLAGS):
             raise pytest.UsageError(why)

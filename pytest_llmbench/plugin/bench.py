@@ -5,18 +5,18 @@ The value of the `llmbench` fixture: measures and checks the cases of one test.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NoReturn
 
 import pytest
 
-from pytest_llmbench.executors import NotMeasurable, SetupError, Timed
+from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.reports.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.store.baselines import why_no_name
 from pytest_llmbench.store.results import Result
-from pytest_llmbench.trials.gate import Gate, RowName, stored_row
+from pytest_llmbench.trials.gate import Gate, RowName, Taken
 
 __all__ = ["Llmbench", "row_name"]
 
@@ -29,16 +29,8 @@ def row_name(item: pytest.Item) -> RowName:
     function = getattr(item, "originalname", None) or item.name
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
-    has_id = callspec is not None and item.name != function  # not `pytest.HIDDEN_PARAM`
-    row = callspec.id if has_id else table
+    row = table if callspec is None or item.name == function else callspec.id  # equal with `pytest.HIDDEN_PARAM`
     return RowName(printable(item.nodeid, lines=False), printable(table, lines=False), printable(row, lines=False))
-
-
-class _Mine(NamedTuple):
-    """A measurement of this test's."""
-
-    taken: Timed
-    written: Case
 
 
 class Llmbench:
@@ -69,7 +61,7 @@ class Llmbench:
         self._on_measured = on_measured
         self._on_result = on_result
         self._stop = stop
-        self._measured: list[_Mine] = []
+        self._taken: list[Taken] = []
 
     def __call__(self, case: Case) -> Measurement:
         """
@@ -93,11 +85,10 @@ class Llmbench:
         except NotMeasurable as reason:
             pytest.skip(str(reason))
         except SetupError as error:
-            self._stop(f"llmbench: {error}")
-            raise pytest.fail.Exception(str(error), pytrace=False) from None
+            self._give_up(error)
         finally:
             self._progress.end()
-        self._measured.append(_Mine(taken, case))
+        self._taken.append(taken)
         self._on_measured()
         return taken.measurement
 
@@ -107,21 +98,24 @@ class Llmbench:
 
         Fails the test on a regression, skips it where the case is unavailable.
         """
-        mine = (one for one in self._measured if one.taken.measurement is measurement)
-        taken, written = next(mine, _Mine(Timed(measurement, 0.0), measurement.case))
+        of_mine = (one for one in self._taken if one.measurement == measurement)
+        taken = next(of_mine, Taken(measurement, measurement.case))
         asked = printable(row, lines=False) if row else self._name.row
-        name = stored_row(self._name._replace(row=asked), written, measurement.case)
-        more = (lambda count: self._more(measurement.case, count)) if taken.seconds else None
-        result = self._gate.check(name, taken, more)
+        try:
+            result = self._gate.check(self._name._replace(row=asked), taken, self._confirming)
+        except SetupError as error:
+            self._give_up(error)
+        finally:
+            self._progress.end()
         self._on_result(result)
         if result.decision == "fail":
             pytest.fail(result.message, pytrace=False)
         if result.decision == "skip":
             pytest.skip(result.message)
 
-    def _more(self, case: Case, count: int) -> Timed:
+    def _confirming(self, count: int) -> None:
         self._progress.start(f"{self._name.told}, {count} more")
-        try:
-            return self._gate.fresh(case, count, self._progress.phase)
-        finally:
-            self._progress.end()
+
+    def _give_up(self, error: SetupError) -> NoReturn:
+        self._stop(f"llmbench: {error}")
+        raise pytest.fail.Exception(str(error), pytrace=False) from None

@@ -72,8 +72,8 @@ OPTIONS = (
     Option(
         "processes",
         "fresh processes that measure each case and are judged together. auto: one, and up to eight more for a row "
-        "that looks worse or is not known to be the same, which fails only if those confirm it",
-        default="1",
+        "that a speed makes look worse, or that noise leaves open",
+        default="auto",
         metavar="N|auto",
     ),
     Option(

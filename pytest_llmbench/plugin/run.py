@@ -39,7 +39,7 @@ from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.files import leads_out
 from pytest_llmbench.store.published import PublishedError, load_published
 from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, latest, read_results
-from pytest_llmbench.trials.gate import Gate, RowName
+from pytest_llmbench.trials.gate import Gate, Policy, RowName
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
 
@@ -105,8 +105,9 @@ class Run:
         workload = _workload(settings)
         executor = self._executor(workload, written)
         self._resumed = self._still_true(written, executor)
+        policy = Policy(**{name: getattr(settings, name) for name in Policy.__struct_fields__})
         self.gate = Gate(
-            settings, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
+            policy, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
         )
         self._log = None if self._is_worker else _open_log(settings, config.rootpath, written)
         self._before = _ending_on_sigterm()
@@ -131,7 +132,6 @@ class Run:
         """Count the tests that are going to measure, and have them measured ahead where the executor can."""
         chosen = [item for item in items if _uses_llmbench(item)]
         self._progress.total = len(chosen)
-        self.gate.num_rows = max(1, len(chosen))
         if isinstance(self.gate.executor, Scheduling):
             named = ((row_name(item), case) for item in chosen if (case := _case_of(item)) is not None)
             self._ahead = [(name, case) for name, case in named if why_no_name(name.table, name.row) is None]

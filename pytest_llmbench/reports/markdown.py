@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_llmbench.reports.symbols import ORDER, SYMBOLS
 from pytest_llmbench.reports.table import Line, ReportTable, report_tables
+from pytest_llmbench.schema.symbols import ORDER, SYMBOLS
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result
 

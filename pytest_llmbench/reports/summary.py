@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pytest_llmbench.judge.suite import global_shift
-from pytest_llmbench.reports.symbols import ORDER
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.symbols import ORDER
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import counted, percent, seconds
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
@@ -25,7 +25,7 @@ def totals(results: Sequence[Result]) -> str:
         return "no case was measured"
     counts = Counter(result.told for result in results)
     told = ", ".join(f"{counts[word]} {word}" for word in ORDER if counts[word])
-    return f"{told}; {seconds(sum(result.seconds for result in results))} of measuring"
+    return f"{told}; {seconds(sum(result.seconds or 0.0 for result in results))} of measuring"
 
 
 def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:

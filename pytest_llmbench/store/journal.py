@@ -1,7 +1,7 @@
 """
 The file of a comparison: what was asked for on its first line, then one pair a line, on disk as it comes.
 
-A comparison that is killed goes on from it; see `settle`.
+A comparison that is killed goes on from it; see `judge.plan`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Annotated, Literal, Self
 
 import msgspec
 
-from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
 from pytest_llmbench.schema.text import printable_json

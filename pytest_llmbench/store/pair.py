@@ -9,19 +9,15 @@ import msgspec
 
 from pytest_llmbench.schema.measurement import Measurement
 
-__all__ = ["SIDES", "Pair", "Side", "Stage", "first_side", "merged"]
+__all__ = ["SIDES", "Pair", "Side", "first_side", "merged"]
 
 Side = Literal["a", "b"]
 SIDES: tuple[Side, Side] = ("a", "b")
 
-Stage = Literal["first", "fresh"]
-"""`fresh` pairs are those that confirm, or do not, what the `first` ones made suspect."""
 
-
-class Pair(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Pair(msgspec.Struct, frozen=True, kw_only=True):
     """A measurement of one process on each side."""
 
-    stage: Stage
     first: Side
     """Who measured first."""
     a: Measurement

@@ -54,8 +54,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Why it did not pass; else what a reader should know, or nothing."""
     recorded: bool = False
     """Whether the measurement has become the baseline."""
-    seconds: float
-    """From asking for a process until it was gone; 0 for a resumed result."""
+    seconds: float | None
+    """From asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
 
     @property
     def name(self) -> str:
@@ -110,7 +110,7 @@ class ResultLog:
 
     def __init__(self, path: Path, known: Iterable[Result] = ()) -> None:
         self.path = path
-        self._known = {_row_of(result): msgspec.structs.replace(result, seconds=0.0) for result in known}
+        self._known = {_row_of(result): msgspec.structs.replace(result, seconds=None) for result in known}
         self._made = not path.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class ResultLog:
             UnwritableResult: `read_results` would refuse the line.
             ResultError: the line could not be written.
         """
-        if not result.seconds and self._known.get(_row_of(result)) == result:
+        if result.seconds is None and self._known.get(_row_of(result)) == result:
             return
         line = self._encoded(result)
         try:

@@ -11,10 +11,10 @@ import msgspec
 
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.symbols import ORDER
 from pytest_llmbench.schema.environment import PACKAGES, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
 from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.symbols import ORDER
 from pytest_llmbench.schema.units import percent
 
 __all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]

@@ -7,21 +7,20 @@ Free of pytest: what a decision does to a test is the plugin's business.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.executors import Executor, Scheduling, Timed
+from pytest_llmbench.executors import Executor, NotMeasurable, Scheduling, Timed
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.looks import Plan, next_step
+from pytest_llmbench.judge.plan import Plan, Wanted, so_far
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.plugin.options import Settings
-from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, joined
+from pytest_llmbench.schema.case import Case, Loop
+from pytest_llmbench.schema.measurement import Measurement, Process, joined
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -30,12 +29,31 @@ from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.tables.renamed import row_of_today
+from pytest_llmbench.trials.trial import PROCESS, STORED, run
 from pytest_llmbench.trials.tries import disturbance, until_valid
 
-__all__ = ["Gate", "More", "RowName", "stored_row"]
+__all__ = ["Gate", "Policy", "RowName", "Taken", "stored_row"]
 
-AUTO_PROCESSES, AUTO_LOOKS = 9, 2
-"""Of a row under `--llmbench-processes=auto`: one that screens, and two shares of four if it is suspect."""
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run does with its rows."""
+
+    baselines: Path
+    """Folder of the baselines."""
+    processes: int | Literal["auto"] = "auto"
+    """Processes of each row; auto: what `trial.STORED` plans."""
+    budget_seconds: float | None = None
+    """Time that processes after the screening may take, in all."""
+    loop: Loop | None = None
+    """Loop in which built-in cases run instead of their own."""
+    shared_gpu: bool = False
+    """Whether other programs may use the GPUs."""
+    missing: Literal["fail", "skip", "record"] = "fail"
+    """What becomes of a row without a baseline."""
+    update: UpdateMode | None = None
+    """Which results become baselines."""
+    reason: str | None = None
+    """Reason that a recorded baseline carries."""
 
 
 class _Decided(NamedTuple):
@@ -46,8 +64,19 @@ class _Decided(NamedTuple):
     recorded: bool = False
 
 
-More = Callable[[int], Timed]
-"""Measures so many fresh processes of a case."""
+OnPhase = Callable[[Phase], None]
+
+
+class Taken(NamedTuple):
+    """A measurement, and where it comes from."""
+
+    measurement: Measurement
+    written: Case
+    """The case as the test has it; the run's options may have changed its loop."""
+    seconds: float | None = None
+    """Time from asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
+    on_phase: OnPhase | None = None
+    """Hears of the processes that confirm it; None for a measurement that this gate did not take."""
 
 
 class RowName(NamedTuple):
@@ -74,7 +103,7 @@ class Gate:
     Measures cases and judges them against the baselines.
 
     Args:
-        settings: the run's options.
+        policy: what is done with the rows.
         workload: how every case is measured.
         executor: what runs the cases; closed with the gate.
         tolerances: those of the command line and the ini file, by metric.
@@ -82,12 +111,9 @@ class Gate:
         resumed: results of an earlier run that need no measuring; of two for one case the later counts.
     """
 
-    num_rows: int = 1
-    """Rows of this run that may raise a false alarm; set once they are known."""
-
     def __init__(
         self,
-        settings: Settings,
+        policy: Policy,
         workload: Workload,
         executor: Executor,
         *,
@@ -96,24 +122,24 @@ class Gate:
         resumed: Iterable[Result] = (),
     ) -> None:
         self.workload = workload
-        self.store = BaselineStore(settings.baselines)
+        self.store = BaselineStore(policy.baselines)
         self.executor = executor
-        self._settings = settings
+        self._policy = policy
         self._tolerances = tolerances
         self._announce = announce
-        self._budget = settings.budget_seconds
+        self._budget = policy.budget_seconds
         self._resumed = {(result.nodeid, result.measurement.case): result.measurement for result in resumed}
 
     @property
     def plan(self) -> Plan:
         """How many processes a row gets."""
-        if self._settings.processes == "auto":
-            return Plan(max_processes=AUTO_PROCESSES, looks=AUTO_LOOKS, cases=self.num_rows)
-        return Plan(max_processes=self._settings.processes, screen=self._settings.processes, cases=self.num_rows)
+        if self._policy.processes == "auto":
+            return STORED
+        return Plan(max_processes=self._policy.processes, screen=self._policy.processes)
 
-    def measure(self, nodeid: str, case: Case, on_phase: Callable[[Phase], None]) -> Timed:
+    def measure(self, nodeid: str, case: Case, on_phase: OnPhase) -> Taken:
         """
-        The case's measurement, and the seconds it took; that of the resumed run, and 0, if it has one.
+        The case's measurement; that of the resumed run, if it has one.
 
         It is measured in the loop that the run's options name, if they do.
 
@@ -121,10 +147,11 @@ class Gate:
             NotMeasurable: there is no device here for the case.
             SetupError: no case can be run as the run was set up.
         """
-        case = self._as_run(case)
-        if (resumed := self._resumed_one(nodeid, case)) is not None:
-            return Timed(resumed, 0.0)
-        return self.fresh(case, self.plan.screen, on_phase)
+        as_run = self._as_run(case)
+        if (resumed := self._resumed_one(nodeid, as_run)) is not None:
+            return Taken(resumed, case, on_phase=on_phase)
+        measurement, seconds = self._fresh(self._requests(as_run, self.plan.screen), on_phase)
+        return Taken(measurement, case, seconds, on_phase)
 
     def requests(self, nodeid: str, case: Case) -> tuple[Request, ...]:
         """What `measure` will ask the executor for, unless a process has to be measured again."""
@@ -133,14 +160,9 @@ class Gate:
             return ()
         return self._requests(case, self.plan.screen)
 
-    def fresh(self, case: Case, count: int, on_phase: Callable[[Phase], None]) -> Timed:
-        """
-        *count* fresh processes of the case, or up to the first that does not end well.
-
-        Raises:
-            NotMeasurable, SetupError: as `measure`.
-        """
-        return _up_to_a_failure(self._valid(request, on_phase) for request in self._requests(case, count))
+    def _fresh(self, requests: Iterable[Request], on_phase: OnPhase) -> Timed:
+        """Fresh processes of a case, up to the first that does not end well."""
+        return _up_to_a_failure(self._valid(request, on_phase) for request in requests)
 
     def ahead(self, name: RowName, case: Case) -> Result | None:
         """
@@ -151,7 +173,7 @@ class Gate:
         if not requests or not isinstance(self.executor, Scheduling):
             return None
         found = self.executor.ahead(requests)
-        if not found or any(disturbance(one.measurement, shared_gpu=self._settings.shared_gpu) for one in found):
+        if not found or any(disturbance(one.measurement, shared_gpu=self._policy.shared_gpu) for one in found):
             return None
         taken = _up_to_a_failure(found)
         if not _is_reusable(taken.measurement, self.workload):
@@ -168,24 +190,27 @@ class Gate:
             seconds=taken.seconds,
         )
 
-    def check(self, name: RowName, taken: Timed, more: More | None = None) -> Result:
+    def check(self, name: RowName, taken: Taken, on_more: Callable[[int], None] = lambda _: None) -> Result:
         """
         Judge a measurement and, if the run is to do so, make it the baseline.
 
         A baseline that cannot be read or written fails the row, and its measurement is not lost.
 
         Args:
-            more: measures fresh processes where the plan asks for them; without it the measurement is all there is.
+            on_more: called with the number of processes that are about to confirm it.
+
+        Raises:
+            SetupError: more processes are wanted, and none can be run.
         """
-        measurement = taken.measurement
+        name = stored_row(name, taken.written, taken.measurement.case)
         try:
-            against = self.store.find(measurement, name.table, name.row)
+            against = self.store.find(taken.measurement, name.table, name.row)
         except BaselineError as error:
+            measurement, seconds = taken.measurement, taken.seconds
             verdict = RowVerdict(status="inconclusive", reason=f"its baseline cannot be read: {error}")
             decided = _Decided("fail", str(error))
         else:
-            taken, verdict = self._settled(taken, against, more)
-            measurement = taken.measurement
+            measurement, seconds, verdict = self._settled(taken, against, on_more)
             decided = self._decide(name.told, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
@@ -198,7 +223,7 @@ class Gate:
             decision=decided.decision,
             message=decided.message,
             recorded=decided.recorded,
-            seconds=taken.seconds,
+            seconds=seconds,
         )
 
     def close(self) -> None:
@@ -206,9 +231,9 @@ class Gate:
         self.executor.close()
 
     def _as_run(self, case: Case) -> Case:
-        if self._settings.loop is None or case.step is not None:
+        if self._policy.loop is None or case.step is not None:
             return case
-        return msgspec.structs.replace(case, loop=self._settings.loop)
+        return msgspec.structs.replace(case, loop=self._policy.loop)
 
     def _resumed_one(self, nodeid: str, case: Case) -> Measurement | None:
         resumed = self._resumed.get((nodeid, case))
@@ -217,7 +242,11 @@ class Gate:
     def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
         return tuple(Request(case=case, workload=self.workload, explain_peak=number == 0) for number in range(count))
 
-    def _valid(self, request: Request, on_phase: Callable[[Phase], None]) -> Timed:
+    def _more(self, case: Case, count: int) -> tuple[Request, ...]:
+        """Requests of a row whose peak of memory was explained already."""
+        return (Request(case=case, workload=self.workload, explain_peak=False),) * count
+
+    def _valid(self, request: Request, on_phase: OnPhase) -> Timed:
         """One process, and the seconds of all its tries."""
         seconds = 0.0
 
@@ -229,27 +258,43 @@ class Gate:
             seconds += self.executor.last_seconds if isinstance(self.executor, Scheduling) else spent
             return measurement
 
-        measurement = until_valid(request, run, self._announce, shared_gpu=self._settings.shared_gpu)
+        measurement = until_valid(request, run, self._announce, shared_gpu=self._policy.shared_gpu)
         return Timed(measurement, seconds)
 
-    def _settled(self, taken: Timed, against: Reference | None, more: More | None) -> tuple[Timed, RowVerdict]:
-        """The verdict on *taken*, or on the fresh processes that the plan has it confirmed by; the seconds of all."""
-        plan = self.plan
-        measurement, seconds = taken
-        screening = judge(measurement, against, self._tolerances, alpha=plan.alpha)
-        looks: list[RowVerdict] = []
-        step = next_step(plan, screening)
-        while step.verdict is None and more is not None:
+    def _settled(
+        self, taken: Taken, against: Reference | None, on_more: Callable[[int], None]
+    ) -> tuple[Measurement, float | None, RowVerdict]:
+        """The measurement that the plan has the row judged by, the seconds it took, and the verdict."""
+        measurement, seconds = taken.measurement, taken.seconds
+
+        def judged(processes: Sequence[Process]) -> RowVerdict:
+            return judge(msgspec.structs.replace(measurement, processes=tuple(processes)), against, self._tolerances)
+
+        if (on_phase := taken.on_phase) is None:
+            return measurement, seconds, judged(measurement.processes)
+        why = "not confirmed: no device is here for it"
+
+        def observe(wanted: Wanted) -> tuple[Process, ...]:
+            nonlocal measurement, seconds, why
             if self._budget is not None and self._budget <= 0:
-                return Timed(measurement, seconds), _unconfirmed((screening, *looks)[-1])
-            fresh = more(step.processes)
-            seconds += fresh.seconds
+                why = "not confirmed: the time of --llmbench-budget is used up"
+                return ()
+            on_more(wanted.count)
+            try:
+                fresh = self._fresh(self._more(measurement.case, wanted.count), on_phase)
+            except NotMeasurable:
+                return ()
+            seconds = (seconds or 0.0) + fresh.seconds
             if self._budget is not None:
                 self._budget -= fresh.seconds
-            measurement = joined(measurement, fresh.measurement) if looks else fresh.measurement
-            looks.append(judge(measurement, against, self._tolerances, alpha=plan.alpha))
-            step = next_step(plan, screening, looks)
-        return Timed(measurement, seconds), step.verdict or screening
+            measurement = joined(measurement, fresh.measurement)
+            return fresh.measurement.processes
+
+        step = run(self.plan, PROCESS, judged, observe, measurement.processes)
+        found = so_far(PROCESS, measurement.processes, judged, why) if isinstance(step, Wanted) else step
+        if found is None:  # no process ended well, and the row is not settled
+            return measurement, seconds, judged(measurement.processes)
+        return msgspec.structs.replace(measurement, processes=found.taken), seconds, found.verdict
 
     def _decide(self, name: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:
@@ -263,23 +308,23 @@ class Gate:
         if measurement.outcome not in RECORDABLE:
             return _Decided("fail", f"{name}: {verdict.reason}")
         hint = f"{name}: {verdict.reason}; record one with --llmbench-update=missing"
-        return _Decided("skip" if self._settings.missing == "skip" else "fail", hint)
+        return _Decided("skip" if self._policy.missing == "skip" else "fail", hint)
 
     def _why_record(self, verdict: RowVerdict, measurement: Measurement) -> str | None:
         """The option by which a result with this verdict becomes the baseline, or None."""
         if verdict.status == "no baseline" and measurement.outcome not in RECORDABLE:
             return None
-        mode: UpdateMode | None = self._settings.update
+        mode: UpdateMode | None = self._policy.update
         if mode is not None and should_record(mode, verdict):
             return f"--llmbench-update={mode}"
-        if self._settings.missing == "record" and verdict.status == "no baseline":
+        if self._policy.missing == "record" and verdict.status == "no baseline":
             return "--llmbench-missing=record"
         return None
 
     def _record(self, name: tuple[str, str], measurement: Measurement, why: str, decided: _Decided) -> _Decided:
         """Turns *decided* into a pass, unless the measurement cannot be recorded."""
         try:
-            path = self.store.record(*name, measurement, self._settings.reason or f"recorded by {why}")
+            path = self.store.record(*name, measurement, self._policy.reason or f"recorded by {why}")
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         return _Decided("pass", f"recorded in {_short(path)}", recorded=True)
@@ -292,11 +337,6 @@ def _up_to_a_failure(processes: Iterable[Timed]) -> Timed:
     while measurement.outcome == "ok" and (another := next(each, None)) is not None:
         measurement, seconds = joined(measurement, another.measurement), seconds + another.seconds
     return Timed(measurement, seconds)
-
-
-def _unconfirmed(verdict: RowVerdict) -> RowVerdict:
-    reason = f"not confirmed, the time of --llmbench-budget is used up: {verdict.reason}"
-    return msgspec.structs.replace(verdict, status="inconclusive", undecided=True, reason=reason)
 
 
 def _is_reusable(measurement: Measurement, workload: Workload) -> bool:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.store.journal import Asked, Journal, Taken
-from pytest_llmbench.store.pair import Pair, first_side
+from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
-from pytest_llmbench.trials.settle import Judge, Settled, Wanted, settle, so_far
 from pytest_llmbench.trials.sides import Sides
+from pytest_llmbench.trials.trial import PAIR, run
 
-__all__ = ["comparison_of", "judge_of", "measure"]
+__all__ = ["Held", "Judge", "comparison_of", "held_so_far", "judge_of", "measure"]
+
+
+Judge = Callable[[Measurement, Measurement], RowVerdict]
+
+
+class Held(NamedTuple):
+    """A case on both sides, and what became of it."""
+
+    verdict: RowVerdict
+    a: Measurement
+    b: Measurement
+    """The processes that the verdict is about."""
 
 
 def judge_of(asked: Asked) -> Judge:
@@ -26,14 +40,14 @@ def judge_of(asked: Asked) -> Judge:
     def judge(a: Measurement, b: Measurement) -> RowVerdict:
         if a.outcome == b.outcome and a.outcome in ("crashed", "timeout", "diverged", "invalid"):
             return RowVerdict(status="inconclusive", reason=f"{b.outcome} on both sides: {b.reason}")
-        return judge_pair(a, b, asked.tolerances, alpha=asked.plan.alpha)
+        return judge_pair(a, b, asked.tolerances)
 
     return judge
 
 
 def measure(
     name: str, case: Case, journal: Journal, sides: Callable[[], Sides], *, judge: Judge, progress: Progress
-) -> Settled:
+) -> Held:
     """
     Measure pairs of one case until it is settled; those of the journal count.
 
@@ -45,19 +59,42 @@ def measure(
         JournalError: a pair could not be written down.
         SetupError: nothing can be measured.
     """
-    workload = journal.asked.workload
-    while True:
-        pairs = journal.pairs(name)
-        step = settle(pairs, journal.asked.plan, judge)
-        if isinstance(step, Settled):
-            told = "unavailable" if "unavailable" in (step.a.outcome, step.b.outcome) else step.verdict.status
-            progress.end(f"{told}, {len(pairs)} pair{'s' if len(pairs) != 1 else ''}")
-            return step
-        first = first_side(len(pairs))
-        progress.pair(len(pairs) + 1, step.stage)
-        explained = any(pair.is_ok for pair in pairs if pair.stage == step.stage)
-        a, b = sides().pair(case, workload, first, progress.phase, explain_peak=not explained)
-        journal.add(Taken(case=name, pair=Pair(stage=step.stage, first=first, a=a, b=b)))
+
+    def observe(wanted: Wanted) -> tuple[Pair]:
+        taken = journal.pairs(name)
+        first = first_side(len(taken))
+        progress.pair(len(taken) + 1, confirms=wanted.confirms)
+        explained = any(pair.is_ok for pair in taken)
+        a, b = sides().pair(case, journal.asked.workload, first, progress.phase, explain_peak=not explained)
+        pair = Pair(first=first, a=a, b=b)
+        journal.add(Taken(case=name, pair=pair))
+        return (pair,)
+
+    step = run(journal.asked.plan, PAIR, _of_pairs(judge), observe, journal.pairs(name))
+    assert isinstance(step, Settled)  # another pair can always be had
+    held = _held(step)
+    told = "unavailable" if "unavailable" in (held.a.outcome, held.b.outcome) else held.verdict.status
+    num_pairs = len(journal.pairs(name))
+    progress.end(f"{told}, {num_pairs} pair{'s' if num_pairs != 1 else ''}")
+    return held
+
+
+def held_so_far(journal: Journal, name: str, judge: Judge) -> tuple[Held | None, bool]:
+    """What the journal's pairs of a case come to, None without a good one; and whether the case is settled."""
+    pairs = journal.pairs(name)
+    step = settle(journal.asked.plan, PAIR, pairs, _of_pairs(judge))
+    if isinstance(step, Settled):
+        return _held(step), True
+    found = so_far(PAIR, pairs, _of_pairs(judge), "not measured to the end")
+    return (None if found is None else _held(found)), False
+
+
+def _of_pairs(judge: Judge) -> Callable[[Sequence[Pair]], RowVerdict]:
+    return lambda pairs: judge(*merged(pairs))
+
+
+def _held(settled: Settled[Pair]) -> Held:
+    return Held(settled.verdict, *merged(settled.taken))
 
 
 def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) -> Comparison:
@@ -66,11 +103,9 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
     rows: list[Compared] = []
     unsettled = []
     for chosen in asked.selected:
-        pairs = journal.pairs(chosen.name)
-        found: Settled | Wanted | None = settle(pairs, asked.plan, judge)
-        if not isinstance(found, Settled):
+        found, is_settled = held_so_far(journal, chosen.name, judge)
+        if not is_settled:
             unsettled.append(chosen.name)
-            found = so_far(pairs, judge)
         if found is not None:
             rows.append(_compared(chosen, found))
     if unsettled:
@@ -93,7 +128,7 @@ def _short(name: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 
 
-def _compared(chosen: Selected, step: Settled) -> Compared:
+def _compared(chosen: Selected, step: Held) -> Compared:
     return Compared.of((chosen.table, chosen.row), step.verdict, step.a, step.b, len(step.a.processes))
 
 

@@ -27,12 +27,14 @@ def until_valid(
         announce: called with a sentence for each try that does not count.
         shared_gpu: other programs may use the GPU.
     """
-    for number in range(1, MOST_TRIES + 1):
-        measurement = run()
-        reason = disturbance(measurement, shared_gpu=shared_gpu)
-        if reason is None:
-            return measurement
-        announce(f"{request.case.model}: {reason}; try {number} of {MOST_TRIES} does not count")
+    measurement, tries = run(), 1
+    while (reason := disturbance(measurement, shared_gpu=shared_gpu)) is not None:
+        announce(f"{request.case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
+        if tries == MOST_TRIES:
+            break
+        measurement, tries = run(), tries + 1
+    else:
+        return measurement
     process = msgspec.structs.replace(
         measurement.processes[-1], outcome="invalid", reason=f"{reason}, in {MOST_TRIES} tries"
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.table import number_texts, verdict_text
 from pytest_llmbench.schema.environment import PackageChange
@@ -13,7 +14,6 @@ from pytest_llmbench.schema.metrics import METRICS, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.tables import TABLES, in_page_order
 from pytest_llmbench.trials.comparison import Compared
-from pytest_llmbench.trials.settle import DOUBTED
 
 __all__ = ["HEADERS", "CompareLine", "CompareTable", "compare_tables", "one_sided", "stories"]
 

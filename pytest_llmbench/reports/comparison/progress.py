@@ -56,9 +56,9 @@ class Progress:
         """A case is going to be measured."""
         self._name, self._pair, self._started = name, "", time.monotonic()
 
-    def pair(self, number: int, stage: str) -> None:
+    def pair(self, number: int, *, confirms: bool) -> None:
         """Its pair *number*, from 1, begins."""
-        self._pair = f"pair {number}" if stage == "first" else f"pair {number} (confirms)"
+        self._pair = f"pair {number} (confirms)" if confirms else f"pair {number}"
 
     def phase(self, side: Side, phase: Phase) -> None:
         """A process of a side enters a phase, or knows its speed."""

@@ -27,7 +27,7 @@ def export(results: Sequence[Result]) -> str:
         failures=str(sum(result.decision == "fail" for result in results)),
         errors="0",
         skipped=str(sum(result.decision == "skip" for result in results)),
-        time=f"{sum(result.seconds for result in results):.3f}",
+        time=f"{sum(result.seconds or 0.0 for result in results):.3f}",
     )
     for result in results:
         _add(suite, result)
@@ -37,7 +37,7 @@ def export(results: Sequence[Result]) -> str:
 
 def _add(suite: ET.Element, result: Result) -> None:
     case = ET.SubElement(
-        suite, "testcase", classname=_clean(result.table), name=_clean(result.row), time=f"{result.seconds:.3f}"
+        suite, "testcase", classname=_clean(result.table), name=_clean(result.row), time=f"{result.seconds or 0.0:.3f}"
     )
     properties = ET.SubElement(case, "properties")
     told = {

@@ -14,10 +14,10 @@ from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, s
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
-from pytest_llmbench.reports.symbols import SYMBOLS
 from pytest_llmbench.reports.table import limit_text, number_text, number_texts, verdict_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
+from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import gib, percent, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]

@@ -16,9 +16,8 @@ from pytest_llmbench.stacks.stack import Stack, build_environment, open_environm
 from pytest_llmbench.store.journal import Journal, Note
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.bisection.signature import Signature
-from pytest_llmbench.trials.pairs import measure
+from pytest_llmbench.trials.pairs import Held, Judge, measure
 from pytest_llmbench.trials.session import sides_of
-from pytest_llmbench.trials.settle import Judge, Settled
 from pytest_llmbench.trials.sides import Sides, visible_devices
 
 __all__ = ["GOOD", "Mixtures"]
@@ -73,7 +72,7 @@ class Mixtures:
         """
         return self._stack(GOOD, self.good), self._stack(BAD, self.bad)
 
-    def measure_ends(self, judge: Judge) -> Settled:
+    def measure_ends(self, judge: Judge) -> Held:
         """The bad environment against the good one."""
         return self._measured(BAD, self.bad, judge)
 
@@ -100,7 +99,7 @@ class Mixtures:
             self._remove(name)
         return signature.answer(settled)
 
-    def _measured(self, name: str, requirements: Requirements, judge: Judge) -> Settled:
+    def _measured(self, name: str, requirements: Requirements, judge: Judge) -> Held:
         asked = self.journal.asked
         self._progress.start(name)
 

@@ -16,7 +16,7 @@ from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, Tolerance, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.trials.bisection.search import Answer
-from pytest_llmbench.trials.settle import Judge, Settled
+from pytest_llmbench.trials.pairs import Held, Judge
 
 __all__ = ["NothingToFollow", "Signature", "narrowed", "signature_of"]
 
@@ -54,7 +54,7 @@ class Signature(msgspec.Struct, frozen=True):
 
         return judge
 
-    def answer(self, settled: Settled) -> tuple[Answer, str]:
+    def answer(self, settled: Held) -> tuple[Answer, str]:
         """What a settled mixture says, and that in words."""
         outcome = settled.b.outcome
         if self.metric is None:
@@ -87,7 +87,7 @@ def narrowed(verdict: RowVerdict, metric: str) -> RowVerdict:
     )
 
 
-def signature_of(settled: Settled, metric: str | None) -> Signature:
+def signature_of(settled: Held, metric: str | None) -> Signature:
     """
     What to follow: *metric*, or the one that moved the row most beyond its limit.
 

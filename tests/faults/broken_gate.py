@@ -148,19 +148,24 @@ def the_evidence() -> None:
 
 def the_confirmation() -> None:
     """A suspect fails at once, whatever fresh processes would say."""
-    from pytest_llmbench.judge import looks
+    from pytest_llmbench.judge import plan
 
-    put(looks, "next_step", lambda plan, screening, after=(): looks.Step(screening))
+    put(plan, "is_suspect", lambda verdict, repeats=0: False)
 
 
 def the_suspicion() -> None:
     """No row is a suspect, and what is confirmed is let go."""
-    from pytest_llmbench.judge import looks
+    from pytest_llmbench.judge import plan
 
-    def let_go(plan: Any, screening: RowVerdict, after: Any = ()) -> looks.Step:
-        return looks.Step(msgspec.structs.replace(screening, status="unchanged"))
+    settle = plan.settle
 
-    put(looks, "next_step", let_go)
+    def let_go(*given: Any) -> Any:
+        found = settle(*given)
+        if isinstance(found, plan.Wanted):
+            return found
+        return found._replace(verdict=msgspec.structs.replace(found.verdict, status="unchanged"))
+
+    put(plan, "settle", let_go)
 
 
 def the_decision() -> None:

@@ -65,16 +65,16 @@ def test_a_row_that_looks_worse_by_chance_is_measured_again_and_passes(bench: Be
     run.assert_outcomes(passed=1)
     (result,) = bench.results()
     assert result.verdict.status == "unchanged"
-    assert "4 fresh processes" in result.verdict.reason
-    assert len(result.measurement.processes) == 4
+    assert result.verdict.reason.endswith("; with 4 more processes")
+    assert len(result.measurement.processes) == 5
 
 
-def test_a_regression_fails_once_fresh_processes_confirm_it(bench: Bench) -> None:
+def test_a_regression_fails_once_more_processes_confirm_it_without_any_option(bench: Bench) -> None:
     bench.rows("a")
     bench.record()
     bench.answer("a", **busy(0.275))
 
-    run = bench.run("--llmbench-processes=auto")
+    run = bench.run()
 
     run.assert_outcomes(failed=1)
     assert bench.asked() == ["a"] * 5

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from pytest_llmbench.judge.looks import Plan
 
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import failed
 from pytest_llmbench.schema.metrics import Tolerance
@@ -25,7 +25,7 @@ ASKED = Asked(
     source=Source(base="/base", constraints=("/c.txt",)),
     selected=(Selected("t", "r", CASE),),
     workload=Workload(),
-    plan=Plan(screen=2, max_processes=8, looks=2, cases=1),
+    plan=Plan(screen=2, max_processes=8, looks=2),
     tolerances={"samples_per_second": Tolerance(0.1)},
     path=("/steps",),
     timeout_seconds=5.0,
@@ -33,7 +33,6 @@ ASKED = Asked(
 TAKEN = Taken(
     case="t[r]",
     pair=Pair(
-        stage="first",
         first="b",
         a=failed(CASE, Workload(), "oom", "r", measured_at="now"),
         b=failed(CASE, Workload(), "oom", "r", measured_at="now"),

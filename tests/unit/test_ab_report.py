@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.reports.comparison.document import to_json
 from pytest_llmbench.reports.comparison.page import markdown
 from pytest_llmbench.reports.comparison.screen import render
 from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff, summary
-from pytest_llmbench.trials.settle import DOUBTED
 
 SPEED = MetricVerdict(
     metric="samples_per_second",
@@ -109,7 +109,7 @@ def test_rows_of_which_the_same_is_to_be_told_stand_together() -> None:
 
 
 def test_an_overturned_suspicion_is_told() -> None:
-    verdict = RowVerdict(status="unchanged", reason=f"2 metrics; {DOUBTED} regressed, 3 fresh ones do not")
+    verdict = RowVerdict(status="unchanged", reason=f"2 metrics; {DOUBTED} regressed, 3 more pairs did not")
 
     assert any(DOUBTED in line for line in shown(row(verdict=verdict)))
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
-from pytest_llmbench.judge.looks import Plan
 from typer import Typer
 from typer.testing import CliRunner
 
 import surroundings
 from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.comparison.bisection import sentences
 from pytest_llmbench.schema.case import Case
@@ -28,7 +28,7 @@ from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.bisection.bisect import Bisected, Trial, Versions
 from pytest_llmbench.trials.bisection.search import Answer, Found, search, search_versions
 from pytest_llmbench.trials.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
-from pytest_llmbench.trials.settle import Settled
+from pytest_llmbench.trials.pairs import Held
 
 NAMES = tuple("abcdefgh")
 
@@ -140,8 +140,8 @@ def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outc
     )
 
 
-def ends(a: Measurement, b: Measurement) -> Settled:
-    return Settled(judge_pair(a, b), a, b)
+def ends(a: Measurement, b: Measurement) -> Held:
+    return Held(judge_pair(a, b), a, b)
 
 
 OPERATORS = "operators_per_sample"
@@ -153,7 +153,7 @@ def test_what_moved_most_beyond_its_limit_is_followed() -> None:
         for name, change in ((OPERATORS, 0.1), ("kernels_per_sample", 0.3))
     )
     row = RowVerdict(status="regressed", metrics=verdicts, reason="r")
-    found = signature_of(Settled(row, measured(), measured()), None)
+    found = signature_of(Held(row, measured(), measured()), None)
 
     assert (found.metric, found.status, found.change) == ("kernels_per_sample", "regressed", 0.3)
 
@@ -187,7 +187,7 @@ def test_a_mixture_is_judged_by_which_end_it_is_nearer_to(now: float, answer: An
     signature = Signature(OPERATORS, "regressed", 0.2)
     a, b = measured(OPERATORS, 100.0), measured(OPERATORS, now)
 
-    assert signature.answer(Settled(signature.judge()(a, b), a, b))[0] == answer
+    assert signature.answer(Held(signature.judge()(a, b), a, b))[0] == answer
 
 
 def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
@@ -295,7 +295,7 @@ def test_ends_that_were_measured_and_do_not_differ_end_the_command(tmp_path: Pat
         timeout_seconds=1.0,
     )
     with Journal.begin(file, asked) as journal:
-        journal.add(Taken(case="bad", pair=Pair(stage="first", first="a", a=one, b=one)))
+        journal.add(Taken(case="bad", pair=Pair(first="a", a=one, b=one)))
     done = CliRunner().invoke(app, ["--good", str(good), "--bad", str(bad), "--resume", str(file)])
 
     assert done.exit_code == 3, done.output

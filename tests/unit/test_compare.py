@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from pytest_llmbench.judge.looks import Plan
 from typer import Typer
 from typer.testing import CliRunner
 from typer.testing import Result as Shown
 
 import surroundings
 from pytest_llmbench.cli.compare import compare
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
@@ -79,13 +79,13 @@ def of_pairs(path: Path, *kernels: float, command: Literal["ab", "bisect"] = "ab
         source=Source(),
         selected=(Selected("speed", "r", case),),
         workload=Workload(),
-        plan=Plan(screen=2, max_processes=8, looks=2, cases=1),
+        plan=Plan(screen=2, max_processes=8, looks=2),
         timeout_seconds=1.0,
     )
     with Journal.begin(path, asked) as journal:
         for count in kernels:
             sides = (result("r", OLD).measurement, result("r", NEW, kernels=count).measurement)
-            journal.add(Taken(case="speed[r]", pair=Pair(stage="first", first="a", a=sides[0], b=sides[1])))
+            journal.add(Taken(case="speed[r]", pair=Pair(first="a", a=sides[0], b=sides[1])))
     return path
 
 

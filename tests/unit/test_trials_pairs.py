@@ -9,23 +9,23 @@ import pytest
 from rich.console import Console
 
 import surroundings
-from pytest_llmbench.judge.looks import Plan
+from pytest_llmbench.judge.plan import DOUBTED, Plan, Settled, Wanted, settle
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.store.journal import Asked, Journal, Named
-from pytest_llmbench.store.pair import Pair, Stage, first_side, merged
+from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
-from pytest_llmbench.trials.pairs import judge_of, measure
-from pytest_llmbench.trials.settle import DOUBTED, Settled, Wanted, settle, so_far
+from pytest_llmbench.trials.pairs import Held, held_so_far, judge_of, measure
 from pytest_llmbench.trials.sides import Sides
+from pytest_llmbench.trials.trial import PAIR
 
 CASE = Case(model="qwen-7b-chat")
 HERE = surroundings.environment(device="cpu", python="3.11", packages={"torch": "2.0"})
-PLAN = Plan(screen=2, max_processes=8, looks=2, cases=1)
+PLAN = Plan(screen=2, max_processes=8, looks=2)
 ASKED = Asked(
     command="ab",
     a=Named("a", {}),
@@ -53,17 +53,25 @@ def measured(operators: float = 100.0, outcome: Outcome = "ok", loss: float = 2.
     )
 
 
-def pair(stage: Stage = "first", a: Measurement | None = None, b: Measurement | None = None) -> Pair:
-    return Pair(stage=stage, first="a", a=a or measured(), b=b or measured())
+def pair(a: Measurement | None = None, b: Measurement | None = None) -> Pair:
+    return Pair(first="a", a=a or measured(), b=b or measured())
 
 
-def step(*pairs: Pair, plan: Plan = PLAN) -> Settled | Wanted:
-    return settle(pairs, plan, judge_of(ASKED))
+def journal(*pairs: Pair, plan: Plan = PLAN) -> Journal:
+    begun = Journal.begin(None, msgspec.structs.replace(ASKED, plan=plan))
+    for one in pairs:
+        begun.add(Taken(case="t[r]", pair=one))
+    return begun
 
 
-def settled(*pairs: Pair) -> Settled:
-    found = step(*pairs)
-    assert isinstance(found, Settled)
+def step(*pairs: Pair) -> Settled[Pair] | Wanted:
+    return settle(PLAN, PAIR, pairs, lambda some: judge_of(ASKED)(*merged(some)))
+
+
+def settled(*pairs: Pair, plan: Plan = PLAN) -> Held:
+    found, is_settled = held_so_far(journal(*pairs, plan=plan), "t[r]", judge_of(ASKED))
+    assert is_settled
+    assert found is not None
     return found
 
 
@@ -71,15 +79,16 @@ MORE = measured(operators=150.0)
 
 
 def test_what_is_not_settled_is_inconclusive_and_says_what_it_looks_like() -> None:
-    found = so_far([pair(b=MORE), pair(b=measured(outcome="crashed"))], judge_of(ASKED))
+    found, is_settled = held_so_far(journal(pair(b=MORE), pair(b=measured(outcome="crashed"))), "t[r]", judge_of(ASKED))
 
+    assert not is_settled
     assert found is not None
     assert (found.verdict.status, len(found.b.processes)) == ("inconclusive", 1)
     assert found.verdict.reason.startswith("regressed so far (")
 
 
 def test_without_a_good_pair_nothing_is_known_so_far() -> None:
-    assert so_far([pair(b=measured(outcome="crashed"))], judge_of(ASKED)) is None
+    assert held_so_far(journal(pair(b=measured(outcome="crashed"))), "t[r]", judge_of(ASKED)) == (None, False)
 
 
 def test_the_sides_take_turns_in_going_first() -> None:
@@ -87,44 +96,41 @@ def test_the_sides_take_turns_in_going_first() -> None:
 
 
 def test_a_case_gets_the_pairs_of_the_screening() -> None:
-    assert step() == step(pair()) == Wanted("first")
+    assert (step(), step(pair())) == (Wanted(2, confirms=False), Wanted(1, confirms=False))
     assert settled(pair(), pair()).verdict.status == "unchanged"
 
 
 def test_what_moved_is_not_settled_before_a_fresh_pair_agrees() -> None:
     worse = [pair(b=MORE)] * 2
 
-    assert step(*worse) == Wanted("fresh")
-    verdict = settled(*worse, pair("fresh", b=MORE)).verdict
+    assert step(*worse) == Wanted(1, confirms=True)
+    verdict = settled(*worse, pair(b=MORE)).verdict
     assert verdict.status == "regressed"
-    assert verdict.reason.endswith("confirmed by 1 fresh pair")
+    assert verdict.reason.endswith("; with 1 more pair")
 
 
 def test_what_improved_is_confirmed_as_well() -> None:
     better = [pair(a=MORE)] * 2
 
-    assert step(*better) == Wanted("fresh")
-    assert settled(*better, pair("fresh", a=MORE)).verdict.status == "improved"
+    assert step(*better) == Wanted(1, confirms=True)
+    assert settled(*better, pair(a=MORE)).verdict.status == "improved"
 
 
 def test_a_suspect_that_fresh_pairs_do_not_confirm_is_what_they_say() -> None:
-    verdict = settled(*[pair(b=MORE)] * 2, pair("fresh")).verdict
+    verdict = settled(*[pair(b=MORE)] * 2, pair()).verdict
 
     assert verdict.status == "unchanged"
-    assert f"{DOUBTED} regressed, 1 fresh ones do not" in verdict.reason
+    assert f"{DOUBTED} regressed, 1 more pair did not" in verdict.reason
 
 
 def test_a_plan_without_looks_takes_the_first_verdict() -> None:
-    found = step(pair(b=MORE), plan=Plan(screen=1, max_processes=1, looks=0))
-
-    assert isinstance(found, Settled)
-    assert found.verdict.status == "regressed"
+    assert settled(pair(b=MORE), plan=Plan()).verdict.status == "regressed"
 
 
 def test_a_process_that_failed_once_is_measured_again() -> None:
     crash = pair(b=measured(outcome="crashed"))
 
-    assert step(pair(), crash) == Wanted("first")
+    assert step(pair(), crash) == Wanted(1, confirms=False)
     assert settled(pair(), crash, pair()).verdict.status == "unchanged"
 
 
@@ -149,16 +155,13 @@ def test_a_missing_library_is_asked_for_once() -> None:
     assert (found.a.outcome, found.b.outcome) == ("unavailable", "ok")
 
 
-def test_what_stayed_invalid_in_two_pairs_is_settled() -> None:
-    invalid = pair(b=measured(outcome="invalid"))
+def test_what_stayed_invalid_however_often_it_was_measured_is_settled() -> None:
+    verdict = settled(pair(b=measured(outcome="invalid"))).verdict
 
-    assert step(invalid, pair()) == Wanted("first")
-    assert settled(invalid, pair(), pair()).verdict.status == "unchanged"
-    verdict = settled(invalid, invalid).verdict
     assert (verdict.status, verdict.failed) == ("inconclusive", True)
 
 
-def test_the_peak_is_looked_at_in_the_first_good_pair_of_a_stage() -> None:
+def test_the_peak_is_looked_at_until_a_pair_is_good() -> None:
     crash = measured(outcome="crashed")
     coming = iter([(measured(), crash), (measured(), MORE), (measured(), MORE), (measured(), MORE)])
     explained = []
@@ -179,7 +182,7 @@ def test_the_peak_is_looked_at_in_the_first_good_pair_of_a_stage() -> None:
         progress=progress,
     )
 
-    assert explained == [True, True, False, True]
+    assert explained == [True, True, False, False]
 
 
 @pytest.mark.parametrize("outcome", ["oom", "crashed", "timeout"])
@@ -204,6 +207,13 @@ def test_no_pair_has_no_measurement() -> None:
 
 
 def test_a_pair_survives_its_json() -> None:
-    one = pair("fresh", b=MORE)
+    one = pair(b=MORE)
 
     assert msgspec.json.decode(msgspec.json.encode(one), type=Pair) == one
+
+
+def test_a_pair_that_an_earlier_version_wrote_can_be_read() -> None:
+    """It said in which stage the pair was measured, which now follows from its place."""
+    written = msgspec.json.decode(msgspec.json.encode(pair())) | {"stage": "fresh"}
+
+    assert msgspec.json.decode(msgspec.json.encode(written), type=Pair) == pair()

@@ -223,11 +223,6 @@ def test_a_file_cut_anywhere_is_refused() -> None:
             id="no-metric",
         ),
         pytest.param(
-            lambda tree: the_row(tree).update(processes=[]),
-            "row 'qwen-7b-chat', field processes: Expected `array` of length >= 1",
-            id="no-process",
-        ),
-        pytest.param(
             lambda tree: the_metrics(tree).update(loss_frist=1.0),
             "field processes[0].metrics.loss_frist: unknown metric 'loss_frist'; did you mean 'loss_first'?",
             id="unknown-metric",

@@ -291,6 +291,10 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
         raise BaselineError(f"does not match the row's case and workload; {_RECORD}", path, (*place, "workload_hash"))
     if (row.outcome, row.reason) != (row.processes[-1].outcome, row.processes[-1].reason):
         raise BaselineError(f"does not match the row's last process; {_RECORD}", path, (*place, "outcome"))
+    for index, process in enumerate(row.processes):
+        if process.outcome == "ok" and not process.metrics:
+            empty = (*place, "processes", index, "metrics")
+            raise BaselineError(f"is empty, so nothing can be held against it; {_RECORD}", path, empty)
     if row.environment not in environments:
         raise BaselineError(
             f"there is no environment {row.environment!r} in this file; {_RECORD}", path, (*place, "environment")

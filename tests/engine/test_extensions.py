@@ -70,7 +70,8 @@ def test_its_metric_gates(run: Callable[..., pytest.RunResult], pytester: pytest
     [
         ("count / 0", "ZeroDivisionError: division by zero"),
         ("torch.tensor(1.0)", "ValidationError: Expected `int | float | array`, got `Tensor`"),
-        ("float('nan')", "what the probe gave is nan"),
+        ("float('nan')", "what the probe gave is nan, which is not a number to compare with"),
+        ("10**25", "what the probe gave is a number of more than 64 bits"),
     ],
 )
 def test_a_probe_that_fails_costs_its_metric_and_says_why(

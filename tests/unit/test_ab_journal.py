@@ -136,9 +136,13 @@ def test_a_line_without_what_it_must_have_is_refused_with_its_field(
 
 
 def test_a_number_of_more_than_64_bits_is_refused_with_its_field(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b'"screen":', b'"screen":%d' % 10**25))
+    edited = msgspec.to_builtins(TAKEN)
+    edited["pair"]["b"]["processes"][0]["neighbours"] = 10**25
+    path.write_bytes(msgspec.json.encode(ASKED) + b"\n" + msgspec.json.encode(edited) + b"\n")
 
-    with pytest.raises(JournalError, match=r"line 1: .*plan\.screen is a number of more than 64 bits"):
+    with pytest.raises(
+        JournalError, match=r"line 2: .*pair\.b\.processes\[0\]\.neighbours is a number of more than 64"
+    ):
         Journal.read(path)
 
 

@@ -54,6 +54,7 @@ processes = st.builds(
     metrics=st.dictionaries(
         st.sampled_from(tuple(METRICS)),
         sizes | numbers | st.lists(sizes, min_size=1, max_size=3).map(tuple),
+        min_size=1,
         max_size=4,
     ),
     missing=st.dictionaries(st.sampled_from(tuple(METRICS)), names, max_size=2),
@@ -209,6 +210,16 @@ def test_a_file_cut_anywhere_is_refused() -> None:
             lambda tree: the_metrics(tree).update(parameters=10**30),
             "field processes[0].metrics.parameters: is a number of more than 64 bits",
             id="huge-integer",
+        ),
+        pytest.param(
+            lambda tree: the_metrics(tree).update(peak_reserved_bytes=[]),
+            "field processes[0].metrics.peak_reserved_bytes: Expected `array` of length >= 1",
+            id="metric-without-an-entry",
+        ),
+        pytest.param(
+            lambda tree: the_metrics(tree).clear(),
+            "row 'qwen-7b-chat', field processes[0].metrics: is empty, so nothing can be held against it; restore",
+            id="no-metric",
         ),
         pytest.param(
             lambda tree: the_metrics(tree).update(loss_frist=1.0),

@@ -28,8 +28,9 @@ def row_name(item: pytest.Item) -> RowName:
     function = getattr(item, "originalname", None) or item.name
     table = function.removeprefix("test_") or function
     callspec = getattr(item, "callspec", None)
-    has_id = callspec is not None and item.name != function  # not `pytest.HIDDEN_PARAM`
-    return RowName(item.nodeid, table, callspec.id if has_id else table)
+    if callspec is None or item.name == function:  # `pytest.HIDDEN_PARAM` leaves the name as it is
+        return RowName(item.nodeid, table, table)
+    return RowName(item.nodeid, table, callspec.id)
 
 
 class _Mine(NamedTuple):

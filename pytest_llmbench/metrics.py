@@ -14,12 +14,15 @@ import msgspec
 
 from pytest_llmbench import extensions
 
-__all__ = ["BUILT_IN", "METRICS", "Metric", "Tolerance", "Value", "add_extensions"]
+__all__ = ["BUILT_IN", "METRICS", "NOTHING_SEEN", "Metric", "Tolerance", "Value", "add_extensions"]
 
 Value = int | float | tuple[int, ...]
 """A number, or one number per device in the order of the devices."""
 
 MIB = 2**20
+
+NOTHING_SEEN = "the counter read 0: it saw nothing of the step, as where the work runs in another thread or process"
+"""Why a metric is missing whose counter read 0."""
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,6 +58,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """Of an exact metric: how far it may move within one environment all the same, in its own unit."""
     smallest_effect: float = 0.0
     """Of a statistical metric: the least relative change that matters, as a fraction."""
+    never_zero: bool = False
+    """Whether a reading of 0 says that the counter saw nothing: it is missing then."""
     margin: float = 0.0
     """Of a statistical metric: it is unchanged if it surely moved by less than this, as a fraction."""
     describe: str
@@ -72,7 +77,7 @@ _ALL = (
         gate="statistical",
         smallest_effect=0.01,
         margin=0.025,
-        describe="Samples of the measured rounds over their wall time.",
+        describe="Samples of the measured rounds over their wall time; of rounds that do equal work, the median.",
     ),
     Metric(
         name="tokens_per_second",
@@ -89,6 +94,7 @@ _ALL = (
         gate="statistical",
         smallest_effect=0.003,
         margin=0.015,
+        never_zero=True,
         describe="Union of kernel, copy and set intervals on the GPU, per sample.",
     ),
     Metric(
@@ -97,6 +103,7 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        never_zero=True,
         describe="Kernel launches per sample.",
     ),
     Metric(
@@ -105,6 +112,7 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        never_zero=True,
         describe="ATen operators per sample, nested ones included.",
     ),
     Metric(
@@ -113,6 +121,7 @@ _ALL = (
         better="lower",
         gate="tolerance",
         tolerance=Tolerance(0.01),
+        never_zero=True,
         describe="Calls from Python code per sample, of Python and of C functions.",
     ),
     Metric(
@@ -121,6 +130,7 @@ _ALL = (
         better="lower",
         gate="advisory",
         tolerance=Tolerance(0.02),
+        never_zero=True,
         describe="Machine instructions of all threads in user space per sample, where the kernel counts them.",
     ),
     Metric(
@@ -137,6 +147,7 @@ _ALL = (
         better="same",
         gate="advisory",
         tolerance=Tolerance(0.1),
+        never_zero=True,
         describe="Device-busy time over wall time; below 0.9 the row measures Python and launches.",
     ),
     Metric(

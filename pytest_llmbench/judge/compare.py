@@ -23,7 +23,7 @@ from pytest_llmbench.judge.validity import canary_change, held_back, recompilati
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.measurement import Measurement
-from pytest_llmbench.metrics import METRICS, Metric, Tolerance
+from pytest_llmbench.metrics import METRICS, NOTHING_SEEN, Metric, Tolerance, Value
 from pytest_llmbench.units import percent
 from pytest_llmbench.workload import WORKLOAD_VERSION
 
@@ -134,9 +134,7 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     name, then = metric.name, sides.against.measurement
     before, after = typical_value(then, name), typical_value(sides.now, name)
     if before is None:
-        reason = "the baseline does not have it"
-        novel = MetricVerdict(metric=name, status="no baseline", now=after, gates=False, reason=reason)
-        return None if after is None else novel
+        return None if after is None else _novel(metric, after, then)
     limit = set_by_user(metric, sides.against.tolerances, sides.rules.overrides)
     gates = metric.gate != "advisory" and (limit is not None or not _is_of_others(metric, sides.kind))
     verdict = MetricVerdict(
@@ -163,6 +161,16 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         gates=gates,
         reason=limited.reason,
     )
+
+
+def _novel(metric: Metric, after: Value, then: Measurement) -> MetricVerdict:
+    """A metric that the baseline lacks; one whose counter saw nothing there leaves open whether it moved."""
+    if any(metric.name in process.metrics for process in then.processes if process.outcome == "ok"):
+        reason = "the baseline's counter read 0: it saw nothing; record the baseline again"
+        gates = metric.gate != "advisory"
+        return MetricVerdict(metric=metric.name, status="inconclusive", now=after, gates=gates, reason=reason)
+    reason = "the baseline does not have it"
+    return MetricVerdict(metric=metric.name, status="no baseline", now=after, gates=False, reason=reason)
 
 
 def _excused(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | None:
@@ -219,7 +227,9 @@ def _alone(measurement: Measurement) -> bool:
 
 
 def _why_absent(now: Measurement, name: str) -> str:
-    return f"not measured: {now.processes[-1].missing.get(name, 'no reason given')}"
+    last = now.processes[-1]
+    why = NOTHING_SEEN if name in last.metrics else last.missing.get(name, "no reason given")
+    return f"not measured: {why}"
 
 
 def _is_of_others(metric: Metric, kind: RowClass) -> bool:

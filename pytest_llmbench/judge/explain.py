@@ -43,16 +43,26 @@ def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measure
         kernels = _kernels(then, now, busy)
         beside = [part for part in (_host_beside(busy, wall), counts) if part]
         return ", ".join([f"GPU {percent(busy.change)}{kernels}", *beside])
-    host, same = "", ""
+    host, without = "", ""
     if wall is not None and _moved(wall) and wall.change is not None:
         host = f" {percent(-wall.change / (1 + wall.change))}"
-        same = f"the counts are as before, the same work took the host {'longer' if wall.change < 0 else 'less'}"
+        without = _without_counts(metrics, "longer" if wall.change < 0 else "less")
     if not host and not counts:
         return ""
     gpu = "GPU work not measured" if busy is None or busy.now is None else "GPU work unchanged"
     if busy is not None and busy.undecided:
         gpu = "GPU work not seen to change"
-    return f"{gpu}, host side{host}: {counts or same}"
+    return f"{gpu}, host side{host}: {counts or without}"
+
+
+def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
+    """What can be said of the host's move where no count goes with it."""
+    counts = [metrics[name] for name in _COUNTS if name in metrics]
+    if not counts or any(verdict.change is None and verdict.baseline != verdict.now for verdict in counts):
+        return f"not every count is known that could tell why the host took {longer}"
+    if any(verdict.baseline != verdict.now for verdict in counts):
+        return f"the counts moved within their limits, and the host took {longer}"
+    return f"the counts are as before, the same work took the host {longer}"
 
 
 def _moved(verdict: MetricVerdict) -> bool:
@@ -67,9 +77,18 @@ def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
         verdict = metrics.get(name)
         if verdict is None or not isinstance(verdict.baseline, int | float) or not isinstance(verdict.now, int | float):
             continue
-        before, after = f"{verdict.baseline:,.0f}", f"{verdict.now:,.0f}"
-        if verdict.status in ("regressed", "improved") and before != after:
+        if verdict.status in ("regressed", "improved"):
+            before, after = _told_apart(verdict.baseline, verdict.now)
             yield f"{before} {words} per sample before, {after} now"
+
+
+def _told_apart(before: float, after: float) -> tuple[str, str]:
+    """Two different numbers, with as many decimals as it takes to see that."""
+    for decimals in range(6):
+        texts = f"{before:,.{decimals}f}", f"{after:,.{decimals}f}"
+        if texts[0] != texts[1]:
+            return texts
+    return repr(before), repr(after)
 
 
 def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:

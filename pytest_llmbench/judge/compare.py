@@ -17,8 +17,9 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
-from pytest_llmbench.judge.noise import PRIORS, Noise, RowClass, on_other_cards, row_class
+from pytest_llmbench.judge.noise import GUESSED, PRIORS, Noise, RowClass, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
+from pytest_llmbench.judge.statistics import FEWEST_SEEN
 from pytest_llmbench.judge.validity import canary_change, held_back, recompilations, same_cards
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
@@ -254,7 +255,16 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
     judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
     if speed.status == "inconclusive":
         judged["reason"] += aside
+    if not _noise_is_known(metric, sides, len(after)):
+        why = "advisory: nothing is known of its noise here, calibrate the row or measure more pairs"
+        judged |= {"interval": None, "detectable": None, "reason": why}
     return msgspec.structs.replace(verdict, **judged)
+
+
+def _noise_is_known(metric: Metric, sides: _Sides, processes: int) -> bool:
+    """Whether anything was ever measured of it: of the row, of its class, or by these pairs themselves."""
+    seen = processes - 1 if sides.rules.design.pairs else 0  # the noise between two sessions no process shows
+    return metric.name in sides.against.noise or sides.kind not in GUESSED or seen >= FEWEST_SEEN
 
 
 def _by_its_card(sides: _Sides) -> bool:

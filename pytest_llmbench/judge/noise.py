@@ -18,6 +18,7 @@ from pytest_llmbench.measurement import Measurement
 from pytest_llmbench.metrics import METRICS
 
 __all__ = [
+    "GUESSED",
     "HOST_BOUND_BELOW",
     "OTHER_CARD_SD",
     "PRIORS",
@@ -78,6 +79,8 @@ since rows of one class differ. No figure stands behind the entries for a CPU bu
 it; wall time never fails a row there.
 """
 
+GUESSED: frozenset[RowClass] = frozenset({"CPU"})
+"""Classes whose prior no measurement stands behind: it tells how far to doubt a difference, and makes no interval."""
 
 OTHER_CARD_SD = 0.012
 """

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pytest_llmbench.judge.noise import Noise, sum_of_squares
 
 __all__ = [
+    "FEWEST_SEEN",
     "Estimate",
     "Spread",
     "chance_of_more",

@@ -27,16 +27,18 @@ def until_valid(
         announce: called with a sentence for each try that does not count.
         shared_gpu: other programs may use the GPU.
     """
-    for number in range(1, MOST_TRIES + 1):
+    tries = 0
+    while True:
         measurement = run()
         reason = disturbance(measurement, shared_gpu=shared_gpu)
         if reason is None:
             return measurement
-        announce(f"{request.case.model}: {reason}; try {number} of {MOST_TRIES} does not count")
-    process = msgspec.structs.replace(
-        measurement.processes[-1], outcome="invalid", reason=f"{reason}, in {MOST_TRIES} tries"
-    )
-    return msgspec.structs.replace(measurement, processes=(process,))
+        tries += 1
+        announce(f"{request.case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
+        if tries == MOST_TRIES:
+            process = measurement.processes[-1]
+            process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
+            return msgspec.structs.replace(measurement, processes=(process,))
 
 
 def disturbance(measurement: Measurement, *, shared_gpu: bool) -> str | None:

@@ -17,13 +17,14 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
-from pytest_llmbench.judge.noise import on_other_cards, row_class
+from pytest_llmbench.judge.noise import GUESSED, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
+from pytest_llmbench.judge.statistics import FEWEST_SEEN
 from pytest_llmbench.judge.validity import canary_change, held_back, recompilations, same_cards
 from pytest_llmbench.judge.values import logarithms, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, RowClass, Tolerance, statistical
+from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Metric, Noise, RowClass, Tolerance, Value, statistical
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
@@ -135,9 +136,7 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     name, then = metric.name, sides.against.measurement
     before, after = typical_value(then, name), typical_value(sides.now, name)
     if before is None:
-        reason = "the baseline does not have it"
-        novel = MetricVerdict(metric=name, status="no baseline", now=after, gates=False, reason=reason)
-        return None if after is None else novel
+        return None if after is None else _novel(metric, after, then)
     limit = set_by_user(metric, sides.against.tolerances, sides.rules.overrides)
     gates = metric.gate != "advisory" and (limit is not None or not _is_of_others(metric, sides.kind))
     verdict = MetricVerdict(
@@ -164,6 +163,16 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         gates=gates,
         reason=limited.reason,
     )
+
+
+def _novel(metric: Metric, after: Value, then: Measurement) -> MetricVerdict:
+    """A metric that the baseline lacks; one whose counter saw nothing there leaves open whether it moved."""
+    if any(metric.name in process.metrics for process in then.processes if process.outcome == "ok"):
+        reason = "the baseline's counter read 0: it saw nothing; record the baseline again"
+        gates = metric.gate != "advisory"
+        return MetricVerdict(metric=metric.name, status="inconclusive", now=after, gates=gates, reason=reason)
+    reason = "the baseline does not have it"
+    return MetricVerdict(metric=metric.name, status="no baseline", now=after, gates=False, reason=reason)
 
 
 def _excused(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | None:
@@ -220,7 +229,9 @@ def _alone(measurement: Measurement) -> bool:
 
 
 def _why_absent(now: Measurement, name: str) -> str:
-    return f"not measured: {now.processes[-1].missing.get(name, 'no reason given')}"
+    last = now.processes[-1]
+    why = NOTHING_SEEN if name in last.metrics else last.missing.get(name, "no reason given")
+    return f"not measured: {why}"
 
 
 def _is_of_others(metric: Metric, kind: RowClass) -> bool:
@@ -245,7 +256,16 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
     judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
     if speed.status == "inconclusive":
         judged["reason"] += aside
+    if not _noise_is_known(metric, sides, len(after)):
+        why = "advisory: nothing is known of its noise here, calibrate the row or measure more pairs"
+        judged |= {"interval": None, "detectable": None, "reason": why}
     return msgspec.structs.replace(verdict, **judged)
+
+
+def _noise_is_known(metric: Metric, sides: _Sides, processes: int) -> bool:
+    """Whether anything was ever measured of it: of the row, of its class, or by these pairs themselves."""
+    seen = processes - 1 if sides.rules.design.pairs else 0  # the noise between two sessions no process shows
+    return metric.name in sides.against.noise or sides.kind not in GUESSED or seen >= FEWEST_SEEN
 
 
 def _by_its_card(sides: _Sides) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, MIB
+from pytest_llmbench.schema.metrics import METRICS, MIB, Metric
 from pytest_llmbench.schema.units import apart, percent
 
 __all__ = ["explain"]
@@ -37,16 +37,26 @@ def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measure
         kernels = _kernels(then, now, busy)
         beside = [part for part in (_host_beside(busy, wall), counts) if part]
         return ", ".join([f"GPU {percent(busy.change)}{kernels}", *beside])
-    host, same = "", ""
+    host, without = "", ""
     if wall is not None and _moved(wall) and wall.change is not None:
         host = f" {percent(-wall.change / (1 + wall.change))}"
-        same = f"the counts are as before, the same work took the host {'longer' if wall.change < 0 else 'less'}"
+        without = _without_counts(metrics, "longer" if wall.change < 0 else "less")
     if not host and not counts:
         return ""
     gpu = "GPU work not measured" if busy is None or busy.now is None else "GPU work unchanged"
     if busy is not None and busy.undecided:
         gpu = "GPU work not seen to change"
-    return f"{gpu}, host side{host}: {counts or same}"
+    return f"{gpu}, host side{host}: {counts or without}"
+
+
+def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
+    """What can be said of the host's move where no count goes with it."""
+    counts = [metrics[metric.name] for metric in _counted() if metric.name in metrics]
+    if not counts or any(verdict.change is None and verdict.baseline != verdict.now for verdict in counts):
+        return f"not every count is known that could tell why the host took {longer}"
+    if any(verdict.baseline != verdict.now for verdict in counts):
+        return f"the counts moved within their limits, and the host took {longer}"
+    return f"the counts are as before, the same work took the host {longer}"
 
 
 def _moved(verdict: MetricVerdict) -> bool:
@@ -56,9 +66,12 @@ def _moved(verdict: MetricVerdict) -> bool:
     return verdict.undecided and verdict.interval is not None and not verdict.interval[0] <= 0 <= verdict.interval[1]
 
 
+def _counted() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.in_words and metric.unit == "1"]
+
+
 def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
-    counted = (one for one in METRICS.values() if one.in_words and one.unit == "1")
-    for metric in counted:
+    for metric in _counted():
         verdict = metrics.get(metric.name)
         if verdict is None or not isinstance(verdict.baseline, int | float) or not isinstance(verdict.now, int | float):
             continue

@@ -17,6 +17,7 @@ from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Noise, RowClass, statistical
 
 __all__ = [
+    "GUESSED",
     "HOST_BOUND_BELOW",
     "OTHER_CARD_SD",
     "estimate_noise",
@@ -28,6 +29,9 @@ __all__ = [
 
 HOST_BOUND_BELOW = 0.9
 """With the GPU busy for less than this share of the wall time, a row measures Python and launches."""
+
+GUESSED: frozenset[RowClass] = frozenset({"CPU"})
+"""Classes whose prior no measurement stands behind: it tells how far to doubt a difference, and makes no interval."""
 
 OTHER_CARD_SD = 0.012
 """

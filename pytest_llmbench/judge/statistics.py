@@ -16,6 +16,7 @@ from pytest_llmbench.judge.noise import sum_of_squares
 from pytest_llmbench.schema.metrics import Noise
 
 __all__ = [
+    "FEWEST_SEEN",
     "Estimate",
     "Spread",
     "chance_of_more",

@@ -10,16 +10,29 @@ import statistics
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value
 
-__all__ = ["logarithms", "typical_value", "values"]
+__all__ = ["logarithms", "process_value", "typical_value", "values"]
+
+
+def process_value(process: Process, metric: str) -> Value | None:
+    """
+    The figure of one process, from which every change is reckoned; None where it is missing.
+
+    Of a speed the median over the rounds if they repeat each other, so that one stall says nothing; else that of
+    all rounds together: rounds over samples of other lengths are other work, and their median would be blind to what
+    makes long samples slow. A counter that reads 0 saw nothing, and is missing.
+    """
+    value = process.metrics.get(metric)
+    if value is None or isinstance(value, tuple):
+        return value
+    if value == 0 and metric in METRICS and METRICS[metric].never_zero:
+        return None
+    return _median_speed(process) or value if metric == "samples_per_second" else value
 
 
 def values(measurement: Measurement, metric: str) -> list[Value]:
     """One for each process that ended well and measured it."""
-    return [
-        process.metrics[metric]
-        for process in measurement.processes
-        if process.outcome == "ok" and metric in process.metrics
-    ]
+    ended_well = (process for process in measurement.processes if process.outcome == "ok")
+    return [value for process in ended_well if (value := process_value(process, metric)) is not None]
 
 
 def typical_value(measurement: Measurement, metric: str) -> Value | None:
@@ -58,27 +71,19 @@ def logarithms(measurement: Measurement, metric: str) -> tuple[float, ...] | Non
     None where one of them has none: a value per device, or one that is not finite and above 0.
     """
     found = []
-    for process in measurement.processes:
-        if process.outcome != "ok" or metric not in process.metrics:
-            continue
-        value = process.metrics[metric]
+    for value in values(measurement, metric):
         if isinstance(value, tuple) or not (math.isfinite(value) and value > 0):
             return None
-        found.append(_median_speed(process) if metric == "samples_per_second" else math.log(value))
+        found.append(math.log(value))
     return tuple(found)
 
 
-def _median_speed(process: Process) -> float:
-    """
-    The median over the rounds if they repeat each other, so that one stall says nothing; else that of all together.
-
-    Rounds over samples of other lengths are other work: their median would be blind to what makes
-    long samples slow.
-    """
+def _median_speed(process: Process) -> float | None:
+    """The median of the rounds on a scale of logarithms; None if they do not repeat each other, or some took no time."""
     rounds = process.rounds
-    repeated = len({(done.samples, done.tokens) for done in rounds}) == 1
-    if repeated and all(done.seconds > 0 and done.samples > 0 for done in rounds):
-        return statistics.median(math.log(done.samples / done.seconds) for done in rounds)
-    speed = process.metrics["samples_per_second"]
-    assert not isinstance(speed, tuple)
-    return math.log(speed)
+    if len({(done.samples, done.tokens) for done in rounds}) != 1:
+        return None
+    if not all(done.seconds > 0 and done.samples > 0 for done in rounds):
+        return None
+    speeds = [done.samples / done.seconds for done in rounds]
+    return _mean_speed([statistics.median_low(speeds), statistics.median_high(speeds)][: 2 - len(speeds) % 2])

@@ -18,6 +18,7 @@ from pytest_llmbench.schema import extensions
 __all__ = [
     "BUILT_IN",
     "METRICS",
+    "NOTHING_SEEN",
     "Metric",
     "Noise",
     "RowClass",
@@ -33,6 +34,9 @@ Value = int | float | Annotated[tuple[int, ...], msgspec.Meta(min_length=1)]
 """A number, or one number per device in the order of the devices."""
 
 MIB = 2**20
+
+NOTHING_SEEN = "the counter read 0: it saw nothing of the step, as where the work runs in another thread or process"
+"""Why a metric is missing whose counter read 0."""
 
 
 class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,6 +98,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """Of an exact metric: how far it may move within one environment all the same, in its own unit."""
     smallest_effect: float = 0.0
     """Of a statistical metric: the least relative change that matters, as a fraction."""
+    never_zero: bool = False
+    """Whether a reading of 0 says that the counter saw nothing: it is missing then."""
     margin: float = 0.0
     """Of a statistical metric: it is unchanged if it surely moved by less than this, as a fraction."""
     prior: Mapping[RowClass, Noise] = {}
@@ -168,7 +174,7 @@ _ALL = (
         in_words="samples/s",
         heads_row=True,
         sums_up=True,
-        describe="Samples of the measured rounds over their wall time.",
+        describe="Samples of the measured rounds over their wall time; of rounds that do equal work, the median.",
     ),
     Metric(
         name="tokens_per_second",
@@ -194,6 +200,7 @@ _ALL = (
         in_words="GPU work",
         heads_row=True,
         sums_up=True,
+        never_zero=True,
         describe="Union of kernel, copy and set intervals on the GPU, per sample.",
     ),
     Metric(
@@ -206,6 +213,7 @@ _ALL = (
         label="kernels/sample",
         in_words="kernels",
         has_trend=True,
+        never_zero=True,
         describe="Kernel launches per sample.",
     ),
     Metric(
@@ -218,6 +226,7 @@ _ALL = (
         label="operators/sample",
         in_words="operators",
         sums_up=True,
+        never_zero=True,
         describe="ATen operators per sample, nested ones included.",
     ),
     Metric(
@@ -230,6 +239,7 @@ _ALL = (
         label="calls/sample",
         in_words="Python calls",
         sums_up=True,
+        never_zero=True,
         describe="Calls from Python code per sample, of Python and of C functions.",
     ),
     Metric(
@@ -240,6 +250,7 @@ _ALL = (
         tolerance=Tolerance(0.02),
         over_ranks="mean",
         label="instructions/sample",
+        never_zero=True,
         describe="Machine instructions of all threads in user space per sample, where the kernel counts them.",
     ),
     Metric(
@@ -260,6 +271,7 @@ _ALL = (
         gate="advisory",
         tolerance=Tolerance(0.1),
         over_ranks="mean",
+        never_zero=True,
         describe="Device-busy time over wall time; below 0.9 the row measures Python and launches.",
     ),
     Metric(

@@ -27,18 +27,18 @@ def until_valid(
         announce: called with a sentence for each try that does not count.
         shared_gpu: other programs may use the GPU.
     """
-    measurement, tries = run(), 1
-    while (reason := disturbance(measurement, shared_gpu=shared_gpu)) is not None:
+    tries = 0
+    while True:
+        measurement = run()
+        reason = disturbance(measurement, shared_gpu=shared_gpu)
+        if reason is None:
+            return measurement
+        tries += 1
         announce(f"{request.case.model}: {reason}; try {tries} of {MOST_TRIES} does not count")
         if tries == MOST_TRIES:
-            break
-        measurement, tries = run(), tries + 1
-    else:
-        return measurement
-    process = msgspec.structs.replace(
-        measurement.processes[-1], outcome="invalid", reason=f"{reason}, in {MOST_TRIES} tries"
-    )
-    return msgspec.structs.replace(measurement, processes=(process,))
+            process = measurement.processes[-1]
+            process = msgspec.structs.replace(process, outcome="invalid", reason=f"{reason}, in {tries} tries")
+            return msgspec.structs.replace(measurement, processes=(process,))
 
 
 def disturbance(measurement: Measurement, *, shared_gpu: bool) -> str | None:

@@ -20,7 +20,7 @@ from pytest_llmbench.schema.measurement import (
     Process,
     Round,
 )
-from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Value
 from pytest_llmbench.schema.protocol import Phase
 
 __all__ = ["Notes"]
@@ -58,11 +58,13 @@ class Notes:
 
     def metric(self, name: str, value: Value | None, reason: str | None = None) -> None:
         """
-        Note a metric, or why there is none.
+        Note a metric, or why there is none. A counter that read 0 saw nothing.
 
         Raises:
             KeyError: no such metric in `metrics.METRICS`.
         """
+        if value == 0 and METRICS[name].never_zero:
+            value, reason = None, NOTHING_SEEN
         if METRICS[name] and value is not None:
             self.metrics[name] = value
             self._missing.pop(name, None)

@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 
 from pytest_llmbench.schema.case import Case  # noqa: E402
 from pytest_llmbench.schema.measurement import Measurement  # noqa: E402
-from pytest_llmbench.schema.metrics import METRICS  # noqa: E402
+from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN  # noqa: E402
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings  # noqa: E402
 from pytest_llmbench.schema.step import StepResult  # noqa: E402
 from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
@@ -42,6 +42,19 @@ def build_silent(device: Any) -> Any:
     return lambda: 2
 
 
+def build_threaded(device: Any) -> Any:
+    """Its work runs in a thread of its own, which torch's profiler does not see."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool, weight = ThreadPoolExecutor(1), torch.ones(8, 8, device=device)
+
+    def step() -> int:
+        pool.submit(torch.mm, weight, weight).result()
+        return 1
+
+    return step
+
+
 @pytest.fixture(scope="module", name="row")
 def _row() -> Measurement:
     return measured(Case(model="qwen-7b-chat", accumulation_steps=2))
@@ -67,6 +80,14 @@ def test_what_really_ran_is_recorded(row: Measurement) -> None:
 
     assert ran["attention"].startswith("sdpa")
     assert (ran["linear"], ran["optimizer"], ran["trained_dtype"]) == ("torch.Linear", "AdamW", "bfloat16")
+
+
+def test_operators_that_run_in_another_thread_are_missing_and_not_0() -> None:
+    [process] = measured(Case.custom(f"{__name__}:build_threaded", name="threaded")).processes
+
+    assert process.outcome == "ok"
+    assert "operators_per_sample" not in process.metrics
+    assert process.missing["operators_per_sample"] == NOTHING_SEEN
 
 
 def test_the_same_row_counts_the_same_operators_again(row: Measurement) -> None:

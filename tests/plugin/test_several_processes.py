@@ -93,6 +93,19 @@ def test_a_count_that_moved_needs_no_confirmation(bench: Bench) -> None:
     assert bench.asked() == ["a"]
 
 
+def test_a_row_that_noise_leaves_open_passes_and_says_what_would_settle_it(bench: Bench) -> None:
+    bench.rows("a")
+    bench.record()
+    bench.answer("a", **busy(0.2525))
+
+    bench.run("--llmbench-processes=1").assert_outcomes(passed=1)
+
+    (result,) = bench.results()
+    assert result.verdict.undecided
+    assert "a: device_busy_seconds_per_sample 0.25 -> 0.2525 s, +1.0 %" in result.message
+    assert "would" in result.message
+
+
 def test_a_spent_budget_leaves_a_suspect_open(bench: Bench) -> None:
     bench.rows("a", "b")
     bench.record()

@@ -74,6 +74,31 @@ def test_a_slower_host_is_told_from_the_gpu_without_a_count_that_moved() -> None
     )
 
 
+def test_a_count_that_moved_by_half_a_call_is_told_beside_a_slower_host() -> None:
+    assert told(samples_per_second=4 / 1.18, operators_per_sample=20000.5) == (
+        "GPU work unchanged, host side +18.0 %: 20,000.0 operators per sample before, 20,000.5 now"
+    )
+
+
+def test_a_count_that_moved_within_its_limit_is_not_as_before() -> None:
+    newer = msgspec.structs.replace(ENVIRONMENT, packages={"torch": "2"})
+    now = measured({**DEVICE_BOUND, SPEED: 4 / 1.5, "operators_per_sample": 20010.0}, environment=newer)
+
+    verdict = judge(now, Reference(measurement=measured(DEVICE_BOUND)))
+
+    assert verdict.explanation == (
+        "GPU work unchanged, host side +50.0 %: the counts moved within their limits, and the host took longer"
+    )
+
+
+def test_without_a_known_count_nothing_is_said_to_be_as_before() -> None:
+    row: dict[str, Value] = {SPEED: 4.0, BUSY: 0.24, "host_bound": 0.96}
+
+    assert told(row=row, samples_per_second=4 / 1.18).endswith(
+        "not every count is known that could tell why the host took longer"
+    )
+
+
 def test_a_faster_host_is_told_too() -> None:
     assert told(samples_per_second=4 * 1.25).startswith(
         "GPU work unchanged, host side -20.0 %: the counts are as before"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import msgspec
@@ -11,12 +12,17 @@ import pytest
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.reports.comparison import screen as terminal
+from pytest_llmbench.reports.comparison.document import to_json
+from pytest_llmbench.reports.comparison.page import markdown
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
-from pytest_llmbench.schema.metrics import Tolerance, Value
+from pytest_llmbench.schema.metrics import Noise, Tolerance, Value
 from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.trials.comparison import Compared, Comparison
 
 SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
 OLD = surroundings.environment(driver="580", cuda="13.0", python="3.12", num_cpus=16, packages={"torch": "2.11.0"})
@@ -150,3 +156,59 @@ def test_a_speed_that_one_process_of_a_pair_lacks_is_never_green() -> None:
 
     assert verdict.failed
     assert busy(verdict).reason == "not measured in every process of every pair"
+
+
+CPU = surroundings.environment(device="cpu", python="3.12")
+
+
+def on_cpu(count: int) -> tuple[Measurement, Measurement]:
+    return tuple(msgspec.structs.replace(one, environment=CPU) for one in pairs(0.5, count))  # type: ignore[return-value]
+
+
+def speed(verdict: RowVerdict) -> MetricVerdict:
+    return next(metric for metric in verdict.metrics if metric.metric == SPEED)
+
+
+def test_where_nothing_is_known_of_the_noise_there_is_no_interval() -> None:
+    a, b = on_cpu(3)
+
+    for verdict in (judge_pair(a, b), judge(b, Reference(measurement=a))):
+        one = speed(verdict)
+        assert (one.interval, one.detectable, one.gates) == (None, None, False)
+        assert one.reason.startswith("advisory: nothing is known of its noise here")
+
+
+def test_many_processes_of_two_sessions_do_not_show_the_noise_between_sessions() -> None:
+    a, b = on_cpu(8)
+
+    assert speed(judge(b, Reference(measurement=a))).interval is None
+
+
+def test_pairs_that_show_their_noise_themselves_have_an_interval() -> None:
+    assert speed(judge_pair(*on_cpu(5))).interval is not None
+
+
+def test_a_calibrated_row_on_a_cpu_has_an_interval() -> None:
+    noise = Noise(process_sd=0.05, process_df=20, session_sd=0.1, session_df=5)
+
+    assert speed(judge_pair(*on_cpu(1), noise={SPEED: noise})).interval is not None
+
+
+def test_a_gpu_has_the_interval_of_its_class() -> None:
+    assert speed(judge_pair(*pairs(0.0, 1))).interval is not None
+
+
+def test_no_report_shows_an_interval_that_is_not_known() -> None:
+    a, b = on_cpu(3)
+    verdict = judge_pair(a, b)
+    comparison = Comparison(
+        a="a", b="b", changes=(), num_unchanged=0, rows=(Compared.of(("t", "r"), verdict, a, b, 3),)
+    )
+    shown = (
+        terminal.render(comparison, width=200, color=False, every_metric=True),
+        markdown(comparison, every_metric=True),
+        failure_sentence("r", verdict),
+    )
+
+    assert not any(re.search(r"% to [+-]|interval [+-]", text) for text in shown)
+    assert '"interval": null' in to_json(comparison)

@@ -221,3 +221,8 @@ def test_a_calibrated_row_goes_by_its_own_noise() -> None:
     verdict = judge(on_card("b", busy=0.104, capped=9.0), Reference(measurement=on_card("a"), noise=noise))
 
     assert verdict.status == "regressed"
+
+
+@pytest.mark.parametrize(("slower", "known"), [(0.025, "regressed"), (0.035, "inconclusive")])
+def test_a_gpu_is_slower_itself_from_3_percent_on(slower: float, known: str) -> None:
+    assert status(measured(flops=(700e12 * (1 - slower),), busy=0.1035)) == known

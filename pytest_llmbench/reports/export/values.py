@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from pytest_llmbench.judge.values import process_value
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.store.results import Result
@@ -50,7 +51,7 @@ def series(result: Result) -> Iterator[Series]:
 
 def numbers(process: Process, metric: str) -> Sequence[float]:
     """The metric of a process, one number per GPU where it is per GPU; empty where it was not measured."""
-    value = process.metrics.get(metric)
+    value = process_value(process, metric)
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,)

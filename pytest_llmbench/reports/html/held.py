@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.judge.values import process_value, typical_value
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.store.baseline import BaselineError
@@ -71,5 +71,5 @@ def values_of(measurement: Measurement | None, metric: str) -> list[float]:
     """One number for each process that ended well and measured it, see `total`."""
     if measurement is None:
         return []
-    found = (total(process.metrics.get(metric)) for process in measurement.processes if process.outcome == "ok")
+    found = (total(process_value(process, metric)) for process in measurement.processes if process.outcome == "ok")
     return [value for value in found if value is not None]

@@ -16,6 +16,7 @@ from pytest_llmbench.workload import Workload
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "PRELOADING",
     "PROTOCOL_VERSION",
     "Answer",
     "Ended",
@@ -29,6 +30,9 @@ __all__ = [
     "decode_request",
     "encode",
 ]
+
+PRELOADING = "preload"
+"""The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
 PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 16 * 2**20

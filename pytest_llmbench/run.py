@@ -38,7 +38,7 @@ from pytest_llmbench.reports.summary import common_shifts, not_run, totals, unav
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.results import Result, ResultError, ResultLog, read_results
-from pytest_llmbench.workload import Workload, parse_injection
+from pytest_llmbench.workload import SEEN_ON_CPU, Workload, parse_injection
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
 
@@ -107,7 +107,7 @@ class Run:
                 f"llmbench: resumes {_relative(self._settings.resume)}, which has {len(self._resumed)} results"
             )
         if workload.injection is not None:
-            lines.append(f"llmbench: planted in every step: {self._settings.injection}; nothing will be recorded")
+            lines.append(f"llmbench: planted in every step: {workload.injection.told}; nothing will be recorded")
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
@@ -365,8 +365,11 @@ def _workload(settings: Settings) -> Workload:
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
-    if injection is not None and injection.kind in ("device", "memory-outside") and device == "cpu":
-        raise pytest.UsageError(f"--llmbench-inject: {injection.kind}=... needs a GPU; on the CPU plant host=...")
+    if injection is not None and injection.kind not in SEEN_ON_CPU and device == "cpu":
+        raise pytest.UsageError(
+            f"--llmbench-inject: {injection.kind}=... needs a GPU, since no time and no memory is judged on the CPU; "
+            "plant memory=64MiB, which the CPU sees as one more operator"
+        )
     return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -11,12 +12,13 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from pytest_llmbench.cases import Case  # noqa: E402
+from pytest_llmbench.judge.compare import Reference, judge  # noqa: E402
 from pytest_llmbench.measurement import Measurement  # noqa: E402
 from pytest_llmbench.metrics import METRICS  # noqa: E402
 from pytest_llmbench.protocol import Phase, Request, Surroundings  # noqa: E402
 from pytest_llmbench.step import StepResult  # noqa: E402
 from pytest_llmbench.worker.measure import measure  # noqa: E402
-from pytest_llmbench.workload import Injection, Workload  # noqa: E402
+from pytest_llmbench.workload import SEEN_ON_CPU, Injection, Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 
@@ -141,6 +143,19 @@ def test_a_slow_down_planted_on_the_host_is_seen_in_wall_time() -> None:
     slow, fast = (one.processes[0].metrics["samples_per_second"] for one in (measured(case, planted), measured(case)))
 
     assert slow < fast / 4  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", SEEN_ON_CPU)
+def test_an_allocation_planted_on_the_cpu_is_seen_as_an_operator_and_as_nothing_else(
+    row: Measurement, kind: Literal["memory", "memory-idle"]
+) -> None:
+    planted = msgspec.structs.replace(SMOKE, injection=Injection(kind, 2**20))
+
+    verdict = judge(measured(row.case, planted), Reference(measurement=row))
+
+    assert [one.metric for one in verdict.metrics if one.gates and one.status != "unchanged"] == [
+        "operators_per_sample"
+    ]
 
 
 @pytest.fixture(name="step_module")

@@ -138,8 +138,12 @@ def _check_step(chosen: Chosen, results: Path | None, trusted: Collection[str]) 
 def _measure(request: Request, timeout: float) -> Measurement:
     machine = Machine(request.workload.device, timeout_seconds=timeout, announce=typer.echo)
     started = time.monotonic()
+    told: list[Phase] = []
 
     def tell(phase: Phase) -> None:
+        if told[-1:] == [phase]:  # it goes on
+            return
+        told.append(phase)
         speed = f" {phase.samples_per_second:.2f} samples/s" if phase.samples_per_second else ""
         typer.echo(f"  {time.monotonic() - started:7.2f} s  {phase.name}{speed}")
 
@@ -160,7 +164,7 @@ def _fields(request: Request) -> str:
 def _workload(workload: Workload) -> dict[str, object]:
     told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
     if workload.injection is not None:
-        told["planted"] = f"{workload.injection.kind} {workload.injection.amount:g}"
+        told["planted"] = workload.injection.told
     return told
 
 

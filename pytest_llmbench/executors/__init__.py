@@ -41,7 +41,7 @@ class Executor(Protocol):
 
         Args:
             request: the case and how to measure it.
-            on_phase: called in this thread as the process enters each phase.
+            on_phase: called in this thread as the process enters each phase, and now and then while it is in it.
 
         Raises:
             NotMeasurable: the test of this case is skipped.

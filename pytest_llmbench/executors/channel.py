@@ -57,6 +57,7 @@ class Channel:
         self.imported_at: float | None = None
         self.environment: Environment | None = None
         self.phase: str | None = None
+        self._told: Phase | None = None
         self.phase_at = 0.0
 
     def __enter__(self) -> Self:
@@ -96,6 +97,11 @@ class Channel:
         self._keep(rest)
         return bool(data)
 
+    def tell_again(self) -> None:
+        """Tell of the phase that goes on, so that whoever waits sees time pass."""
+        if self._told is not None and self.answer is None:
+            self._on_phase(self._told)
+
     def _keep(self, rest: bytes) -> None:
         """Hold on to an unfinished line, which may not grow without end."""
         if self.answer is not None:
@@ -117,6 +123,7 @@ class Channel:
         match message:
             case Phase():
                 self.phase, self.phase_at = message.name, time.monotonic()
+                self._told = message
                 self._on_phase(message)
             case Imported():
                 self.imported_at = time.monotonic()

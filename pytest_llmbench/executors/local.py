@@ -16,9 +16,9 @@ from typing import Self
 from pytest_llmbench.executors import reasons
 from pytest_llmbench.executors.channel import Channel, RubbishError
 from pytest_llmbench.executors.log import Log
-from pytest_llmbench.executors.server import Server, ServerError
+from pytest_llmbench.executors.server import TICK_SECONDS, Server, ServerError
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
-from pytest_llmbench.schema.protocol import Ended, Phase, Request
+from pytest_llmbench.schema.protocol import PRELOADING, Ended, Phase, Request
 
 __all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
 
@@ -136,8 +136,13 @@ class LocalExecutor:
                 self._server.check()
             except ServerError as error:
                 self._lose_server(f"between two cases {error}")
-        if self._server is None and self._preload:
-            on_phase(Phase(name="preload"))
+
+        def tell_preloading() -> None:
+            if self._preload:
+                on_phase(Phase(name=PRELOADING))
+
+        if self._server is None:
+            tell_preloading()
         environ = {
             **(os.environ if self._environ is None else self._environ),
             # Asking CUDA how many GPUs there are, as peft does when imported, would spoil it for forked processes.
@@ -147,7 +152,9 @@ class LocalExecutor:
             if self._stopped:
                 raise ServerError("the run is over")
             try:
-                server = Server.start(self._python, self._measure, self._preload, environ, self._note_starting)
+                server = Server.start(
+                    self._python, self._measure, self._preload, environ, self._note_starting, on_wait=tell_preloading
+                )
             except ServerError as error:
                 if not self._preload:
                     raise
@@ -253,7 +260,9 @@ def _listen(server: Server, channel: Channel, log: Log, timeout_seconds: float) 
             limit = min(limit, channel.answered_at + LINGER_SECONDS)
         if (remaining := limit - time.monotonic()) <= 0:
             raise _DeadlineError
-        ready = {fd for fd, _ in poller.poll(remaining * 1000)}
+        ready = {fd for fd, _ in poller.poll(min(remaining, TICK_SECONDS) * 1000)}
+        if not ready:
+            channel.tell_again()
         for pipe in (channel, log, server.log):
             if pipe.fileno() in ready and not pipe.read():
                 poller.unregister(pipe)  # its last writer has gone

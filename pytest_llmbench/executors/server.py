@@ -22,12 +22,14 @@ from pytest_llmbench.executors.reasons import ended
 from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
 from pytest_llmbench.schema.text import printable_json
 
-__all__ = ["Server", "ServerError"]
+__all__ = ["TICK_SECONDS", "Server", "ServerError"]
 
 START_SECONDS = 300.0
 """For importing the training stack from a cold network file system."""
 END_SECONDS = 10.0
 """For a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
+TICK_SECONDS = 1.0
+"""Between two words to a person who waits, where there is no news."""
 MAX_PACKET_BYTES = 2**16
 
 MARKER = "PYTEST_LLMBENCH_SERVER"
@@ -66,12 +68,15 @@ class Server:
         preload: Sequence[str],
         environ: Mapping[str, str],
         on_start: Callable[[Self], None] = lambda _: None,
+        *,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> Self:
         """
         Start a server and wait until it has imported *preload*.
 
         Args:
             on_start: called before that with the server, which nothing but `interrupt` can be done with yet.
+            on_wait: called every `TICK_SECONDS` meanwhile.
 
         Raises:
             ServerError: it did not get that far.
@@ -100,7 +105,7 @@ class Server:
         server = cls(process, ours, marker, log)
         try:
             on_start(server)
-            server._await_ready()
+            server._await_ready(on_wait)
         except BaseException:
             server.kill()
             raise
@@ -208,8 +213,13 @@ class Server:
             if not ready:
                 return False
 
-    def _await_ready(self) -> None:
-        if not self._await_word(self.log, time.monotonic() + START_SECONDS):
+    def _await_ready(self, on_wait: Callable[[], None]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not (heard := self._await_word(self.log, time.monotonic() + TICK_SECONDS)):
+            if time.monotonic() >= deadline:
+                break
+            on_wait()
+        if not heard:
             raise ServerError(f"the server did not start within {START_SECONDS:.0f} s{self._said()}")
         message = self.hear()
         if not isinstance(message, Ready):

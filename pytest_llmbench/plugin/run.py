@@ -33,7 +33,7 @@ from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import add_extensions
-from pytest_llmbench.schema.workload import Workload, parse_injection
+from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.files import leads_out
@@ -125,7 +125,7 @@ class Run:
                 f"llmbench: resumes {_relative(self._settings.resume)}, which has {len(self._resumed)} results"
             )
         if workload.injection is not None:
-            lines.append(f"llmbench: planted in every step: {self._settings.injection}; nothing will be recorded")
+            lines.append(f"llmbench: planted in every step: {workload.injection.told}; nothing will be recorded")
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
@@ -421,8 +421,11 @@ def _workload(settings: Settings) -> Workload:
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
-    if injection is not None and injection.kind in ("device", "memory-outside") and device == "cpu":
-        raise pytest.UsageError(f"--llmbench-inject: {injection.kind}=... needs a GPU; on the CPU plant host=...")
+    if injection is not None and injection.kind not in SEEN_ON_CPU and device == "cpu":
+        raise pytest.UsageError(
+            f"--llmbench-inject: {injection.kind}=... needs a GPU, since no time and no memory is judged on the CPU; "
+            "plant memory=64MiB, which the CPU sees as one more operator"
+        )
     return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from pytest_llmbench.probes.recorder import NotCounted, Recorder
@@ -25,26 +25,28 @@ class CallRecorder(Recorder):
 
     Args:
         all_threads: whether the other threads' calls must be among them.
+        without: a source file whose functions, and calls from them, are not counted.
 
     Raises:
         NotCounted: they must and cannot, or another tool counts or traces already.
     """
 
-    def __init__(self, *, all_threads: bool) -> None:
+    def __init__(self, *, all_threads: bool, without: str | None = None) -> None:
         if all_threads and sys.version_info < (3, 12):
             raise NotCounted("calls of autograd's threads can be counted since Python 3.12 only")
         if sys.getprofile() is not None:
             raise NotCounted("another profiler runs in this process")
         self.micro_batches = 0
         self.optimizer_step = 0
+        self._without = without
         self._stop: Callable[[], int] | None = None
 
     def begin(self) -> None:
-        self._stop = _counting()
+        self._stop = _counting(self._without)
 
     def boundary(self) -> None:
         self.micro_batches = self._end()
-        self._stop = _counting()
+        self._stop = _counting(self._without)
 
     def end(self) -> None:
         self.optimizer_step = self._end()
@@ -61,7 +63,7 @@ class CallRecorder(Recorder):
 
 if sys.version_info >= (3, 12):
 
-    def _counting() -> Callable[[], int]:
+    def _counting(without: str | None) -> Callable[[], int]:
         """
         Start to count; what is returned stops it and gives the number.
 
@@ -71,9 +73,9 @@ if sys.version_info >= (3, 12):
         monitoring = sys.monitoring
         calls = 0
 
-        def count(*_: object) -> None:
+        def count(code: CodeType, *_: object) -> None:
             nonlocal calls
-            calls += 1
+            calls += code.co_filename != without
 
         try:
             monitoring.use_tool_id(monitoring.PROFILER_ID, "llmbench")
@@ -92,13 +94,13 @@ if sys.version_info >= (3, 12):
 
 else:
 
-    def _counting() -> Callable[[], int]:
+    def _counting(without: str | None) -> Callable[[], int]:
         """Start to count; what is returned stops it and gives the number."""
         calls = 0
 
         def count(frame: FrameType, event: str, arg: Any) -> None:
             nonlocal calls
-            calls += event in ("call", "c_call")
+            calls += event in ("call", "c_call") and frame.f_code.co_filename != without
 
         sys.setprofile(count)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from pytest_llmbench.schema.protocol import Phase
-from pytest_llmbench.schema.units import seconds
+from pytest_llmbench.schema.protocol import PRELOADING, Phase
+from pytest_llmbench.schema.units import about, seconds
 from pytest_llmbench.store.results import Result
 
 __all__ = ["Progress"]
@@ -32,6 +32,9 @@ class Progress:
         self._measured: list[float] = []
         self._started = 0.0
         self._row = ""
+        self._imports = 0.0
+        """Seconds that the row waited for imports, which later rows do not."""
+        self._imports_since: float | None = None
 
     def start(self, row: str) -> None:
         """A row is going to be measured."""
@@ -39,13 +42,21 @@ class Progress:
         self._started = time.monotonic()
 
     def phase(self, phase: Phase) -> None:
-        """Its process enters a phase, or knows its speed."""
+        """Its process enters a phase, knows its speed, or is still where it was."""
+        self._note_imports(is_preload=phase.name == PRELOADING)
         speed = f" {phase.samples_per_second:.2f} samples/s" if phase.samples_per_second else ""
         elapsed = seconds(time.monotonic() - self._started)
         self._show_status(f"{self._place(self._done + 1)} {self._row}: {phase.name}{speed}, {elapsed}{self._left()}")
 
+    def _note_imports(self, *, is_preload: bool) -> None:
+        now = time.monotonic()
+        if self._imports_since is not None:
+            self._imports += now - self._imports_since
+        self._imports_since = now if is_preload else None
+
     def end(self) -> None:
         """The row's process is gone."""
+        self._note_imports(is_preload=False)
         self._show_status("")
 
     def finish(self, results: Sequence[Result], *, again: bool = False) -> None:
@@ -53,7 +64,8 @@ class Progress:
         self._done += not again
         for result in results:
             if result.seconds:
-                self._measured.append(result.seconds)
+                self._measured.append(max(0.0, result.seconds - self._imports))
+                self._imports = 0.0
             spent = f", {seconds(result.seconds)}" if result.seconds else ""
             told = f"{result.measurement.outcome}, {result.told}{spent}"
             self._write_line(f"{self._place(self._done)} {result.table}[{result.row}]: {told}{self._left()}")
@@ -62,8 +74,8 @@ class Progress:
         return f"[{number}/{self.total}]" if self.total else f"[{number}]"
 
     def _left(self) -> str:
-        """An estimate from the rows measured so far."""
+        """An estimate from the rows measured so far, without the imports that only the first waits for."""
         remaining = self.total - self._done
         if not self._measured or remaining <= 0:
             return ""
-        return f", about {seconds(sum(self._measured) / len(self._measured) * remaining)} left"
+        return f", about {about(sum(self._measured) / len(self._measured) * remaining)} left"

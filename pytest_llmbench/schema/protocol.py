@@ -16,6 +16,7 @@ from pytest_llmbench.schema.workload import Workload
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
+    "PRELOADING",
     "PROTOCOL_VERSION",
     "Answer",
     "Ended",
@@ -30,6 +31,9 @@ __all__ = [
     "decode_request",
     "encode",
 ]
+
+PRELOADING = "preload"
+"""The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
 PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 16 * 2**20

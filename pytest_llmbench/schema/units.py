@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["apart", "counted", "gib", "percent", "seconds"]
+__all__ = ["about", "apart", "counted", "gib", "percent", "seconds"]
 
 Figure = TypeVar("Figure")
-_MORE_DIGITS = 16
+_MORE_DIGITS = 18
 """Digits that tell any two floats apart, beside those of the usual text."""
 
 
@@ -35,6 +35,15 @@ def percent(ratio: float) -> str:
     """A signed change in percent: 0.031 is "+3.1 %"; below a tenth of a percent, two decimals."""
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{ratio * 100:+.{digits}f} %"
+
+
+def about(duration: float) -> str:
+    """An estimated duration: "9 s", "7 min", "2.5 h"."""
+    if duration < 99.5:
+        return f"{max(1, round(duration))} s"
+    if duration < 99.5 * 60:
+        return f"{round(duration / 60)} min"
+    return f"{duration / 3600:.1f} h"
 
 
 def counted(count: int, thing: str) -> str:

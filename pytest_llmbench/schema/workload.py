@@ -15,7 +15,16 @@ import msgspec
 
 from pytest_llmbench.schema.case import Case
 
-__all__ = ["WORKLOAD_VERSION", "Injection", "Scale", "Workload", "parse_count", "parse_injection", "workload_hash"]
+__all__ = [
+    "SEEN_ON_CPU",
+    "WORKLOAD_VERSION",
+    "Injection",
+    "Scale",
+    "Workload",
+    "parse_count",
+    "parse_injection",
+    "workload_hash",
+]
 
 WORKLOAD_VERSION = 1
 """Raised by hand when the built-in models, batches or training step change what they compute."""
@@ -39,6 +48,16 @@ class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     amount: Annotated[float, msgspec.Meta(gt=0)]
     """`device` and `host`: added time as a fraction of the step; of memory: bytes."""
+
+    @property
+    def told(self) -> str:
+        """As users write it."""
+        size = f"{self.amount * 100:g}%" if self.kind in ("device", "host") else f"{self.amount / 2**20:g}MiB"
+        return f"{self.kind}={size}"
+
+
+SEEN_ON_CPU = ("memory", "memory-idle")
+"""Kinds of injection that the CPU sees: an allocation is an operator. Times and memory are not judged there."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

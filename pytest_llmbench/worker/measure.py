@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from pytest_llmbench.engine import injection
 from pytest_llmbench.engine.adapters import count_parameters
 from pytest_llmbench.engine.attention import effective_attention
 from pytest_llmbench.engine.custom import build_custom
@@ -140,7 +141,7 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         with notes.phase("peak"):
             _note_peak(training, devices, notes)
     with notes.phase("calls"):
-        calls = partial(CallRecorder, all_threads=devices.num_gpus > 0)
+        calls = partial(CallRecorder, all_threads=devices.num_gpus > 0, without=injection.__file__)
         _note_count("python_calls_per_sample", calls, training, notes)
     with notes.phase("instructions"):
         devices.synchronise()  # nothing of the passes before is to be waited for

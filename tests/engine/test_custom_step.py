@@ -10,7 +10,7 @@ import pytest
 
 from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
-from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload
 from pytest_llmbench.store.baselines import BaselineStore
 
 torch = pytest.importorskip("torch")
@@ -52,6 +52,12 @@ def test_the_example_is_recorded_passes_and_fails_once_it_computes_something_els
     assert sum(done.samples for done in process.rounds) == 64 * 8
 
     example().assert_outcomes(passed=1)
+
+    for fault in SEEN_ON_CPU:
+        planted = example(f"--llmbench-inject={fault}=64MiB")
+        planted.assert_outcomes(failed=1)
+        worse = [line.split()[0] for line in planted.outlines if line.endswith(" regressed")]
+        assert worse == ["regression_head", "operators/sample"]
 
     step = pytester.path / "bench_step.py"
     step.write_text(step.read_text().replace("GELU", "ReLU"))

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+from pytest_llmbench.judge.compare import Reference, judge  # noqa: E402
 from pytest_llmbench.schema.case import Case  # noqa: E402
 from pytest_llmbench.schema.measurement import Measurement  # noqa: E402
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN  # noqa: E402
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings  # noqa: E402
 from pytest_llmbench.schema.step import StepResult  # noqa: E402
-from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
+from pytest_llmbench.schema.workload import (  # noqa: E402
+    SEEN_ON_CPU,
+    Injection,
+    Workload,
+)
 from pytest_llmbench.worker.measure import measure  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
@@ -162,6 +168,19 @@ def test_a_slow_down_planted_on_the_host_is_seen_in_wall_time() -> None:
     slow, fast = (one.processes[0].metrics["samples_per_second"] for one in (measured(case, planted), measured(case)))
 
     assert slow < fast / 4  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("kind", SEEN_ON_CPU)
+def test_an_allocation_planted_on_the_cpu_is_seen_as_an_operator_and_as_nothing_else(
+    row: Measurement, kind: Literal["memory", "memory-idle"]
+) -> None:
+    planted = msgspec.structs.replace(SMOKE, injection=Injection(kind, 2**20))
+
+    verdict = judge(measured(row.case, planted), Reference(measurement=row))
+
+    assert [one.metric for one in verdict.metrics if one.gates and one.status != "unchanged"] == [
+        "operators_per_sample"
+    ]
 
 
 @pytest.fixture(name="step_module")

@@ -185,11 +185,15 @@ def test_a_number_where_toml_wants_a_text_is_a_usage_error(bench: Bench) -> None
     run.stderr.fnmatch_lines(["ERROR: *llmbench_samples*expects a string, got int: 32"])
 
 
-def test_a_fault_on_a_gpu_cannot_be_planted_on_the_cpu(bench: Bench) -> None:
-    run = bench.run("--llmbench-scale=smoke", "--llmbench-inject=device=10%")
+@pytest.mark.parametrize("fault", ["device=10%", "host=30%", "memory-outside=64MiB"])
+def test_a_fault_that_the_cpu_does_not_see_cannot_be_planted_there(bench: Bench, fault: str) -> None:
+    run = bench.run("--llmbench-scale=smoke", f"--llmbench-inject={fault}")
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines(["ERROR: --llmbench-inject: device=... needs a GPU; on the CPU plant host=..."])
+    kind = fault.partition("=")[0]
+    run.stderr.fnmatch_lines(
+        [f"ERROR: --llmbench-inject: {kind}=... needs a GPU, since no time and no memory is judged on the CPU; plant *"]
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")

@@ -37,7 +37,7 @@ def test_each_row_is_told_with_outcome_verdict_and_what_is_left(bench: Bench) ->
 
     told = [re.sub(r"\d+\.\d\d s", "N s", line) for line in run.outlines if line.startswith("llmbench [")]
     assert told == [
-        "llmbench [1/2] speed[a]: ok, recorded, N s, about N s left",
+        "llmbench [1/2] speed[a]: ok, recorded, N s, about 1 s left",
         "llmbench [2/2] speed[b]: oom, recorded, N s",
     ]
 

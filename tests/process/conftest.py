@@ -13,7 +13,7 @@ import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 
 
@@ -42,7 +42,12 @@ class Bench:
         """Measure a case whose process runs that function of `steps`."""
         case = Case.custom(f"steps:{step}", name=step)
         request = Request(case=case, workload=Workload(device="cpu"), visible_devices=visible_devices)
-        return self.executor.run(request, lambda phase: self.phases.append(phase.name))
+        return self.executor.run(request, self._hear)
+
+    def _hear(self, phase: Phase) -> None:
+        """Note a phase once, though it is told again while it goes on."""
+        if self.phases[-1:] != [phase.name]:
+            self.phases.append(phase.name)
 
     def running(self) -> dict[int, int]:
         """Process id to parent's of everything below the executor that has not ended."""

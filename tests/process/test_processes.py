@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmbench.executors import local, server
 from pytest_llmbench.executors.local import LocalExecutor, UnsupportedSystemError
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -64,6 +65,22 @@ def test_a_preloaded_module_is_imported_once_in_the_server(new_bench: Callable[.
     assert first["pid"] != second["pid"]
     assert [first["imported_in"], second["imported_in"]] == [str(pid) for pid in bench.servers() * 2]
     assert bench.phases == ["preload"]
+
+
+@pytest.mark.parametrize(
+    ("step", "preload", "phase"), [("clean", ["imported_once"], "preload"), ("hang", [], "warm-up")]
+)
+def test_a_phase_is_told_again_while_it_goes_on(
+    new_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, step: str, preload: list[str], phase: str
+) -> None:
+    for module in (local, server):
+        monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    request = Request(case=Case.custom(f"steps:{step}", name=step), workload=Workload(device="cpu"))
+    heard: list[str] = []
+
+    new_bench(timeout_seconds=1.0, preload=preload).executor.run(request, lambda told: heard.append(told.name))
+
+    assert heard.count(phase) > 1
 
 
 def test_without_preloading_each_process_imports_by_itself(bench: Bench) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+import pytest
 from typer.testing import CliRunner
 
 from pytest_llmbench.cli import app
 from pytest_llmbench.reports.markdown import MAX_CHARACTERS, markdown_report, write_step_summary
+from pytest_llmbench.schema.workload import parse_injection
 
 if TYPE_CHECKING:
     from tests.reports.conftest import Bench, Whole
@@ -41,6 +44,17 @@ def test_what_failed_stands_unfolded_with_its_sentence(bench: Bench) -> None:
     assert "device_busy_seconds_per_sample 0.1 -&gt; 0.11 s, +10.0 %" in unfolded
     assert "| b |" in folded
     assert "| b |" not in unfolded
+
+
+@pytest.mark.parametrize("planted", ["device=10%", "memory=64MiB"])
+def test_what_was_planted_is_named(bench: Bench, planted: str) -> None:
+    done = bench.result(slower=0.1)
+    workload = msgspec.structs.replace(done.measurement.workload, injection=parse_injection(planted))
+    measurement = msgspec.structs.replace(done.measurement, workload=workload)
+
+    assert f"Planted on purpose: {planted}." in markdown_report(
+        [msgspec.structs.replace(done, measurement=measurement)]
+    )
 
 
 def test_new_packages_are_named_once(bench: Bench) -> None:

@@ -83,6 +83,47 @@ def test_a_row_is_told_with_outcome_verdict_and_what_is_left(progress: Progress,
     ]
 
 
+def test_what_is_left_leaves_out_the_imports_that_only_the_first_row_waits_for(
+    progress: Progress, clock: Clock, shown: list[str]
+) -> None:
+    progress.total = 3
+    progress.start("speed[a]")
+    progress.phase(Phase("preload"))
+    clock.now += 12
+    progress.phase(Phase("preload"))
+    clock.now += 8
+    progress.phase(Phase("build"))
+    clock.now += 2
+    progress.end()
+    progress.finish([result("a", 22.0)])
+    progress.finish([result("b", 2.0)])
+
+    assert [line for line in shown if "~" not in line] == [
+        "[1/3] speed[a]: oom, regressed, 22 s, about 4 s left",
+        "[2/3] speed[b]: oom, regressed, 2.00 s, about 2 s left",
+    ]
+
+
+def test_imports_that_end_with_the_row_are_left_out_too(progress: Progress, clock: Clock, shown: list[str]) -> None:
+    progress.total = 3
+    progress.start("speed[a]")
+    progress.phase(Phase("preload"))
+    clock.now += 20
+    progress.end()
+    progress.finish([result("a", 21.0)])
+
+    assert shown[-1] == "[1/3] speed[a]: oom, regressed, 21 s, about 2 s left"
+
+
+def test_time_goes_on_while_a_phase_does(progress: Progress, clock: Clock, shown: list[str]) -> None:
+    progress.start("speed[a]")
+    for _ in range(3):
+        progress.phase(Phase("preload"))
+        clock.now += 1
+
+    assert shown == [f"~[1] speed[a]: preload, {seconds}.00 s" for seconds in range(3)]
+
+
 def test_what_is_left_is_told_in_the_next_phase(progress: Progress, shown: list[str]) -> None:
     progress.total = 2
     progress.finish([result("a", 10.0)])

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from pytest_llmbench.schema.units import gib, percent, seconds
+from pytest_llmbench.schema.units import about, apart, gib, percent, seconds
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,30 @@ def test_gib_has_two_decimals(count: int, text: str) -> None:
 )
 def test_percent_is_signed_and_shows_small_changes(ratio: float, text: str) -> None:
     assert percent(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("duration", "text"),
+    [(0.02, "1 s"), (8.54, "9 s"), (99, "99 s"), (110, "2 min"), (5000, "83 min"), (9000, "2.5 h")],
+)
+def test_an_estimate_is_rounded_as_one(duration: float, text: str) -> None:
+    assert about(duration) == text
+
+
+@pytest.mark.parametrize("numbers", [(1787.5, 1788.5), (1.0, 1.0 + 2**-52), (0, 5e-8)])
+def test_two_figures_that_differ_are_told_apart(numbers: tuple[float, float]) -> None:
+    one, other = apart(*numbers, lambda number, more: f"{number:.{more}f}")
+
+    assert one != other
+
+
+def test_figures_that_are_equal_have_no_more_digits_than_usual() -> None:
+    assert apart(2, 2.0, lambda number, more: f"{number:.{1 + more}f}") == ("2.0", "2.0")
+
+
+@pytest.mark.parametrize("numbers", [(math.nan, math.nan), (math.inf, math.inf), (None, None)])
+def test_figures_that_no_digits_tell_apart_read_as_usual(numbers: tuple[float | None, float | None]) -> None:
+    assert apart(*numbers, lambda number, _: str(number)) == (str(numbers[0]), str(numbers[0]))
 
 
 @pytest.mark.parametrize(

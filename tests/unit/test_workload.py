@@ -50,6 +50,11 @@ def test_device_and_planted_faults_are_not_in_the_hash(changed: dict[str, Any]) 
     assert workload_hash(CASE, Workload(**changed)) == workload_hash(CASE, Workload())
 
 
+def test_a_planted_fault_is_told_as_users_write_it() -> None:
+    for text in ("device=10%", "host=5%", "memory=64MiB", "memory-idle=0.5MiB", "memory-outside=1024MiB"):
+        assert parse_injection(text).told == text
+
+
 @pytest.mark.parametrize(
     ("text", "injection"),
     [

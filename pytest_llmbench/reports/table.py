@@ -5,16 +5,16 @@ The one table model that every report renders: rows of a published or user's tab
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
+from pytest_llmbench.judge.figures import number_text, number_texts
 from pytest_llmbench.judge.values import typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
-from pytest_llmbench.schema.units import apart, gib, percent
+from pytest_llmbench.schema.metrics import headlines, title
+from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES, in_page_order
 
@@ -24,14 +24,9 @@ __all__ = [
     "ReportTable",
     "inputs_of",
     "limit_text",
-    "number_text",
-    "number_texts",
     "report_tables",
     "verdict_text",
 ]
-
-_WHOLE_FROM = 9999.5
-"""From here on four digits would be written as a power of ten."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,24 +163,6 @@ def verdict_text(metric: MetricVerdict) -> str:
 def limit_text(limit: float) -> str:
     """How far a metric may move to either side, or that it may not."""
     return "exact" if limit == 0 else percent(limit).replace("+", "±")
-
-
-def number_texts(metric: MetricVerdict) -> tuple[str, str]:
-    """Baseline and now; where they differ, so do the texts."""
-    return apart(metric.baseline, metric.now, partial(number_text, metric.metric))
-
-
-def number_text(metric: str, value: Value | None, more: int = 0) -> str:
-    """GiB per GPU, milliseconds, or four significant digits; or *more* digits than that."""
-    if value is None:
-        return ""
-    parts = value if isinstance(value, tuple) else (value,)
-    unit = METRICS[metric].unit if metric in METRICS else ""  # a result file may know more metrics
-    if unit == "B":
-        return "+".join(gib(part, more) for part in parts)
-    if unit == "s":
-        return "+".join(f"{part * 1e3:,.{2 + more}f}" for part in parts)
-    return "+".join(f"{part:,.{4 + more}g}" if abs(part) < _WHOLE_FROM else f"{part:,.{more}f}" for part in parts)
 
 
 def _input_text(case: Case, field: str) -> str:

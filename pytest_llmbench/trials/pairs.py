@@ -9,13 +9,13 @@ from typing import NamedTuple
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR, run
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmbench.gpus.nvml import Gpu
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.stack import Stack, open_stack
 from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
 from pytest_llmbench.tables.selection import Selected, SelectionError
 from pytest_llmbench.trials.comparison import package_diff
 from pytest_llmbench.trials.pairs import judge_of, measure
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides, visible_devices
 
 __all__ = ["Started", "begin", "go_on", "measure_all", "sides_of"]

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from pytest_llmbench.judge.figures import number_texts
 from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict
-from pytest_llmbench.reports.table import number_texts, verdict_text
+from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, title
 from pytest_llmbench.schema.units import percent

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from pytest_llmbench.judge.figures import number_text, number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
-from pytest_llmbench.reports.table import limit_text, number_text, number_texts, verdict_text
+from pytest_llmbench.reports.table import limit_text, verdict_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.symbols import SYMBOLS

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.judge.figures import number_text
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
-from pytest_llmbench.reports.table import Inputs, inputs_of, number_text
+from pytest_llmbench.reports.table import Inputs, inputs_of
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import apart, percent

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.judge.figures import number_text
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
-from pytest_llmbench.reports.table import number_text
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.symbols import SYMBOLS

@@ -8,7 +8,6 @@ from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Self
 
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.cache import cache_folder
 from pytest_llmbench.stacks.installer import InstallError
 from pytest_llmbench.stacks.requirements import Requirements, mixture
@@ -17,6 +16,7 @@ from pytest_llmbench.store.journal import Journal, Note
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.bisection.signature import Signature
 from pytest_llmbench.trials.pairs import Held, Judge, measure
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import sides_of
 from pytest_llmbench.trials.sides import Sides, visible_devices
 

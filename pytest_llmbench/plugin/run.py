@@ -22,12 +22,12 @@ from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.plugin.bench import Llmbench, row_name
+from pytest_llmbench.plugin.benchmark import add_benchmark
 from pytest_llmbench.plugin.options import Settings, resolve
-from pytest_llmbench.reports.benchmark import add_benchmark
+from pytest_llmbench.plugin.screen import Screen
 from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
 from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
-from pytest_llmbench.reports.screen import Screen
 from pytest_llmbench.reports.summary import common_shifts, not_run, totals, unavailable, undecided
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render

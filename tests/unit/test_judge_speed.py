@@ -16,7 +16,7 @@ from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
-from pytest_llmbench.schema.metrics import Noise, Value
+from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, Value
 from pytest_llmbench.schema.workload import Workload
 
 unhurried = settings(deadline=None)
@@ -275,3 +275,23 @@ def test_a_thousand_sessions_that_did_not_move_raise_no_alarm(row: dict[str, Val
         assert not verdict.failed
         open_rows += verdict.undecided
     assert open_rows < 500
+
+
+def test_a_statistical_metric_of_another_package_is_judged_by_its_own_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = dict.fromkeys(("device-bound", "host-bound", "CPU"), QUIET)
+    own = Metric(
+        name="acme_seconds",
+        unit="s",
+        better="lower",
+        gate="statistical",
+        prior=prior,  # type: ignore[arg-type] # dict.fromkeys loses the literals
+        smallest_effect=0.003,
+        margin=0.015,
+        describe="It is.",
+    )
+    monkeypatch.setitem(METRICS, own.name, own)
+
+    slow, noisy = (of(compared({own.name: 1.0}, {own.name: now}), own.name) for now in (1.05, 1.002))
+
+    assert (slow.status, slow.gates) == ("regressed", True)
+    assert noisy.status == "unchanged"

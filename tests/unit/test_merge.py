@@ -11,6 +11,7 @@ import surroundings
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round
+from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.merge import COMPUTE, Failure, merge
@@ -184,3 +185,23 @@ def test_metrics_of_a_rank_are_none_of_a_case_that_failed() -> None:
 
     assert (process.outcome, process.metrics) == ("oom", {})
     assert process.missing == {"peak_reserved_bytes": "rank 1 failed"}
+
+
+def test_a_metric_that_does_not_say_how_ranks_come_together_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Metric(name="acme_seconds", unit="s", better="lower", gate="tolerance", describe="It is.")
+    monkeypatch.setitem(METRICS, own.name, own)
+
+    process = merged(rank(metrics={own.name: 1.0}), rank(metrics={own.name: 3.0}))
+
+    assert own.name not in process.metrics
+    assert "over_ranks" in process.missing[own.name]
+
+
+@pytest.mark.parametrize(("how", "value"), [("mean", 2.0), ("largest", 3.0), ("same", 1.0)])
+def test_a_metric_comes_together_as_it_says(monkeypatch: pytest.MonkeyPatch, how: Any, value: float) -> None:
+    own = Metric(name="acme_seconds", unit="s", better="lower", gate="tolerance", over_ranks=how, describe="It is.")
+    monkeypatch.setitem(METRICS, own.name, own)
+
+    process = merged(rank(metrics={own.name: 1.0}), rank(metrics={own.name: 3.0}))
+
+    assert process.metrics[own.name] == value

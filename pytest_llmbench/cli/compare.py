@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from pytest_llmbench.cli import parameters as given
-from pytest_llmbench.cli.reading import warn
+from pytest_llmbench.cli.console import warn
 from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.schema.metrics import Tolerance

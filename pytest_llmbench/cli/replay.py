@@ -10,8 +10,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import typer
 
-from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.console import read, stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge

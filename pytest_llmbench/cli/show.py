@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.terminal import columns, has_color
+from pytest_llmbench.cli.console import columns, has_color, read
 from pytest_llmbench.reports.summary import totals
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render

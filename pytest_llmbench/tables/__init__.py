@@ -1,22 +1,10 @@
-"""
-The 96 rows of the published page as values, one module per table.
-
-The page is the benchmark of ms-swift of January 2024, `docs/source_en/LLM/Benchmark.md` in its repository.
-"""
+"""The rows that are built in, by table."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from pytest_llmbench.tables import (
-    batch_size,
-    flash_attention,
-    full_max_length,
-    gradient_accumulation,
-    lora_max_length,
-    lora_rank,
-    quantization,
-)
+from pytest_llmbench.tables import page
 from pytest_llmbench.tables.table import Row, Table
 
 __all__ = ["TABLES", "Row", "Table", "in_page_order"]
@@ -24,13 +12,13 @@ __all__ = ["TABLES", "Row", "Table", "in_page_order"]
 TABLES = {
     table.name: table
     for table in (
-        quantization.TABLE,
-        lora_max_length.TABLE,
-        full_max_length.TABLE,
-        batch_size.TABLE,
-        flash_attention.TABLE,
-        lora_rank.TABLE,
-        gradient_accumulation.TABLE,
+        page.QUANTIZATION,
+        page.LORA_MAX_LENGTH,
+        page.FULL_MAX_LENGTH,
+        page.BATCH_SIZE,
+        page.FLASH_ATTENTION,
+        page.LORA_RANK,
+        page.GRADIENT_ACCUMULATION,
     )
 }
 """By name, in the order of the page."""

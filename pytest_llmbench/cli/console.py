@@ -1,16 +1,25 @@
-"""How a command reads result files: all lines that can be read, with a word on the others."""
+"""What every command says on the terminal: errors, warnings, and how wide and colourful it may be."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
-from pytest_llmbench.cli.stop import stop
 from pytest_llmbench.store.results import Result, ResultError, read_results
 
-__all__ = ["read", "warn"]
+__all__ = ["columns", "has_color", "read", "stop", "warn"]
+
+
+def stop(sentence: str) -> NoReturn:
+    """Say why on the standard error stream, and exit with status 2."""
+    typer.echo(f"llmbench: {sentence}", err=True)
+    raise typer.Exit(2)
 
 
 def read(paths: Sequence[Path]) -> tuple[tuple[Result, ...], ...]:
@@ -30,3 +39,12 @@ def read(paths: Sequence[Path]) -> tuple[tuple[Result, ...], ...]:
 def warn(sentence: str) -> None:
     """Say something on the standard error stream, and go on."""
     typer.echo(f"llmbench: {sentence}", err=True)
+
+
+def columns(otherwise: int = 120) -> int:
+    """Of the terminal; where there is none, *otherwise*, which is enough for a table."""
+    return shutil.get_terminal_size((otherwise, 24)).columns
+
+
+def has_color() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

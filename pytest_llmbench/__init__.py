@@ -21,11 +21,11 @@ __all__ = ["TABLES", "Case", "CaseError", "Llmbench", "Measurement", "StepResult
 
 _HOMES = {
     "TABLES": "tables",
-    "Case": "cases",
-    "CaseError": "cases",
-    "Llmbench": "bench",
-    "Measurement": "measurement",
-    "StepResult": "step",
+    "Case": "schema.case",
+    "CaseError": "schema.case",
+    "Llmbench": "plugin.bench",
+    "Measurement": "schema.measurement",
+    "StepResult": "schema.step",
 }
 
 

@@ -127,7 +127,7 @@ def test_the_table_has_the_columns_of_the_published_page_and_the_verdict(bench: 
 
     table = [line.split() for line in summary(run)]
     assert ["Row", "metric", "baseline", "now", "change", "limit", "verdict"] in table
-    assert ["samples/s", "2", "2", "+0.0", "%", "±5.5", "%", "unchanged"] in table
+    assert ["samples/s", "2", "2", "+0.0", "%", "±5.8", "%", "unchanged"] in table
     assert ["b", "5", "metrics", "regressed"] in table
     assert ["samples/s", "2", "1", "-50.0", "%", "±6.0", "%", "regressed"] in table
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
 from canned import CannedExecutor  # type: ignore[import-not-found]
+
 from pytest_llmbench.executors.pool import Announcements, Pool
 
 

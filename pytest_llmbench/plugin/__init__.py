@@ -46,7 +46,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """The file of the standard grid is not in the user's project, where pytest would give its tests no file's name."""
     if module_path != _GRID:
         return None
-    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{__package__}/{_GRID.name}")
+    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"pytest_llmbench/{_GRID.name}")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -63,8 +63,8 @@ def test_own(llmbench):
 
     bench.run("--llmbench-missing=record")
 
-    slow, fast = bench.results()
-    assert slow.seconds >= 0.2 > fast.seconds > 0
+    slow, fast = (result.seconds or 0.0 for result in bench.results())
+    assert slow >= 0.2 > fast > 0
 
 
 def test_what_a_fixture_of_the_user_measures_counts_too(bench: Bench) -> None:
@@ -92,15 +92,55 @@ def test_a_measurement_from_elsewhere_can_be_checked_and_is_written_down(bench: 
 import msgspec
 
 def test_own(llmbench):
-    measurement = llmbench.measure({CASE})
-    copy = msgspec.json.decode(msgspec.json.encode(measurement), type=type(measurement))
-    llmbench.check(copy)
+    elsewhere = msgspec.structs.replace(llmbench.measure({CASE}), measured_at="2026-11-23T10:00:00+00:00")
+    llmbench.check(elsewhere)
 """
     )
 
     bench.run("--llmbench-missing=record").assert_outcomes(passed=1)
 
-    assert [result.seconds for result in bench.results()] == [0.0]
+    assert [result.seconds for result in bench.results()] == [None]
+
+
+def test_a_measurement_from_elsewhere_is_judged_by_its_own_processes(bench: Bench) -> None:
+    bench.test(
+        f"""
+import msgspec
+
+def test_own(llmbench):
+    elsewhere = msgspec.structs.replace(llmbench.measure({CASE}), measured_at="2026-11-23T10:00:00+00:00")
+    llmbench.check(elsewhere)
+"""
+    )
+    bench.record()
+    bench.answer("a", metrics={"samples_per_second": 1.0})
+
+    bench.run().assert_outcomes(failed=1)
+
+    assert bench.asked() == ["a"]
+
+
+def test_an_equal_copy_of_a_measurement_is_confirmed_as_the_original_is(bench: Bench) -> None:
+    bench.test(
+        f"""
+import msgspec
+
+def test_own(llmbench):
+    measurement = llmbench.measure({CASE})
+    copy = msgspec.json.decode(msgspec.json.encode(measurement), type=type(measurement))
+    assert copy is not measurement
+    llmbench.check(copy)
+"""
+    )
+    bench.record()
+    bench.answers("a", {"metrics": {"samples_per_second": 1.0}}, {})
+
+    bench.run().assert_outcomes(passed=1)
+
+    assert bench.asked() == ["a"] * 5
+    (result,) = bench.results()
+    assert (result.verdict.status, len(result.measurement.processes)) == ("unchanged", 5)
+    assert result.verdict.reason.endswith("; with 4 more processes")
 
 
 def test_results_before_the_failing_one_are_kept(bench: Bench) -> None:

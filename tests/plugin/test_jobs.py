@@ -68,7 +68,7 @@ def test_a_result_has_the_seconds_of_its_own_case(many: Bench) -> None:
 
     many.run_apart(*SMOKE, plugin="sleeping")
 
-    spent = {result.row: result.seconds for result in latest(many.results())}
+    spent = {result.row: result.seconds or 0.0 for result in latest(many.results())}
     assert 0.1 < spent["short"] < 1.2
     assert all(1.2 < spent[name] < 3.6 for name in "abc")  # and not with the time that it waited for its turn
 
@@ -107,6 +107,23 @@ def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Be
     rows(many, "a 3", "b 0.1", "c 0.1")
     many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=3)
     assert sorted(order(many)) == ["a", "b", "c"]
+
+
+def test_a_row_that_was_measured_ahead_and_resumed_is_confirmed_as_any_other(bench: Bench) -> None:
+    rows(bench, "a", "b")
+    bench.record()
+    bench.answer("b", metrics={"device_busy_seconds_per_sample": 0.275, "samples_per_second": 0.5 / 0.275})
+    rows(bench, "a", "b", after="assert False")
+    bench.run("-x", "--llmbench-results=r.jsonl", plugin="ahead").assert_outcomes(failed=1)
+    assert bench.asked() == ["b", "a"]
+    rows(bench, "a", "b")
+
+    bench.run("--llmbench-resume=r.jsonl", plugin="ahead").assert_outcomes(passed=1, failed=1)
+
+    assert bench.asked() == ["b", "a", *["b"] * 4]
+    (result,) = (one for one in latest(read_results(bench.folder / "r.jsonl")) if one.row == "b")
+    assert (result.verdict.status, len(result.measurement.processes)) == ("regressed", 5)
+    assert result.verdict.reason.endswith("; with 4 more processes")
 
 
 def test_what_was_measured_ahead_is_on_disk_before_its_test_has_run(many: Bench) -> None:

@@ -68,7 +68,7 @@ def pytest_runtest_protocol(item, nextitem):
 def test_a_test_that_is_run_again_is_one_row_of_which_the_last_attempt_counts(bench: Bench) -> None:
     bench.rows("a")
     bench.record()
-    bench.answers("a", *[{"metrics": {"samples_per_second": 1.0}}] * 2, {})
+    bench.answers("a", *[{"metrics": {"samples_per_second": 1.0}}] * 10, {})  # each attempt takes five
     bench.pytester.makeconftest(RERUNS)
 
     run = bench.run("--junitxml=out.xml", "--llmbench-strict")
@@ -127,9 +127,9 @@ def test_the_table_has_the_columns_of_the_published_page_and_the_verdict(bench: 
 
     table = [line.split() for line in summary(run)]
     assert ["Row", "metric", "baseline", "now", "change", "limit", "verdict"] in table
-    assert ["samples/s", "2", "2", "+0.0", "%", "±3.0", "%", "unchanged"] in table
+    assert ["samples/s", "2", "2", "+0.0", "%", "±5.8", "%", "unchanged"] in table
     assert ["b", "5", "metrics", "regressed"] in table
-    assert ["samples/s", "2", "1", "-50.0", "%", "±2.9", "%", "regressed"] in table
+    assert ["samples/s", "2", "1", "-50.0", "%", "±6.0", "%", "regressed"] in table
 
 
 def test_quiet_prints_the_totals_only(bench: Bench) -> None:
@@ -206,7 +206,7 @@ def test_a_failed_row_can_be_run_again_alone(bench: Bench) -> None:
 
     bench.run("--lf").assert_outcomes(failed=1)
 
-    assert bench.asked() == ["b"]
+    assert set(bench.asked()) == {"b"}
 
 
 def test_a_regression_of_an_xfail_row_is_expected(bench: Bench) -> None:

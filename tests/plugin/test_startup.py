@@ -45,9 +45,11 @@ def test_a_run_that_does_not_measure_imports_nothing_heavy(bench: Bench) -> None
 
     ours = [
         "pytest_llmbench",
+        "pytest_llmbench.plugin",
         "pytest_llmbench.plugin.hookspecs",
         "pytest_llmbench.plugin.options",
-        "pytest_llmbench.plugin",
+        "pytest_llmbench.store",
+        "pytest_llmbench.store.files",
     ]
     run.stdout.fnmatch_lines_random([f"heavy: [[]] ours: {str(ours).replace('[', '[[]')}"])
 

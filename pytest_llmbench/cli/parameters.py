@@ -125,7 +125,9 @@ FailOnOption = Annotated[
     list[FailOn] | None,
     typer.Option(
         "--fail-on",
-        help="Exit with status 1 if a row regressed; moved: or improved; inconclusive: or has no verdict. Repeatable.",
+        help="Exit with status 1 if a row regressed or is unmeasured, whichever is given; moved: or improved; undecided: "
+        "or noise leaves it open; unmeasured: or it does not compare, or one side lacks it; inconclusive: both of the "
+        "last two. Repeatable.",
     ),
 ]
 

@@ -59,7 +59,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Compared:
         """A table's row, with the outcomes of two measurements."""
         if (lacking := _unavailable(a, b)) is not None:
-            verdict = msgspec.structs.replace(verdict, status="unmeasured", reason=lacking)
+            status: Status = "no baseline" if a.outcome == "unavailable" else "unmeasured"
+            verdict = msgspec.structs.replace(verdict, status=status, reason=lacking)
         return cls(table=name[0], row=name[1], verdict=verdict, a=a.outcome, b=b.outcome, pairs=pairs)
 
     @property

@@ -195,7 +195,7 @@ def test_a_speed_of_whose_noise_nothing_is_known_is_asked_again() -> None:
 
     verdict = signature.judge()(measured("samples_per_second", 10.0), measured("samples_per_second", 7.0))
 
-    assert (verdict.status, verdict.undecided) == ("inconclusive", True)
+    assert verdict.status == "undecided"
 
 
 def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
@@ -203,7 +203,7 @@ def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
     a = measured("samples_per_second", *[10.0] * 5)
     verdict = signature.judge()(a, measured("samples_per_second", 9.2, 9.0, 8.6, 9.4, 8.9))
 
-    assert (verdict.status, verdict.undecided) == ("inconclusive", True)
+    assert verdict.status == "undecided"
     assert signature.judge()(a, measured("samples_per_second", *[0.1] * 5)).status == "regressed"
 
 

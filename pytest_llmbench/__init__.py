@@ -14,18 +14,33 @@ if TYPE_CHECKING:
     from pytest_llmbench.plugin.bench import Llmbench
     from pytest_llmbench.schema.case import Case, CaseError
     from pytest_llmbench.schema.measurement import Measurement
+    from pytest_llmbench.schema.metrics import Metric, Noise, Tolerance
     from pytest_llmbench.schema.step import StepResult
     from pytest_llmbench.tables import TABLES
 
-__all__ = ["TABLES", "Case", "CaseError", "Llmbench", "Measurement", "StepResult", "__version__"]
+__all__ = [
+    "TABLES",
+    "Case",
+    "CaseError",
+    "Llmbench",
+    "Measurement",
+    "Metric",
+    "Noise",
+    "StepResult",
+    "Tolerance",
+    "__version__",
+]
 
 _HOMES = {
     "TABLES": "tables",
-    "Case": "cases",
-    "CaseError": "cases",
-    "Llmbench": "bench",
-    "Measurement": "measurement",
-    "StepResult": "step",
+    "Case": "schema.case",
+    "CaseError": "schema.case",
+    "Llmbench": "plugin.bench",
+    "Measurement": "schema.measurement",
+    "Metric": "schema.metrics",
+    "Noise": "schema.metrics",
+    "StepResult": "schema.step",
+    "Tolerance": "schema.metrics",
 }
 
 

@@ -99,11 +99,11 @@ def pooled(sessions: Sequence[Sequence[float]], prior: Noise) -> Noise:
         sessions: at least one, each with one logarithm per process, at least one.
     """
     counts = [len(session) for session in sessions]
-    squares = math.fsum(map(sum_of_squares, sessions))
-    process_df = prior.process_df + sum(counts) - len(counts)
+    squares, seen = math.fsum(map(sum_of_squares, sessions)), sum(counts) - len(counts)
+    process_df = prior.process_df + seen
     process_variance = (prior.process_sd**2 * prior.process_df + squares) / process_df
-    if process_df > prior.process_df:
-        process_variance = max(process_variance, squares / (process_df - prior.process_df))
+    if seen and squares / seen > process_variance:  # the prior is of quieter cases, and says nothing of this one
+        process_variance, process_df = squares / seen, max(prior.process_df, seen)
     session_variance, session_df = _of_sessions(sessions, prior, process_variance)
     return Noise(
         process_sd=math.sqrt(process_variance),

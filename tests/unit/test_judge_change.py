@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from csv import DictReader
+from io import StringIO
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,10 +111,10 @@ def test_an_export_has_the_figure_that_the_change_beside_it_is_of() -> None:
         nodeid="n", table="t", row="r", measurement=now, verdict=verdict, decision="pass", message="", seconds=1.0
     )
 
-    [line] = [line for line in csv.export([result]).splitlines() if f",{SPEED}," in line]
+    [line] = [line for line in DictReader(StringIO(csv.export([result]))) if line["metric"] == SPEED]
 
-    assert line.split(",")[9] == "5.0"
-    assert float(line.split(",")[12]) == pytest.approx(0.25)
+    assert float(line["value"]) == 5.0
+    assert float(line["change"]) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.never_zero])

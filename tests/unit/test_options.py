@@ -130,7 +130,7 @@ def test_the_defaults(configure: Configure) -> None:
         model=None,
         loop=None,
         samples=16,
-        processes=1,
+        processes="auto",
         jobs=1,
         ray=None,
         ray_gpu=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmbench.schema.metrics import Metric, Tolerance
+from pytest_llmbench import Metric, Tolerance
 
 __all__ = ["saved_tensors"]
 

@@ -102,7 +102,7 @@ def test_a_row_that_noise_leaves_open_passes_and_says_what_would_settle_it(bench
 
     (result,) = bench.results()
     assert result.verdict.status == "undecided"
-    assert "a: device_busy_seconds_per_sample 0.25 -> 0.2525 s, +1.0 %" in result.message
+    assert "speed[a]: device_busy_seconds_per_sample 0.25 -> 0.2525 s, +1.0 %" in result.message
     assert "would" in result.message
 
 

@@ -160,6 +160,15 @@ def test_what_noise_leaves_open_fails_with_what_was_not_measured() -> None:
     assert (verdict.status, verdict.failed) == ("unmeasured", True)
 
 
+def test_what_noise_leaves_open_is_told_before_what_improved() -> None:
+    fewer = slower(DEVICE_BOUND, **{BUSY: 0.015}) | {"kernels_per_sample": 7000}
+
+    verdict = compared(DEVICE_BOUND, fewer)
+
+    assert of(verdict, "kernels_per_sample").status == "improved"
+    assert verdict.status == "undecided"
+
+
 def test_a_row_of_its_own_noise_sees_more() -> None:
     assert of(compared(DEVICE_BOUND, DEVICE_BOUND), BUSY).detectable == pytest.approx(0.0158, abs=0.001)
     assert of(compared(DEVICE_BOUND, DEVICE_BOUND, **{BUSY: QUIET}), BUSY).detectable == pytest.approx(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import surroundings
 from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.plan import Plan
+from pytest_llmbench.judge.plan import Plan, is_suspect
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.comparison.bisection import sentences
 from pytest_llmbench.schema.case import Case
@@ -205,6 +205,16 @@ def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
 
     assert verdict.status == "undecided"
     assert signature.judge()(a, measured("samples_per_second", *[0.1] * 5)).status == "regressed"
+
+
+def test_a_speed_that_a_mixture_lacks_is_not_asked_again() -> None:
+    signature = Signature("samples_per_second", "regressed", -0.2)
+    a, b = measured("samples_per_second", 10.0), measured(OPERATORS, 100.0)
+
+    verdict = signature.judge()(a, b)
+
+    assert verdict.status == "unmeasured"
+    assert not is_suspect(verdict, repeats=1)
 
 
 def test_a_mixture_that_does_not_measure_is_passed_over() -> None:

@@ -113,7 +113,9 @@ def signature_of(settled: Held, metric: str | None) -> Signature:
 
 def _doubted(verdict: RowVerdict, size: float) -> RowVerdict:
     """Undecided if noise reaches over the limit, on the side to which the metric leans, or how far is not known."""
-    if not verdict.metrics or METRICS[verdict.metrics[0].metric].gate != "statistical":
+    if verdict.status == "unmeasured" or not verdict.metrics:
+        return verdict
+    if METRICS[verdict.metrics[0].metric].gate != "statistical":
         return verdict
     interval = verdict.metrics[0].interval
     if interval is not None and not any(interval[0] < edge < interval[1] for edge in (-size, size)):

@@ -69,7 +69,7 @@ def row_verdict(
     decision = decide(harm, metric, ALPHA / len(statistical()))
     p_value = chance_of_more(harm)
     speed = MetricVerdict(metric=metric.name, status=decision.status, p_value=p_value, gates=True, reason="")
-    return RowVerdict(status=decision.status, metrics=(speed,), undecided=decision.status == "inconclusive", reason="")
+    return RowVerdict(status=decision.status, metrics=(speed,), reason="")
 
 
 def settled(

@@ -40,8 +40,8 @@ def compare(
     """
     Hold the rows of one result file against those of another, as measured; nothing is measured here.
 
-    Rows are matched by table and name. A row that only one file has is named, and counts as
-    inconclusive for --fail-on. Of the file of an `llmbench ab`, its table so far is shown again.
+    Rows are matched by table and name. A row that only one file has is named, and fails
+    at --fail-on unmeasured. Of the file of an `llmbench ab`, its table so far is shown again.
     """
     with given.refusals():
         tolerances = parse_tolerances(tolerance or ())

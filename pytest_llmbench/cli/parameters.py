@@ -125,7 +125,9 @@ FailOnOption = Annotated[
     list[FailOn] | None,
     typer.Option(
         "--fail-on",
-        help="Exit with status 1 if a row regressed; moved: or improved; inconclusive: or has no verdict. Repeatable.",
+        help="Exit with status 1 if a row regressed or is unmeasured, at each of these words. moved: also if one "
+        "improved. undecided: also if noise leaves one open. unmeasured: also if one does not compare, or only one "
+        "side has it. inconclusive: the last two together. Repeatable.",
     ),
 ]
 

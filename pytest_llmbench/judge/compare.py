@@ -34,7 +34,7 @@ CANARY_LIMIT = 0.03
 """A canary that moved by less than this is taken for noise of the GPU."""
 _NO_TOLERANCES: Mapping[str, Tolerance] = {}
 _NO_NOISE: Mapping[str, Noise] = {}
-_OF_ROW: tuple[Status, ...] = ("unchanged", "improved", "inconclusive", "regressed")
+_OF_ROW: tuple[Status, ...] = ("unchanged", "improved", "undecided", "unmeasured", "regressed")
 """A row has the last of these that one of its metrics has."""
 
 
@@ -84,7 +84,7 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
             else RowVerdict(status="no baseline", reason=f"{told}; no baseline is stored for this row")
         )
     elif now.outcome in ("invalid", "unavailable"):
-        row = RowVerdict(status="inconclusive", reason=_told(now))
+        row = RowVerdict(status="unmeasured", reason=_told(now))
     elif against is None:
         row = RowVerdict(status="no baseline", reason="no baseline is stored for this row")
     else:
@@ -95,7 +95,7 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
 def _compared(now: Measurement, against: Reference, rules: Rules, *, same_environment: bool) -> RowVerdict:
     then = against.measurement
     if then.outcome not in ("ok", "oom"):
-        return RowVerdict(status="inconclusive", reason=f"nothing to hold it against: {_told(then)}")
+        return RowVerdict(status="unmeasured", reason=f"nothing to hold it against: {_told(then)}")
     differing = differences(then, now, against.workload_version)
     if differing:
         told = "; ".join(f"{name} {old} -> {new}" for name, (old, new) in differing.items())
@@ -140,7 +140,7 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     limit = set_by_user(metric, sides.against.tolerances, sides.rules.overrides)
     gates = metric.gate != "advisory" and (limit is not None or not _is_of_others(metric, sides.kind))
     verdict = MetricVerdict(
-        metric=name, status="inconclusive", baseline=before, now=after, gates=gates, reason=_why_absent(sides.now, name)
+        metric=name, status="unmeasured", baseline=before, now=after, gates=gates, reason=_why_absent(sides.now, name)
     )
     if after is None:
         return verdict
@@ -150,14 +150,13 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
             return _in_its_company(verdict, sides)
     limit = limit or limit_of(metric, same_environment=sides.same_environment)
     doubt = scatter(sides.now, then, metric) if limit.exact else None
-    limited = Limited("inconclusive", doubt) if doubt else held_to(limit, metric, before, after)
+    limited = Limited("unmeasured", doubt) if doubt else held_to(limit, metric, before, after)
     return msgspec.structs.replace(
         verdict,
         status=limited.status,
         change=limited.change,
         limit=limited.limit,
         device=limited.device,
-        undecided=False,
         p_value=None,
         processes_needed=None,
         gates=gates,
@@ -170,7 +169,7 @@ def _novel(metric: Metric, after: Value, then: Measurement) -> MetricVerdict:
     if any(metric.name in process.metrics for process in then.processes if process.outcome == "ok"):
         reason = "the baseline's counter read 0: it saw nothing; record the baseline again"
         gates = metric.gate != "advisory"
-        return MetricVerdict(metric=metric.name, status="inconclusive", now=after, gates=gates, reason=reason)
+        return MetricVerdict(metric=metric.name, status="unmeasured", now=after, gates=gates, reason=reason)
     reason = "the baseline does not have it"
     return MetricVerdict(metric=metric.name, status="no baseline", now=after, gates=False, reason=reason)
 
@@ -182,9 +181,7 @@ def _excused(verdict: MetricVerdict | None, sides: _Sides) -> MetricVerdict | No
     reason = _compiled_more(sides) or _gpu_is_slower(verdict, sides)
     if reason is None:
         return verdict
-    return msgspec.structs.replace(
-        verdict, status="inconclusive", undecided=False, processes_needed=None, reason=reason
-    )
+    return msgspec.structs.replace(verdict, status="unmeasured", processes_needed=None, reason=reason)
 
 
 def _compiled_more(sides: _Sides) -> str | None:
@@ -254,7 +251,7 @@ def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVe
     alpha = ALPHA / len(statistical())
     speed = judge_speed(metric, before, after, noise, design=sides.rules.design, alpha=alpha)
     judged: dict[str, Any] = speed._asdict() | {"gates": verdict.gates and speed.gates}
-    if speed.status == "inconclusive":
+    if speed.status == "undecided":
         judged["reason"] += aside
     if not _noise_is_known(metric, sides, len(after)):
         why = "advisory: nothing is known of its noise here, calibrate the row or measure more pairs"
@@ -279,15 +276,13 @@ def _without_false_improvements(metrics: tuple[MetricVerdict, ...]) -> tuple[Met
     doubtful = [
         verdict.metric
         for verdict in metrics
-        if verdict.gates
-        and verdict.status in ("regressed", "inconclusive")
-        and METRICS[verdict.metric].better == "same"
+        if verdict.gates and verdict.status in ("regressed", "unmeasured") and METRICS[verdict.metric].better == "same"
     ]
     if not doubtful:
         return metrics
     reason = f"better, but {', '.join(doubtful)} moved or is not known: it may no longer compute the same"
     return tuple(
-        msgspec.structs.replace(verdict, status="inconclusive", reason=reason)
+        msgspec.structs.replace(verdict, status="unmeasured", reason=reason)
         if verdict.status == "improved"
         else verdict
         for verdict in metrics
@@ -296,11 +291,11 @@ def _without_false_improvements(metrics: tuple[MetricVerdict, ...]) -> tuple[Met
 
 def _summary(metrics: tuple[MetricVerdict, ...]) -> RowVerdict:
     gating = [verdict for verdict in metrics if verdict.gates]
-    noisy = [verdict.metric for verdict in metrics if verdict.undecided and not verdict.gates]
+    noisy = [verdict.metric for verdict in metrics if verdict.status == "undecided" and not verdict.gates]
     aside = f"; too noisy to count: {', '.join(noisy)}" if noisy else ""
     if not gating:
         reason = f"the baseline has no metric that could fail{aside}"
-        return RowVerdict(status="inconclusive", metrics=metrics, undecided=bool(noisy), reason=reason)
+        return RowVerdict(status="undecided" if noisy else "unmeasured", metrics=metrics, reason=reason)
     status = max((verdict.status for verdict in gating), key=_OF_ROW.index)
     deciding = [verdict for verdict in gating if verdict.status == status]
     if status == "unchanged":
@@ -310,7 +305,6 @@ def _summary(metrics: tuple[MetricVerdict, ...]) -> RowVerdict:
     return RowVerdict(
         status=status,
         metrics=metrics,
-        undecided=status == "inconclusive" and all(verdict.undecided for verdict in deciding),
         processes_needed=max((verdict.processes_needed or 0 for verdict in deciding), default=0) or None,
         reason=reason,
     )

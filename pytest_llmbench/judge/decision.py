@@ -78,9 +78,9 @@ PAIRS = Design(spread_of_pairs, lambda spread, _, now: error_of_pairs(spread, no
 
 
 class Decision(NamedTuple):
-    """The status of one difference, and whether the inconclusive one leans to the worse."""
+    """The status of one difference, and whether an undecided one leans to the worse."""
 
-    status: Literal["unchanged", "regressed", "improved", "inconclusive"]
+    status: Literal["unchanged", "regressed", "improved", "undecided"]
     suspect: bool = False
 
 
@@ -101,7 +101,7 @@ def decide(harm: Estimate, metric: Metric, alpha: float) -> Decision:
     The verdict on a difference of logarithms that is positive for the worse.
 
     Regressed and improved take an effect that noise has not once in 1/*alpha* cases, and that
-    matters. What leans to the worse is inconclusive even if it is small: nobody may miss it for its
+    matters. What leans to the worse is undecided even if it is small: nobody may miss it for its
     size. Unchanged is what is shown to have moved by less than the metric's margin.
     """
     smallest = math.log1p(metric.smallest_effect)
@@ -109,10 +109,10 @@ def decide(harm: Estimate, metric: Metric, alpha: float) -> Decision:
         return Decision("regressed" if harm.effect > 0 else "improved")
     could_matter = interval(harm)[1] >= smallest
     if harm.effect >= smallest / 2 and could_matter and chance_of_more(harm) <= SUSPICIOUS:
-        return Decision("inconclusive", suspect=True)
+        return Decision("undecided", suspect=True)
     if is_equivalent(harm, math.log1p(metric.margin)):
         return Decision("unchanged")
-    return Decision("inconclusive")
+    return Decision("undecided")
 
 
 def noticeable(harm: Estimate) -> float:
@@ -135,6 +135,6 @@ def more_processes(
     for count in range(now + 1, MOST_PROCESSES + 1):
         more = count - max(now, 1)
         error, df = design.error(spread._replace(process_df=spread.process_df + more), before, count)
-        if decide(Estimate(harm.effect, SPARE * error, df), metric, alpha).status != "inconclusive":
+        if decide(Estimate(harm.effect, SPARE * error, df), metric, alpha).status != "undecided":
             return count
     return None

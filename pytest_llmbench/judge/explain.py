@@ -44,7 +44,7 @@ def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measure
     if not host and not counts:
         return ""
     gpu = "GPU work not measured" if busy is None or busy.now is None else "GPU work unchanged"
-    if busy is not None and busy.undecided:
+    if busy is not None and busy.status == "undecided":
         gpu = "GPU work not seen to change"
     return f"{gpu}, host side{host}: {counts or without}"
 
@@ -63,7 +63,10 @@ def _moved(verdict: MetricVerdict) -> bool:
     """By more than noise, or so that its whole interval lies on one side."""
     if verdict.status in ("regressed", "improved"):
         return True
-    return verdict.undecided and verdict.interval is not None and not verdict.interval[0] <= 0 <= verdict.interval[1]
+    if verdict.status != "undecided" or verdict.interval is None:
+        return False
+    low, high = verdict.interval
+    return not low <= 0 <= high
 
 
 def _counted() -> list[Metric]:

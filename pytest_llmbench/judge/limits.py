@@ -15,7 +15,7 @@ from pytest_llmbench.schema.metrics import Metric, Tolerance, Value
 
 __all__ = ["Limit", "Limited", "held_to", "limit_of", "scatter", "set_by_user"]
 
-_OF_DEVICES: tuple[Status, ...] = ("improved", "unchanged", "inconclusive", "regressed")
+_OF_DEVICES: tuple[Status, ...] = ("improved", "unchanged", "unmeasured", "regressed")
 """A metric has the last of these that one of its devices has: it improved if it did everywhere."""
 
 
@@ -78,7 +78,7 @@ def held_to(limit: Limit, metric: Metric, before: Value, after: Value) -> Limite
     if not isinstance(before, tuple) and not isinstance(after, tuple):
         return _number_held_to(limit, metric, before, after)
     if not isinstance(before, tuple) or not isinstance(after, tuple) or len(before) != len(after) or not before:
-        return Limited("inconclusive", f"not for the same devices: {before} -> {after}")
+        return Limited("unmeasured", f"not for the same devices: {before} -> {after}")
     judged = [_number_held_to(limit, metric, *pair) for pair in zip(before, after, strict=True)]
     worst = max(range(len(judged)), key=lambda device: (_OF_DEVICES.index(judged[device].status), judged[device].harm))
     return judged[worst]._replace(device=worst if len(judged) > 1 else None)
@@ -86,7 +86,7 @@ def held_to(limit: Limit, metric: Metric, before: Value, after: Value) -> Limite
 
 def _number_held_to(limit: Limit, metric: Metric, before: float, after: float) -> Limited:
     if not (math.isfinite(before) and math.isfinite(after)):
-        return Limited("inconclusive", f"not finite: {before} -> {after}")
+        return Limited("unmeasured", f"not finite: {before} -> {after}")
     moved = after - before
     allowed = max(limit.tolerance.relative * abs(before), limit.tolerance.absolute)
     harm = {"lower": moved, "higher": -moved, "same": abs(moved)}[metric.better]

@@ -23,7 +23,7 @@ from typing import Annotated, Generic, NamedTuple, TypeVar
 import msgspec
 
 from pytest_llmbench.judge.decision import LOOKS
-from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.judge.verdict import RowVerdict, Status
 
 __all__ = ["DOUBTED", "Kind", "Plan", "Settled", "Wanted", "is_suspect", "settle", "so_far"]
 
@@ -114,7 +114,7 @@ def settle(
         if len(good) < count:
             return Wanted(count - len(good), confirms=True)
         looked = _looked(judge, screening, good[:count], kind.word)
-        if not looked.verdict.undecided:
+        if looked.verdict.status != "undecided":
             break
     return looked
 
@@ -123,7 +123,9 @@ def so_far(
     kind: Kind[T], taken: Sequence[T], judge: Callable[[Sequence[T]], RowVerdict], why: str
 ) -> Settled[T] | None:
     """
-    What the good observations of a row say that is not settled, as undecided; None without one.
+    What the good observations of a row say that is not settled; None without one.
+
+    It is undecided, whatever it looks like so far; what is unmeasured stays so.
 
     Args:
         why: the reason why there are no more.
@@ -133,9 +135,8 @@ def so_far(
         return None
     found = _over(judge, good)
     reason = f"{found.verdict.status} so far ({found.verdict.reason}), and {why}"
-    return found._replace(
-        verdict=msgspec.structs.replace(found.verdict, status="inconclusive", undecided=True, reason=reason)
-    )
+    status: Status = "unmeasured" if found.verdict.status == "unmeasured" else "undecided"
+    return found._replace(verdict=msgspec.structs.replace(found.verdict, status=status, reason=reason))
 
 
 def is_suspect(verdict: RowVerdict, *, repeats: int = 0) -> bool:
@@ -145,7 +146,7 @@ def is_suspect(verdict: RowVerdict, *, repeats: int = 0) -> bool:
     They could if noise leaves it open, or if a speed alone made it regressed. Where counts are repeated,
     every move is a suspect.
     """
-    if verdict.undecided:
+    if verdict.status == "undecided":
         return True
     if repeats:
         return verdict.status in ("regressed", "improved")
@@ -154,9 +155,9 @@ def is_suspect(verdict: RowVerdict, *, repeats: int = 0) -> bool:
 
 def _by_noise(verdict: RowVerdict) -> bool:
     """Whether the verdict stands or falls with speeds, which other processes may not repeat."""
-    if verdict.undecided:
+    if verdict.status == "undecided":
         return True
-    grave = ("improved",) if verdict.status == "improved" else ("regressed", "inconclusive")
+    grave = ("improved",) if verdict.status == "improved" else ("regressed", "unmeasured")
     moved = [one for one in verdict.metrics if one.gates and one.status in grave]
     return bool(moved) and all(one.p_value is not None for one in moved)
 

@@ -36,17 +36,17 @@ def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:
     """What regressed first: it is what a reader acts on. What is merely open is told of a row that is."""
     gating = [metric for metric in verdict.metrics if metric.gates]
     regressed = [metric for metric in gating if metric.status == "regressed"]
-    open_or_lost = [metric for metric in gating if metric.status == "inconclusive"]
-    return regressed + [metric for metric in open_or_lost if metric.undecided <= verdict.undecided]
+    beside = "undecided" if verdict.status == "undecided" else "unmeasured"
+    return regressed + [metric for metric in gating if metric.status == beside]
 
 
 def _metric_text(verdict: MetricVerdict) -> str:
     where = verdict.metric if verdict.device is None else f"{verdict.metric} of GPU {verdict.device}"
-    if verdict.status == "inconclusive" and not verdict.undecided:
-        return f"{where} inconclusive, {verdict.reason}"
+    if verdict.status == "unmeasured":
+        return f"{where} unmeasured: {verdict.reason.removeprefix('not measured: ')}"
     metric = METRICS[verdict.metric]
     told = f"{where} {_move_text(metric, verdict)}, {_limit_text(verdict)}, {_DIRECTIONS[metric.better]}"
-    return f"{told}: {verdict.reason}" if verdict.undecided else told
+    return f"{told}: {verdict.reason}" if verdict.status == "undecided" else told
 
 
 def _move_text(metric: Metric, verdict: MetricVerdict) -> str:

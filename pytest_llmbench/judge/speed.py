@@ -27,7 +27,6 @@ class Speed(NamedTuple):
     """What became of a speed; fields as in `MetricVerdict`."""
 
     status: Status
-    undecided: bool
     gates: bool
     change: float
     limit: float
@@ -56,14 +55,13 @@ def judge_speed(
     tells = decision.status in ("regressed", "improved") or decision.suspect
     gates = tells or noticeable(harm) <= math.log1p(SEES)
     needed, how = None, ""
-    if decision.status == "inconclusive":
+    if decision.status == "undecided":
         spread = design.spread(before, now, noise)
         needed, how = _needed(design, spread, harm, metric, alpha, before=len(before), now=len(now))
     low, high = map(_relative, interval(found))
     least = max(math.log1p(metric.smallest_effect), threshold(harm, alpha))
     return Speed(
         status=decision.status,
-        undecided=decision.status == "inconclusive",
         gates=gates,
         change=_relative(found.effect),
         limit=abs(_relative(math.copysign(least, found.effect))),

@@ -11,7 +11,11 @@ from pytest_llmbench.schema.metrics import Value
 
 __all__ = ["MetricVerdict", "RowVerdict", "Status"]
 
-Status = Literal["unchanged", "regressed", "improved", "inconclusive", "not comparable", "no baseline"]
+Status = Literal["unchanged", "improved", "undecided", "unmeasured", "regressed", "not comparable", "no baseline"]
+"""
+`undecided`: it was measured, and noise leaves open whether it moved. `unmeasured`: something that counts is missing
+or invalid, so that nothing is proven.
+"""
 
 
 class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +41,7 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None = None
     """Chance that noise alone looks this much worse, one-sided; None for a metric that is not judged by its noise."""
     processes_needed: int | None = None
-    """Of an inconclusive one: how many would settle it, as `reason` says; None where no number would."""
-    undecided: bool = False
-    """Whether it is inconclusive for its noise alone: it was measured, and more processes may decide."""
+    """Of an undecided one: how many would settle it, as `reason` says; None where no number would."""
     device: int | None = None
     """The worst device, where there are several."""
     gates: bool
@@ -59,8 +61,6 @@ class RowVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Names that are on both sides and the same on both."""
     differing: tuple[str, ...] = ()
     """What makes the two not comparable: `device`, `case.max_length`, `workload.samples`, ..."""
-    undecided: bool = False
-    """Whether it is inconclusive for noise alone: nothing is known to be bad, and more processes may decide."""
     processes_needed: int | None = None
     """The most that one of its undecided metrics needs; None where there is none, or no number would do."""
     explanation: str = ""
@@ -74,4 +74,4 @@ class RowVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
         What noise leaves open does not fail. What `no baseline` does is the user's choice, made elsewhere.
         """
-        return self.status in ("regressed", "not comparable") or (self.status == "inconclusive" and not self.undecided)
+        return self.status in ("regressed", "not comparable", "unmeasured")

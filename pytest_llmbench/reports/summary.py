@@ -67,7 +67,7 @@ def common_shifts(results: Iterable[Result]) -> list[str]:
 
 def undecided(results: Iterable[Result]) -> list[str]:
     """One sentence that names the rows of which noise leaves open whether they are worse."""
-    rows = [result.name for result in results if result.verdict.undecided]
+    rows = [result.name for result in results if result.verdict.status == "undecided"]
     if not rows:
         return []
     return [f"noise leaves open whether they moved, which does not fail: {', '.join(rows)}"]

@@ -20,12 +20,13 @@ __all__ = ["Page", "render", "styled"]
 _STYLES = {
     "regressed": "bold red",
     "not comparable": "yellow",
-    "inconclusive": "yellow",
-    "unavailable": "yellow",
+    "unmeasured": "red",
+    "unavailable": "red",
+    "undecided": "yellow",
     "improved": "bold green",
     "unchanged": "green",
 }
-_VERDICT_WIDTH = len("inconclusive")
+_VERDICT_WIDTH = len("unmeasured")
 _ENDLESS = 10_000
 _FIRST_MARK = 0xF0000
 """Of the characters that Unicode leaves to private use."""

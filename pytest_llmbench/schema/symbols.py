@@ -7,7 +7,8 @@ __all__ = ["ORDER", "SYMBOLS"]
 SYMBOLS = {
     "regressed": "\N{MULTIPLICATION X}",
     "not comparable": "\N{NOT EQUAL TO}",
-    "inconclusive": "?",
+    "unmeasured": "!",
+    "undecided": "?",
     "no baseline": "\N{WHITE CIRCLE}",
     "improved": "\N{BLACK UP-POINTING TRIANGLE}",
     "recorded": "\N{BLACK CIRCLE}",

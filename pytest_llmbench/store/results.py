@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -229,9 +229,9 @@ class _Decoded(NamedTuple):
 
 def _decoded(line: bytes) -> _Decoded:
     try:
-        result = _decoder.decode(line)
+        result = _read(line)
         if (shown := printable_json(line)) is not line:
-            result = _decoder.decode(shown)
+            result = _read(shown)
     except _UNREADABLE as error:
         return _Decoded(None, _newer(line) or printable(f"is not a result: {error}", lines=False))
     if flaw := flaw_of_decoded(line, result):
@@ -243,10 +243,28 @@ def _decoded(line: bytes) -> _Decoded:
     return _Decoded(result if row == result.row else msgspec.structs.replace(result, row=row), None)
 
 
+def _read(line: bytes) -> Result:
+    if _FORMER_STATUS not in line:
+        return _decoder.decode(line)
+    written = msgspec.json.decode(line)
+    for verdict in _verdicts(written):
+        if verdict.get("status") == "inconclusive":
+            verdict["status"] = "undecided" if verdict.get("undecided") is True else "unmeasured"
+    return msgspec.convert(written, Result, str_keys=True)
+
+
+def _verdicts(written: Any) -> Iterator[dict[str, Any]]:
+    """The row's verdict and those of its metrics, of a result that may have any form."""
+    verdict = written.get("verdict") if isinstance(written, dict) else None
+    if isinstance(verdict, dict):
+        metrics = verdict.get("metrics")
+        yield from (one for one in (verdict, *(metrics if isinstance(metrics, list) else ())) if isinstance(one, dict))
+
+
 def _is_torn(rest: bytes) -> bool:
     """Whether what follows the last newline is the beginning of a result, and not all of one."""
     try:
-        _decoder.decode(rest)
+        _read(rest)
     except _UNREADABLE:
         return bool(rest) and rest.startswith(_START[: len(rest)])
     return False
@@ -268,6 +286,8 @@ def _newer(line: bytes) -> str | None:
 
 _START = b'{"format":'
 """The first bytes of every line that `ResultLog` writes."""
+_FORMER_STATUS = b'"inconclusive"'
+"""In every line of before `undecided` and `unmeasured` were two statuses, and a flag told them apart."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises: no such value, not UTF-8, nested without end."""
 _decoder = msgspec.json.Decoder(Result)

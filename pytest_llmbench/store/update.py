@@ -31,7 +31,7 @@ class RefusedUpdate(ValueError):
 
 
 def should_record(mode: UpdateMode, verdict: RowVerdict) -> bool:
-    """Whether *mode* asks for a row with this verdict; `inconclusive` is recorded by none of them."""
+    """Whether *mode* asks for a row with this verdict; no mode records what is undecided or unmeasured."""
     return verdict.status in _RECORDS[mode]
 
 

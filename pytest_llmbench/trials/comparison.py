@@ -21,17 +21,24 @@ __all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary
 
 
 class FailOn(StrEnum):
-    """At which verdicts a command fails; a regressed row is among all of them."""
+    """At which verdicts a command fails; a row that regressed or is unmeasured is among all of them."""
 
     REGRESSED = "regressed"
     MOVED = "moved"
+    UNDECIDED = "undecided"
+    UNMEASURED = "unmeasured"
     INCONCLUSIVE = "inconclusive"
+    """The last two together."""
 
 
+_NEVER_GREEN: tuple[Status, ...] = ("regressed", "unmeasured")
+_NOT_HELD: tuple[Status, ...] = ("not comparable", "no baseline")
 _FAILING: dict[FailOn, tuple[Status, ...]] = {
-    FailOn.REGRESSED: ("regressed",),
-    FailOn.MOVED: ("regressed", "improved"),
-    FailOn.INCONCLUSIVE: ("regressed", "inconclusive", "not comparable", "no baseline"),
+    FailOn.REGRESSED: _NEVER_GREEN,
+    FailOn.MOVED: (*_NEVER_GREEN, "improved"),
+    FailOn.UNDECIDED: (*_NEVER_GREEN, "undecided"),
+    FailOn.UNMEASURED: (*_NEVER_GREEN, *_NOT_HELD),
+    FailOn.INCONCLUSIVE: (*_NEVER_GREEN, *_NOT_HELD, "undecided"),
 }
 
 
@@ -52,7 +59,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Compared:
         """A table's row, with the outcomes of two measurements."""
         if (lacking := _unavailable(a, b)) is not None:
-            verdict = msgspec.structs.replace(verdict, status="inconclusive", undecided=False, reason=lacking)
+            status: Status = "no baseline" if a.outcome == "unavailable" else "unmeasured"
+            verdict = msgspec.structs.replace(verdict, status=status, reason=lacking)
         return cls(table=name[0], row=name[1], verdict=verdict, a=a.outcome, b=b.outcome, pairs=pairs)
 
     @property
@@ -116,8 +124,8 @@ def summary(rows: Collection[Compared]) -> list[str]:
 
 
 def fails(comparison: Comparison, on: Collection[FailOn]) -> bool:
-    """Whether a verdict is among those at which the user wants a command to fail; a missing row is none at all."""
-    if FailOn.INCONCLUSIVE in on and comparison.one_sided:
+    """Whether a verdict is among those at which the user wants a command to fail; a missing row is never measured."""
+    if comparison.one_sided and not {FailOn.UNMEASURED, FailOn.INCONCLUSIVE}.isdisjoint(on):
         return True
     failing = {status for one in on for status in _FAILING[one]}
     return any(row.verdict.status in failing for row in comparison.rows)

@@ -184,7 +184,7 @@ class Gate:
             table=name.table,
             row=stored_row(name, case, requests[0].case).row,
             measurement=taken.measurement,
-            verdict=RowVerdict(status="inconclusive", reason=why),
+            verdict=RowVerdict(status="unmeasured", reason=why),
             decision="skip",
             message=why,
             seconds=taken.seconds,
@@ -207,7 +207,7 @@ class Gate:
             against = self.store.find(taken.measurement, name.table, name.row)
         except BaselineError as error:
             measurement, seconds = taken.measurement, taken.seconds
-            verdict = RowVerdict(status="inconclusive", reason=f"its baseline cannot be read: {error}")
+            verdict = RowVerdict(status="unmeasured", reason=f"its baseline cannot be read: {error}")
             decided = _Decided("fail", str(error))
         else:
             measurement, seconds, verdict = self._settled(taken, against, on_more)
@@ -301,7 +301,7 @@ class Gate:
             return _Decided("skip", f"unavailable: {measurement.reason}")
         if verdict.failed:
             return _Decided("fail", failure_sentence(name, verdict))
-        if verdict.undecided:
+        if verdict.status == "undecided":
             return _Decided("pass", failure_sentence(name, verdict))
         if verdict.status != "no baseline":
             return _Decided("pass")

@@ -39,7 +39,7 @@ def judge_of(asked: Asked) -> Judge:
 
     def judge(a: Measurement, b: Measurement) -> RowVerdict:
         if a.outcome == b.outcome and a.outcome in ("crashed", "timeout", "diverged", "invalid"):
-            return RowVerdict(status="inconclusive", reason=f"{b.outcome} on both sides: {b.reason}")
+            return RowVerdict(status="unmeasured", reason=f"{b.outcome} on both sides: {b.reason}")
         return judge_pair(a, b, asked.tolerances)
 
     return judge

@@ -99,7 +99,7 @@ def comparing_like_with_like() -> None:
 
 def doubt() -> None:
     """What is not known is taken for good."""
-    judge_with(turned({"inconclusive": "unchanged"}))
+    judge_with(turned({"undecided": "unchanged", "unmeasured": "unchanged"}))
 
 
 def outcomes() -> None:

@@ -64,7 +64,7 @@ def test_a_damaged_baseline_fails_its_row_and_is_left_alone(
     assert path.read_text() == damaged
     (result,) = bench.results()
     assert result.measurement.processes[0].metrics["samples_per_second"] == 2.0
-    assert (result.decision, result.verdict.status, result.recorded) == ("fail", "inconclusive", False)
+    assert (result.decision, result.verdict.status, result.recorded) == ("fail", "unmeasured", False)
 
 
 def test_a_measurement_that_met_a_damaged_baseline_is_judged_once_that_is_mended(bench: Bench) -> None:

@@ -101,7 +101,7 @@ def test_a_row_that_noise_leaves_open_passes_and_says_what_would_settle_it(bench
     bench.run("--llmbench-processes=1").assert_outcomes(passed=1)
 
     (result,) = bench.results()
-    assert result.verdict.undecided
+    assert result.verdict.status == "undecided"
     assert "speed[a]: device_busy_seconds_per_sample 0.25 -> 0.2525 s, +1.0 %" in result.message
     assert "would" in result.message
 
@@ -117,7 +117,7 @@ def test_a_spent_budget_leaves_a_suspect_open(bench: Bench) -> None:
     run.assert_outcomes(failed=1, passed=1)
     first, second = bench.results()
     assert (first.row, first.verdict.status) == ("a", "regressed")
-    assert (second.row, second.verdict.status, second.verdict.undecided) == ("b", "inconclusive", True)
+    assert (second.row, second.verdict.status) == ("b", "undecided")
     assert "--llmbench-budget is used up" in second.verdict.reason
 
 
@@ -145,7 +145,7 @@ def test_a_row_that_stays_invalid_fails_and_is_not_called_regressed(bench: Bench
     run.assert_outcomes(failed=1)
     assert bench.asked() == ["a"] * 3
     (result,) = bench.results()
-    assert (result.measurement.outcome, result.verdict.status) == ("invalid", "inconclusive")
+    assert (result.measurement.outcome, result.verdict.status) == ("invalid", "unmeasured")
     assert bench.baseline().rows["a"].processes[0].metrics["device_busy_seconds_per_sample"] == 0.25
 
 

@@ -176,7 +176,7 @@ def test_status_is_told_by_symbol_and_word(bench: Bench) -> None:
 def test_a_row_of_every_outcome_is_shown(bench: Bench, outcome: Outcome) -> None:
     result = bench.result()
     ended = failed(result.measurement.case, Workload(), outcome, "a reason", measured_at="2026-11-24T10:00:00+00:00")
-    verdict = RowVerdict(status="inconclusive", reason="cannot be told")
+    verdict = RowVerdict(status="unmeasured", reason="cannot be told")
     text = page(bench, msgspec.structs.replace(result, measurement=ended, verdict=verdict, decision="fail")).text
 
     assert f"outcome {outcome}: a reason" in text

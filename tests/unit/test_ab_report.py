@@ -93,7 +93,7 @@ def test_every_metric_is_shown_on_request() -> None:
 
 
 def test_a_row_without_a_verdict_tells_both_outcomes_and_why() -> None:
-    lacking = RowVerdict(status="inconclusive", reason="unavailable in B: no bitsandbytes")
+    lacking = RowVerdict(status="unmeasured", reason="unavailable in B: no bitsandbytes")
     text = "\n".join(shown(row(verdict=lacking, b="unavailable", pairs=1)))
 
     assert "1 pair, ok -> unavailable" in text
@@ -135,10 +135,12 @@ def test_a_move_that_all_rows_share_is_told() -> None:
     ("status", "failing"),
     [
         ("unchanged", ()),
-        ("regressed", ("regressed", "moved", "inconclusive")),
+        ("regressed", ("regressed", "moved", "undecided", "unmeasured", "inconclusive")),
+        ("unmeasured", ("regressed", "moved", "undecided", "unmeasured", "inconclusive")),
         ("improved", ("moved",)),
-        ("inconclusive", ("inconclusive",)),
-        ("not comparable", ("inconclusive",)),
+        ("undecided", ("undecided", "inconclusive")),
+        ("not comparable", ("unmeasured", "inconclusive")),
+        ("no baseline", ("unmeasured", "inconclusive")),
     ],
 )
 def test_a_command_fails_on_what_it_is_told_to(status: Status, failing: tuple[str, ...]) -> None:
@@ -151,8 +153,7 @@ def test_a_command_fails_on_what_it_is_told_to(status: Status, failing: tuple[st
 def test_a_row_that_one_side_lacks_has_no_verdict() -> None:
     one = comparison(row(), one_sided=("t[r]",))
 
-    assert fails(one, [FailOn.INCONCLUSIVE])
-    assert not fails(one, [FailOn.REGRESSED, FailOn.MOVED])
+    assert [on for on in FailOn if fails(one, [on])] == ["unmeasured", "inconclusive"]
 
 
 def test_only_ok_and_out_of_memory_count_as_measured() -> None:
@@ -177,7 +178,7 @@ def test_markdown_has_packages_tables_and_stories() -> None:
 
 
 def test_markdown_takes_any_reason() -> None:
-    verdict = RowVerdict(status="inconclusive", reason="crashed:\n a | b <module>")
+    verdict = RowVerdict(status="unmeasured", reason="crashed:\n a | b <module>")
 
     assert "crashed: a \\| b &lt;module>" in markdown(comparison(row(verdict=verdict)))
 

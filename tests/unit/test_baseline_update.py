@@ -26,5 +26,6 @@ def test_a_mode_records_what_it_says(mode: UpdateMode, recorded: set[Status]) ->
 
 
 @pytest.mark.parametrize("mode", get_args(UpdateMode))
-def test_nothing_inconclusive_is_recorded(mode: UpdateMode) -> None:
-    assert not should_record(mode, RowVerdict(status="inconclusive", reason="r"))
+@pytest.mark.parametrize("status", ["undecided", "unmeasured"])
+def test_what_is_undecided_or_unmeasured_is_not_recorded(mode: UpdateMode, status: Status) -> None:
+    assert not should_record(mode, RowVerdict(status=status, reason="r"))

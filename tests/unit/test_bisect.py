@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import surroundings
 from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.plan import Plan
+from pytest_llmbench.judge.plan import Plan, is_suspect
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.comparison.bisection import sentences
 from pytest_llmbench.schema.case import Case
@@ -195,7 +195,7 @@ def test_a_speed_of_whose_noise_nothing_is_known_is_asked_again() -> None:
 
     verdict = signature.judge()(measured("samples_per_second", 10.0), measured("samples_per_second", 7.0))
 
-    assert (verdict.status, verdict.undecided) == ("inconclusive", True)
+    assert verdict.status == "undecided"
 
 
 def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
@@ -203,8 +203,18 @@ def test_noise_that_reaches_over_the_limit_is_asked_again() -> None:
     a = measured("samples_per_second", *[10.0] * 5)
     verdict = signature.judge()(a, measured("samples_per_second", 9.2, 9.0, 8.6, 9.4, 8.9))
 
-    assert (verdict.status, verdict.undecided) == ("inconclusive", True)
+    assert verdict.status == "undecided"
     assert signature.judge()(a, measured("samples_per_second", *[0.1] * 5)).status == "regressed"
+
+
+def test_a_speed_that_a_mixture_lacks_is_not_asked_again() -> None:
+    signature = Signature("samples_per_second", "regressed", -0.2)
+    a, b = measured("samples_per_second", 10.0), measured(OPERATORS, 100.0)
+
+    verdict = signature.judge()(a, b)
+
+    assert verdict.status == "unmeasured"
+    assert not is_suspect(verdict, repeats=1)
 
 
 def test_a_mixture_that_does_not_measure_is_passed_over() -> None:

@@ -23,6 +23,7 @@ from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.store.results import Result, ResultLog
 from pytest_llmbench.tables.selection import Selected
+from pytest_llmbench.trials.comparison import FailOn
 
 app = Typer()
 app.command("compare")(compare)
@@ -107,7 +108,7 @@ def test_one_file_of_pairs_is_shown_again(tmp_path: Path) -> None:
 
 
 def test_pairs_that_were_not_measured_to_the_end_are_shown_as_open(tmp_path: Path) -> None:
-    seen = shown(of_pairs(tmp_path / "ab.jsonl", 150.0), "--fail-on", "inconclusive")
+    seen = shown(of_pairs(tmp_path / "ab.jsonl", 150.0), "--fail-on", "undecided")
 
     assert seen.exit_code == 1
     assert "+50.0 %" in seen.stdout
@@ -163,11 +164,11 @@ def test_the_exit_code_says_what_was_asked_for(before: Path, after: Path) -> Non
     assert shown(before, before, "--fail-on", "moved", "--fail-on", "inconclusive").exit_code == 0
 
 
-def test_a_row_that_vanished_is_inconclusive(before: Path, tmp_path: Path) -> None:
+def test_a_row_that_vanished_is_unmeasured(before: Path, tmp_path: Path) -> None:
     fewer = written(tmp_path / "b.jsonl", result("same", NEW), result("moves", NEW))
 
     assert shown(before, fewer, "--fail-on", "regressed").exit_code == 0
-    assert shown(before, fewer, "--fail-on", "inconclusive").exit_code == 1
+    assert shown(before, fewer, "--fail-on", "unmeasured").exit_code == 1
 
 
 def test_a_tolerance_lets_a_metric_move(before: Path, after: Path) -> None:
@@ -184,6 +185,23 @@ def test_a_library_that_a_side_lacks_is_unavailable(before: Path, tmp_path: Path
     assert found.exit_code == 3
     assert "1 unavailable" in found.stdout
     assert "unavailable in B: why" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("in_a", "in_b", "failing"),
+    [
+        ("ok", "unavailable", ["regressed", "moved", "undecided", "unmeasured", "inconclusive"]),
+        ("unavailable", "ok", ["unmeasured", "inconclusive"]),
+        ("unavailable", "unavailable", ["unmeasured", "inconclusive"]),
+    ],
+)
+def test_a_row_that_became_unavailable_fails_and_one_that_always_was_has_no_baseline(
+    tmp_path: Path, in_a: Outcome, in_b: Outcome, failing: list[str]
+) -> None:
+    a = written(tmp_path / "a.jsonl", result("same", OLD), result("r", OLD, outcome=in_a))
+    b = written(tmp_path / "b.jsonl", result("same", NEW), result("r", NEW, outcome=in_b))
+
+    assert [word for word in FailOn if shown(a, b, "--fail-on", word).exit_code == 1] == failing
 
 
 def test_another_device_is_not_comparable(before: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_parameter_count_must_be_equal_across_environments_too() -> None:
 
 
 @pytest.mark.parametrize("side", ["now", "baseline"])
-def test_an_exact_metric_on_which_processes_disagree_is_inconclusive(side: str) -> None:
+def test_an_exact_metric_on_which_processes_disagree_is_unmeasured(side: str) -> None:
     one: dict[str, Value] = {"kernels_per_sample": 100.0}
     two: dict[str, Value] = {"kernels_per_sample": 101.0}
     agree, differ = measured(one, one, one), measured(one, two, one)
@@ -132,7 +132,7 @@ def test_an_exact_metric_on_which_processes_disagree_is_inconclusive(side: str) 
 
     verdict = judge(now, Reference(measurement=baseline))
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "unmeasured"
     assert "processes do not agree on it: 100.0, 101.0" in the_metric(verdict, "kernels_per_sample").reason
 
 
@@ -192,8 +192,8 @@ def test_the_median_is_taken_for_every_device() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [((1, 1), (1,)), (1, (1,)), ((1,), 1), ((), ())])
-def test_values_for_other_devices_are_inconclusive(before: Value, after: Value) -> None:
-    assert compared({"peak_reserved_bytes": before}, {"peak_reserved_bytes": after}).status == "inconclusive"
+def test_values_for_other_devices_are_unmeasured(before: Value, after: Value) -> None:
+    assert compared({"peak_reserved_bytes": before}, {"peak_reserved_bytes": after}).status == "unmeasured"
 
 
 def test_an_advisory_metric_never_decides() -> None:
@@ -278,13 +278,13 @@ def test_a_tolerance_of_the_run_is_a_plain_limit_that_no_process_confirms() -> N
     assert speed.interval is not None
 
 
-def test_a_gating_metric_that_is_no_longer_measured_is_inconclusive() -> None:
+def test_a_gating_metric_that_is_no_longer_measured_is_unmeasured() -> None:
     process = Process(outcome="ok", metrics=SPEED, missing={"peak_reserved_bytes": "no allocator"})
     baseline = measured({**SPEED, "peak_reserved_bytes": (GIB,)})
 
     verdict = judge(measured(processes=(process,)), Reference(measurement=baseline))
 
-    assert (verdict.status, verdict.failed) == ("inconclusive", True)
+    assert (verdict.status, verdict.failed) == ("unmeasured", True)
     assert the_metric(verdict, "peak_reserved_bytes").reason == "not measured: no allocator"
 
 
@@ -303,7 +303,7 @@ def test_a_metric_that_the_baseline_lacks_is_shown_and_does_not_count() -> None:
 def test_a_baseline_without_a_gating_metric_is_never_green(metrics: dict[str, Value]) -> None:
     verdict = compared(metrics, {**SPEED, **metrics})
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "unmeasured"
     assert verdict.reason == "the baseline has no metric that could fail"
 
 
@@ -313,27 +313,27 @@ def test_a_baseline_without_a_gating_metric_is_never_green(metrics: dict[str, Va
 def test_a_value_that_is_not_finite_is_never_green(before: float, after: float) -> None:
     verdict = compared({"samples_per_second": before}, {"samples_per_second": after})
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "unmeasured"
 
 
 def test_one_process_that_is_not_finite_is_not_hidden_by_the_median() -> None:
     now = measured({"samples_per_second": float("nan")}, SPEED, SPEED)
 
-    assert judge(now, Reference(measurement=measured(SPEED))).status == "inconclusive"
+    assert judge(now, Reference(measurement=measured(SPEED))).status == "unmeasured"
 
 
 def test_faster_with_another_loss_is_not_improved() -> None:
     verdict = compared({**SPEED, "loss_first": 11.9}, {"samples_per_second": 6.0, "loss_first": 9.0})
 
     assert verdict.status == "regressed"
-    assert the_metric(verdict, "samples_per_second").status == "inconclusive"
+    assert the_metric(verdict, "samples_per_second").status == "unmeasured"
     assert the_metric(verdict, "samples_per_second").reason.startswith("better, but loss_first moved")
 
 
 def test_faster_without_a_loss_to_compare_is_not_improved() -> None:
     verdict = compared({**SPEED, "loss_first": 11.9}, {"samples_per_second": 6.0})
 
-    assert the_metric(verdict, "samples_per_second").status == "inconclusive"
+    assert the_metric(verdict, "samples_per_second").status == "unmeasured"
     assert verdict.failed
 
 
@@ -342,7 +342,7 @@ def test_faster_without_a_loss_to_compare_is_not_improved() -> None:
     [
         ({"samples_per_second": 3.0, "peak_reserved_bytes": GIB, "loss_last": 9.0}, "unchanged"),
         ({"samples_per_second": 4.0, "peak_reserved_bytes": GIB, "loss_last": 9.0}, "improved"),
-        ({"samples_per_second": 4.0, "loss_last": 9.0}, "inconclusive"),
+        ({"samples_per_second": 4.0, "loss_last": 9.0}, "unmeasured"),
         ({"samples_per_second": 2.0, "loss_last": 9.0}, "regressed"),
         ({"samples_per_second": 4.0, "peak_reserved_bytes": 2 * GIB, "loss_last": 9.0}, "regressed"),
     ],
@@ -365,14 +365,14 @@ def test_the_row_says_which_metrics_decided() -> None:
         ("ok", "oom", "regressed", "the baseline fits into memory, now out of memory: a reason"),
         ("oom", "ok", "improved", "fits into memory, the baseline does not"),
         ("oom", "oom", "unchanged", "out of memory, as the baseline"),
-        ("crashed", "ok", "inconclusive", "nothing to hold it against: crashed: a reason"),
+        ("crashed", "ok", "unmeasured", "nothing to hold it against: crashed: a reason"),
         ("ok", "crashed", "regressed", "crashed: a reason"),
         ("oom", "crashed", "regressed", "crashed: a reason"),
         (None, "crashed", "no baseline", "crashed: a reason; no baseline is stored for this row"),
         (None, "timeout", "no baseline", "timeout: a reason; no baseline is stored for this row"),
         (None, "diverged", "no baseline", "diverged: a reason; no baseline is stored for this row"),
-        ("ok", "invalid", "inconclusive", "invalid: a reason"),
-        (None, "unavailable", "inconclusive", "unavailable: a reason"),
+        ("ok", "invalid", "unmeasured", "invalid: a reason"),
+        (None, "unavailable", "unmeasured", "unavailable: a reason"),
         (None, "oom", "no baseline", "no baseline is stored for this row"),
         (None, "ok", "no baseline", "no baseline is stored for this row"),
     ],
@@ -390,7 +390,7 @@ def test_a_side_that_failed_before_its_environment_was_known_says_why() -> None:
 
     verdict = judge(measured({"operators_per_sample": 1.0}), Reference(measurement=then))
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "unmeasured"
     assert verdict.reason == "nothing to hold it against: crashed: ImportError: no such name"
 
 
@@ -460,7 +460,7 @@ def test_what_is_new_in_the_environment_is_listed() -> None:
 
 
 def test_a_row_that_noise_alone_leaves_open_does_not_fail() -> None:
-    assert not RowVerdict(status="inconclusive", undecided=True, reason="r").failed
+    assert not RowVerdict(status="undecided", reason="r").failed
 
 
 @pytest.mark.parametrize(
@@ -470,7 +470,7 @@ def test_a_row_that_noise_alone_leaves_open_does_not_fail() -> None:
         ("improved", False),
         ("no baseline", False),
         ("regressed", True),
-        ("inconclusive", True),
+        ("unmeasured", True),
         ("not comparable", True),
     ],
 )

@@ -128,12 +128,7 @@ def test_a_counter_that_reads_0_now_is_no_improvement_and_fails() -> None:
     verdict = judge(now, Reference(measurement=before))
 
     [one] = [one for one in verdict.metrics if one.metric == OPERATORS]
-    assert (one.status, one.now, one.undecided, one.reason) == (
-        "inconclusive",
-        None,
-        False,
-        f"not measured: {NOTHING_SEEN}",
-    )
+    assert (one.status, one.now, one.reason) == ("unmeasured", None, f"not measured: {NOTHING_SEEN}")
     assert verdict.failed
 
 

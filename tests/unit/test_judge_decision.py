@@ -29,7 +29,7 @@ def test_as_many_processes_are_asked_for_as_settle_it_with_an_error_a_quarter_la
     def settles(count: int, larger: float) -> bool:
         more = spread._replace(process_df=spread.process_df + count - 1)
         error, df = PAIRS.error(more, 1, count)
-        return decide(Estimate(effect, larger * error, df), BUSY, ALPHA).status != "inconclusive"
+        return decide(Estimate(effect, larger * error, df), BUSY, ALPHA).status != "undecided"
 
     needed = more_processes(PAIRS, spread, Estimate(effect, 0.004, 20), BUSY, ALPHA, before=1, now=1)
 

@@ -74,7 +74,7 @@ def test_a_session_that_drifts_cancels_within_pairs(slow_down: float) -> None:
 def test_pairs_see_what_a_stored_baseline_cannot() -> None:
     a, b = pairs(0.01, 8)
 
-    assert judge(b, Reference(measurement=a)).status == "inconclusive"
+    assert judge(b, Reference(measurement=a)).status == "undecided"
     assert judge_pair(a, b).status == "regressed"
 
 
@@ -125,8 +125,8 @@ def test_a_pair_of_which_one_failed_does_not_count() -> None:
         ("oom", "ok", "improved"),
         ("oom", "oom", "unchanged"),
         ("ok", "crashed", "regressed"),
-        ("ok", "invalid", "inconclusive"),
-        ("crashed", "ok", "inconclusive"),
+        ("ok", "invalid", "unmeasured"),
+        ("crashed", "ok", "unmeasured"),
     ],
 )
 def test_outcomes_decide_before_speeds(of_a: Outcome, of_b: Outcome, status: Status) -> None:
@@ -142,7 +142,7 @@ def test_a_tolerance_of_the_run_is_a_plain_limit() -> None:
 def test_an_open_comparison_asks_for_pairs() -> None:
     verdict = judge_pair(side(process(0.24)), side(process(0.242)))
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "undecided"
     assert busy(verdict).reason.endswith(f"; {busy(verdict).processes_needed} pairs would")
 
 

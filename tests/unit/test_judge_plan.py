@@ -17,13 +17,13 @@ ONE: Kind[str] = Kind("process", lambda outcome: (outcome,), failures=1, repeats
 TWO: Kind[str] = Kind("pair", lambda outcome: (outcome,), failures=2, repeats=1)
 
 
-def row(status: Status, *, undecided: bool = False, p_value: float | None = 1e-9) -> RowVerdict:
+def row(status: Status, *, p_value: float | None = 1e-9) -> RowVerdict:
     """A row whose status comes from one speed, or from a limit if *p_value* is None."""
-    metric = MetricVerdict(metric="m", status=status, undecided=undecided, p_value=p_value, gates=True, reason="r")
-    return RowVerdict(status=status, metrics=(metric,), undecided=undecided, reason="why")
+    metric = MetricVerdict(metric="m", status=status, p_value=p_value, gates=True, reason="r")
+    return RowVerdict(status=status, metrics=(metric,), reason="why")
 
 
-OPEN = row("inconclusive", undecided=True, p_value=0.01)
+OPEN = row("undecided", p_value=0.01)
 SLOWER = row("regressed")
 MORE = row("regressed", p_value=None)
 SAME = row("unchanged")
@@ -59,7 +59,7 @@ def test_what_is_no_suspect_is_settled_by_its_screening(screening: RowVerdict) -
     [
         pytest.param(MORE, id="beyond-a-limit"),
         pytest.param(RowVerdict(status="regressed", reason="out of memory"), id="outcome"),
-        pytest.param(row("inconclusive", p_value=None), id="not-measured"),
+        pytest.param(row("unmeasured", p_value=None), id="not-measured"),
     ],
 )
 def test_what_fails_for_something_else_than_noise_is_settled_by_its_screening(screening: RowVerdict) -> None:
@@ -91,7 +91,7 @@ def test_what_is_still_open_gets_the_next_look_and_then_no_more() -> None:
 
     assert after(PLAN, ONE, verdicts, *good(11)) == Wanted(7, confirms=True)
     last = settled(PLAN, ONE, verdicts, *good(18)).verdict
-    assert (last.status, last.failed) == ("inconclusive", False)
+    assert (last.status, last.failed) == ("undecided", False)
     assert last.reason == "why; with 15 more processes"
 
 
@@ -160,8 +160,15 @@ def test_what_cannot_be_measured_to_the_end_is_open_and_says_what_it_looks_like(
     found = so_far(ONE, ["ok", "crashed"], lambda _: SLOWER, "the time is up")
 
     assert found is not None
-    assert (found.verdict.status, found.verdict.undecided, found.taken) == ("inconclusive", True, ("ok",))
+    assert (found.verdict.status, found.taken) == ("undecided", ("ok",))
     assert found.verdict.reason == "regressed so far (why), and the time is up"
+
+
+def test_what_is_unmeasured_so_far_stays_so_and_fails() -> None:
+    found = so_far(ONE, ["ok", "crashed"], lambda _: row("unmeasured", p_value=None), "the time is up")
+
+    assert found is not None
+    assert (found.verdict.status, found.verdict.failed) == ("unmeasured", True)
 
 
 def test_without_a_good_observation_nothing_is_known_so_far() -> None:
@@ -176,8 +183,7 @@ def judged_in_pairs(noise: Noise) -> Judged:
 
     def judged(differences: Sequence[float]) -> RowVerdict:
         harm = difference(PAIRS, [0.0] * len(differences), differences, noise)
-        status = decide(harm, METRICS["samples_per_second"], ALPHA).status
-        return row(status, undecided=status == "inconclusive")
+        return row(decide(harm, METRICS["samples_per_second"], ALPHA).status)
 
     return judged
 
@@ -224,8 +230,7 @@ def test_one_slow_process_in_the_screening_is_outvoted_by_the_others() -> None:
     kind: Kind[float] = Kind("process", lambda _: ("ok",), failures=1, repeats=0)
 
     def judged(now: Sequence[float]) -> RowVerdict:
-        status = decide(difference(SESSIONS, [0.0], now, noise["device-bound"]), metric, ALPHA).status
-        return row(status, undecided=status == "inconclusive")
+        return row(decide(difference(SESSIONS, [0.0], now, noise["device-bound"]), metric, ALPHA).status)
 
     assert judged([0.04]).failed
     found = settle(Plan(max_processes=9, looks=2), kind, [0.04, *[0.001, -0.001] * 4], judged)

@@ -46,8 +46,7 @@ def told(**metric: Any) -> str:
 
 OPEN = MetricVerdict(
     metric="samples_per_second",
-    status="inconclusive",
-    undecided=True,
+    status="undecided",
     baseline=3.0,
     now=2.94,
     change=-0.02,
@@ -76,7 +75,7 @@ def test_a_metric_that_is_judged_by_its_noise_has_its_interval() -> None:
 
 
 def test_an_open_row_says_what_would_settle_it() -> None:
-    verdict = RowVerdict(status="inconclusive", undecided=True, metrics=(OPEN,), reason="inconclusive")
+    verdict = RowVerdict(status="undecided", metrics=(OPEN,), reason="undecided")
 
     assert failure_sentence("row", verdict) == (
         "row: samples_per_second 3 -> 2.94 1/s, -2.0 % (95 % interval -3.8 % to -0.2 %, limit -5.0 %), higher is "
@@ -99,14 +98,14 @@ def test_where_the_difference_sits_is_said_before_the_packages() -> None:
 
 
 def test_every_failed_metric_has_a_line_and_the_packages_are_said_once() -> None:
-    lost = MetricVerdict(metric="loss_last", status="inconclusive", gates=True, reason="not measured: no loss")
+    lost = MetricVerdict(metric="loss_last", status="unmeasured", gates=True, reason="not measured: no loss")
     verdict = RowVerdict(status="regressed", metrics=(lost, SLOWER), reason="regressed", **PACKAGES)
 
     lines = failure_sentence("row", verdict).splitlines()
 
     assert [line.partition(" 0.2301")[0] for line in lines] == [
         "row: device_busy_seconds_per_sample",
-        "row: loss_last inconclusive, not measured: no loss.",
+        "row: loss_last unmeasured: no loss.",
         "Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft, driver unchanged.",
     ]
 

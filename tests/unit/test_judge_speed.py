@@ -65,7 +65,7 @@ def of(verdict: RowVerdict, name: str) -> MetricVerdict:
     [
         (0.0, "unchanged", False),
         (0.003, "unchanged", False),
-        (0.015, "inconclusive", False),
+        (0.015, "undecided", False),
         (0.09, "regressed", True),
         (-0.09, "improved", False),
     ],
@@ -81,7 +81,7 @@ def test_one_process_on_the_gpu_tells_a_large_move_from_none(
 def test_a_move_that_one_process_cannot_prove_asks_for_more() -> None:
     verdict = compared(DEVICE_BOUND, slower(DEVICE_BOUND, **{BUSY: 0.015}))
 
-    assert verdict.undecided
+    assert verdict.status == "undecided"
     assert verdict.processes_needed == of(verdict, BUSY).processes_needed
     assert verdict.processes_needed is not None
     assert f"{verdict.processes_needed} pairs of processes in turn (llmbench ab) would" in of(verdict, BUSY).reason
@@ -134,7 +134,7 @@ def test_wall_time_that_waits_for_the_host_is_advisory_and_says_so(by: float) ->
 def test_a_host_that_takes_twice_as_long_is_suspect_and_does_not_fail() -> None:
     verdict = compared(HOST_BOUND, slower(HOST_BOUND, **{SPEED: 1.0}))
 
-    assert (verdict.status, verdict.failed) == ("inconclusive", False)
+    assert (verdict.status, verdict.failed) == ("undecided", False)
     assert of(verdict, SPEED).gates
 
 
@@ -147,7 +147,7 @@ def test_a_row_of_nothing_but_noise_is_open() -> None:
 
     verdict = compared(only, only)
 
-    assert (verdict.status, verdict.failed) == ("inconclusive", False)
+    assert (verdict.status, verdict.failed) == ("undecided", False)
     assert verdict.reason == "the baseline has no metric that could fail; too noisy to count: samples_per_second"
 
 
@@ -157,7 +157,16 @@ def test_what_noise_leaves_open_fails_with_what_was_not_measured() -> None:
 
     verdict = compared(DEVICE_BOUND, without)
 
-    assert (verdict.status, verdict.undecided, verdict.failed) == ("inconclusive", False, True)
+    assert (verdict.status, verdict.failed) == ("unmeasured", True)
+
+
+def test_what_noise_leaves_open_is_told_before_what_improved() -> None:
+    fewer = slower(DEVICE_BOUND, **{BUSY: 0.015}) | {"kernels_per_sample": 7000}
+
+    verdict = compared(DEVICE_BOUND, fewer)
+
+    assert of(verdict, "kernels_per_sample").status == "improved"
+    assert verdict.status == "undecided"
 
 
 def test_a_row_of_its_own_noise_sees_more() -> None:
@@ -213,7 +222,7 @@ def test_a_stall_in_one_of_many_equal_rounds_is_no_regression() -> None:
     assert of(verdict, SPEED).status == "unchanged"
 
 
-RANKS: tuple[Status, ...] = ("unchanged", "inconclusive", "regressed")
+RANKS: tuple[Status, ...] = ("unchanged", "undecided", "regressed")
 slow_downs = st.floats(0, 0.2)
 scatters = st.lists(st.floats(-0.01, 0.01), min_size=1, max_size=4)
 
@@ -273,7 +282,7 @@ def test_a_thousand_sessions_that_did_not_move_raise_no_alarm(row: dict[str, Val
         ]
         verdict = compared(*sides)
         assert not verdict.failed
-        open_rows += verdict.undecided
+        open_rows += verdict.status == "undecided"
     assert open_rows < 500
 
 

@@ -133,8 +133,8 @@ def status(now: Measurement) -> str:
 def test_a_speed_that_is_worse_by_as_much_as_the_gpu_is_not_known() -> None:
     verdict = judge(measured(flops=(630e12,), busy=0.11), Reference(measurement=measured()))
 
-    assert (verdict.status, verdict.failed) == ("inconclusive", True)
-    assert {metric.reason for metric in verdict.metrics if metric.status == "inconclusive"} == {
+    assert (verdict.status, verdict.failed) == ("unmeasured", True)
+    assert {metric.reason for metric in verdict.metrics if metric.status == "unmeasured"} == {
         "the GPU itself is 10.0 % slower than when the baseline was recorded, "
         "by the matrix product and the copy after each case"
     }
@@ -169,8 +169,8 @@ def test_in_pairs_both_sides_had_the_same_gpu() -> None:
 def test_a_step_that_compiles_more_than_the_baselines_is_not_known_to_be_slower() -> None:
     verdict = judge(measured(busy=0.11, compiled=3), Reference(measurement=measured(compiled=1)))
 
-    assert verdict.status == "inconclusive"
-    assert {metric.reason for metric in verdict.metrics if metric.status == "inconclusive"} == {
+    assert verdict.status == "unmeasured"
+    assert {metric.reason for metric in verdict.metrics if metric.status == "unmeasured"} == {
         "torch.compile compiled 3 graphs within the measured rounds, for the baseline 1"
     }
 
@@ -194,7 +194,7 @@ def test_where_the_power_limit_holds_it_back_another_card_may_be_slower(card: st
     verdict = judge(on_card(card, busy=0.104, capped=2.1), Reference(measurement=on_card("a")))
 
     busy = next(metric for metric in verdict.metrics if metric.metric == BUSY)
-    assert busy.status == "inconclusive"
+    assert busy.status == "undecided"
     assert busy.reason.endswith("its power limit holds the GPU back, and this may be another one")
     assert not verdict.failed
 
@@ -223,6 +223,6 @@ def test_a_calibrated_row_goes_by_its_own_noise() -> None:
     assert verdict.status == "regressed"
 
 
-@pytest.mark.parametrize(("slower", "known"), [(0.025, "regressed"), (0.035, "inconclusive")])
+@pytest.mark.parametrize(("slower", "known"), [(0.025, "regressed"), (0.035, "unmeasured")])
 def test_a_gpu_is_slower_itself_from_3_percent_on(slower: float, known: str) -> None:
     assert status(measured(flops=(700e12 * (1 - slower),), busy=0.1035)) == known

@@ -56,12 +56,12 @@ def test_totals_count_what_became_of_the_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    "statuses", list(itertools.permutations(["unchanged", "regressed", "improved", "inconclusive"]))
+    "statuses", list(itertools.permutations(["unchanged", "regressed", "improved", "undecided", "unmeasured"]))
 )
 def test_totals_come_in_one_order_whatever_the_order_of_the_rows(statuses: tuple[Status, ...]) -> None:
     results = [result("one", status, status) for status in statuses]
 
-    assert totals(results).startswith("1 regressed, 1 inconclusive, 1 improved, 1 unchanged; ")
+    assert totals(results).startswith("1 regressed, 1 unmeasured, 1 undecided, 1 improved, 1 unchanged; ")
 
 
 def test_totals_of_nothing_say_so() -> None:

@@ -131,7 +131,7 @@ def test_a_row_that_measured_no_headline_is_still_a_row() -> None:
 
 @pytest.mark.parametrize("outcome", ["oom", "crashed", "timeout", "diverged", "invalid", "unavailable"])
 def test_a_row_that_did_not_end_well_is_one_line_with_its_outcome(outcome: Outcome) -> None:
-    verdict = "inconclusive" if outcome in ("invalid", "unavailable") else "regressed"
+    verdict = "unmeasured" if outcome in ("invalid", "unavailable") else "regressed"
 
     assert [cells(line) for line in the_table(result(outcome=outcome)).lines] == [
         ("a", outcome, "", "", "", "", verdict),

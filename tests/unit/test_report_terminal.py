@@ -144,3 +144,10 @@ def test_what_looks_like_markup_is_shown_as_it_is() -> None:
 
 def test_nothing_is_nothing() -> None:
     assert render([], width=80, color=True) == ""
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("undecided", "33"), ("unmeasured", "31"), ("unavailable", "31")])
+def test_what_fails_is_red_and_what_noise_leaves_open_yellow(verdict: str, code: str) -> None:
+    table = ReportTable(name="t", title="T", columns=("Row",), lines=(line("r", verdict=verdict),))
+
+    assert f"\x1b[{code}m{verdict}" in render([table], width=100, color=True)

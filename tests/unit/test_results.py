@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,62 @@ def test_a_result_of_a_row_that_had_another_name_comes_back_under_todays(path: P
     write(path, result("qwen-7b-chat-int4-bnb", table="quantization"))
 
     assert [one.name for one in read_results(path)] == ["quantization[qwen-7b-chat-bnb-nf4]"]
+
+
+OF_BEFORE = Path(__file__).parent / "results_with_one_status.jsonl"
+"""Four results of a version that had `inconclusive` and a flag, as that version wrote them."""
+
+
+def statuses(results: Iterable[Result]) -> dict[str, tuple[str, dict[str, str]]]:
+    """The status of each row and of its gating metrics, but for what is unchanged."""
+    return {
+        one.row: (
+            one.verdict.status,
+            {metric.metric: metric.status for metric in one.verdict.metrics if metric.status != "unchanged"},
+        )
+        for one in results
+    }
+
+
+OF_TODAY = {
+    "open": ("undecided", {"device_busy_seconds_per_sample": "undecided"}),
+    "lost": ("unmeasured", {"device_busy_seconds_per_sample": "undecided", "kernels_per_sample": "unmeasured"}),
+    "worse": ("regressed", {"device_busy_seconds_per_sample": "undecided", "kernels_per_sample": "regressed"}),
+    "hot": ("unmeasured", {}),
+}
+
+
+def test_results_with_one_status_for_two_come_back_with_those_of_today() -> None:
+    results = read_results(OF_BEFORE)
+
+    assert statuses(results) == OF_TODAY
+    assert [one.verdict.failed for one in results] == [one.decision == "fail" for one in results]
+
+
+def test_a_last_line_of_before_without_a_newline_is_whole(path: Path) -> None:
+    path.write_bytes(OF_BEFORE.read_bytes().rstrip(b"\n"))
+
+    write(path, result("new"))
+
+    assert statuses(read_results(path)) == {**OF_TODAY, "new": ("unchanged", {})}
+
+
+def test_a_result_of_before_is_written_with_the_statuses_of_today(path: Path) -> None:
+    write(path, *read_results(OF_BEFORE))
+
+    assert b'"inconclusive"' not in path.read_bytes()
+    assert statuses(read_results(path)) == OF_TODAY
+
+
+def test_a_verdict_of_before_without_the_flag_is_unmeasured(path: Path) -> None:
+    path.write_bytes(OF_BEFORE.read_bytes().replace(b'"undecided":true,', b""))
+
+    assert statuses(read_results(path))["open"][0] == "unmeasured"
+
+
+@pytest.mark.parametrize("verdict", ['"inconclusive"', '["inconclusive"]', '{"metrics": ["inconclusive"]}', "{}"])
+def test_a_line_with_the_former_status_and_another_form_is_named(path: Path, verdict: str) -> None:
+    path.write_text(f'{{"format": 1, "nodeid": "inconclusive", "verdict": {verdict}}}\n')
+
+    with pytest.raises(ResultError, match="line 1: is not a result"):
+        read_results(path)

@@ -78,12 +78,12 @@ def settled(*pairs: Pair, plan: Plan = PLAN) -> Held:
 MORE = measured(operators=150.0)
 
 
-def test_what_is_not_settled_is_inconclusive_and_says_what_it_looks_like() -> None:
+def test_what_is_not_settled_is_undecided_and_says_what_it_looks_like() -> None:
     found, is_settled = held_so_far(journal(pair(b=MORE), pair(b=measured(outcome="crashed"))), "t[r]", judge_of(ASKED))
 
     assert not is_settled
     assert found is not None
-    assert (found.verdict.status, len(found.b.processes)) == ("inconclusive", 1)
+    assert (found.verdict.status, len(found.b.processes)) == ("undecided", 1)
     assert found.verdict.reason.startswith("regressed so far (")
 
 
@@ -145,7 +145,7 @@ def test_what_fails_on_both_sides_has_not_regressed() -> None:
     crash = measured(outcome="crashed")
     verdict = settled(*[pair(a=crash, b=crash)] * 2).verdict
 
-    assert verdict.status == "inconclusive"
+    assert verdict.status == "unmeasured"
     assert verdict.reason == "crashed on both sides: why"
 
 
@@ -158,7 +158,7 @@ def test_a_missing_library_is_asked_for_once() -> None:
 def test_what_stayed_invalid_however_often_it_was_measured_is_settled() -> None:
     verdict = settled(pair(b=measured(outcome="invalid"))).verdict
 
-    assert (verdict.status, verdict.failed) == ("inconclusive", True)
+    assert (verdict.status, verdict.failed) == ("unmeasured", True)
 
 
 def test_the_peak_is_looked_at_until_a_pair_is_good() -> None:

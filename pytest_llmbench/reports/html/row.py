@@ -163,7 +163,7 @@ def _scatters(row: Held) -> Iterator[Scatter]:
 
 def _is_bad(verdict: MetricVerdict) -> bool:
     known = METRICS.get(verdict.metric)
-    return known is not None and known.better != "same" and verdict.status in ("regressed", "inconclusive")
+    return known is not None and known.better != "same" and verdict.status in ("regressed", "unmeasured", "undecided")
 
 
 def _published(row: Held, name: str) -> list[float]:

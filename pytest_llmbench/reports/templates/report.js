@@ -108,7 +108,7 @@
       document.head.append(element);
     };
     const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-    const marks = { regressed: "diamond", improved: "triangle-up", inconclusive: "square", "not comparable": "square" };
+    const marks = { regressed: "diamond", improved: "triangle-up", unmeasured: "square", undecided: "square", "not comparable": "square" };
     const trace = (row, index, metric, relative) => {
       const values = row.values[metric];
       const first = values.find((value) => value !== null);

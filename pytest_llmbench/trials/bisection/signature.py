@@ -82,9 +82,7 @@ def narrowed(verdict: RowVerdict, metric: str) -> RowVerdict:
     if not found:
         return verdict
     one = msgspec.structs.replace(found[0], gates=True)
-    return msgspec.structs.replace(
-        verdict, status=one.status, metrics=(one,), undecided=one.undecided, reason=one.reason
-    )
+    return msgspec.structs.replace(verdict, status=one.status, metrics=(one,), reason=one.reason)
 
 
 def signature_of(settled: Held, metric: str | None) -> Signature:
@@ -114,13 +112,15 @@ def signature_of(settled: Held, metric: str | None) -> Signature:
 
 
 def _doubted(verdict: RowVerdict, size: float) -> RowVerdict:
-    """Inconclusive if noise reaches over the limit, on the side to which the metric leans, or how far is not known."""
-    if not verdict.metrics or METRICS[verdict.metrics[0].metric].gate != "statistical":
+    """Undecided if noise reaches over the limit, on the side to which the metric leans, or how far is not known."""
+    if verdict.status == "unmeasured" or not verdict.metrics:
+        return verdict
+    if METRICS[verdict.metrics[0].metric].gate != "statistical":
         return verdict
     interval = verdict.metrics[0].interval
     if interval is not None and not any(interval[0] < edge < interval[1] for edge in (-size, size)):
         return verdict
-    return msgspec.structs.replace(verdict, status="inconclusive", undecided=True)
+    return msgspec.structs.replace(verdict, status="undecided")
 
 
 def _beyond(verdict: MetricVerdict) -> float:

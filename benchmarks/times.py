@@ -47,8 +47,8 @@ def line(name: str, results: Iterable[Result]) -> str:
         phases = Counter(result.measurement.processes[-1].phase_seconds)
         for part, names in PARTS.items():
             spent[part] += sum(phases[phase] for phase in names)
-        spent[REST] += result.seconds - sum(phases.values())
-    minutes = sum(result.seconds for result in results) / 60
+        spent[REST] += (result.seconds or 0.0) - sum(phases.values())
+    minutes = sum(result.seconds or 0.0 for result in results) / 60
     return (
         f"| {name} | {len(results)} | {minutes:.1f} | "
         + " | ".join(f"{spent[part] / 60:.1f}" for part in (*PARTS, REST))

@@ -28,7 +28,7 @@ ANSWERS = {
     "better": ([busy(0.2)], "improved", 1),
     "confirmed": ([busy(0.275)], "regressed", 5),
     "chance": ([busy(0.27), busy(0.25)], "unchanged", 5),
-    "open": ([busy(0.2525)], "inconclusive", 9),
+    "open": ([busy(0.2525)], "undecided", 9),
 }
 """What is measured of a row after the change; its status, and after how many processes."""
 

@@ -152,7 +152,7 @@ def test_no_comparison_holds_what_is_obeyed(tmp_path: Path, text: str) -> None:
     written(a, text)
     written(b, f"{text}2")
 
-    comparison = compare_files(a, b, {})
+    comparison = compare_files(a, b, {}, print)
 
     for width in (30, 120):
         harmless(render_comparison(comparison, width=width, color=False, every_metric=True))

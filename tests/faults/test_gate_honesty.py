@@ -51,7 +51,8 @@ def run_tests_of_the_gate(broken: str, *selection: str) -> subprocess.CompletedP
     """Run tests over a gate in which that is broken."""
     paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
     environ = {**os.environ, "PYTHONPATH": paths, "LLMBENCH_TEST_BROKEN": broken, "PYTEST_ADDOPTS": ""}
-    plugins = ("-p", "broken_gate", "-p", "pytest_llmbench.plugin", "-p", "no:cacheprovider")
+    # The plugin comes first, for what breaks it imports it; what judges is imported by neither.
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "broken_gate", "-p", "no:cacheprovider")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *plugins, "-q", "-x", *selection],
         cwd=HERE.parents[1],

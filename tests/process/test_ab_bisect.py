@@ -28,6 +28,7 @@ IDLE = "def work():\n    pass\n"
 SLEEPS = "import time\n\ndef work():\n    time.sleep(0.2)\n"
 ALLOCATES = "import torch\n\ndef work():\n    torch.ones(200 * 2**20, dtype=torch.uint8)\n"
 STEP = f"""
+import time
 from importlib import import_module
 
 import torch
@@ -40,6 +41,7 @@ def build(device):
     def step():
         for part in PARTS:
             part.work()
+        time.sleep(0.02)  # long beside what other work on the machine costs it
         (weight @ weight).sum().backward()
         weight.grad = None
         return 1
@@ -120,7 +122,7 @@ CASE = (
 @pytest.mark.slow
 def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(folder: Path) -> None:
     write_wheel(folder / "wheels", "part-d", "2.0", SLEEPS)
-    found, told = bisected(*CASE, "--metric", "samples_per_second", "--tolerance", "samples_per_second=95%")
+    found, told = bisected(*CASE, "--metric", "samples_per_second", "--tolerance", "samples_per_second=50%")
 
     assert (found["found"]["packages"], found["found"]["how"]) == (["part-d"], "alone")
     assert found["mixtures_measured"] <= 4

@@ -62,7 +62,7 @@ def test_its_metric_gates(run: Callable[..., pytest.RunResult], pytester: pytest
     changed = run("-k", "sparse")
 
     changed.assert_outcomes(failed=1)
-    changed.stdout.fnmatch_lines([f"*sparse: {METRIC} *lower is better*"])
+    changed.stdout.fnmatch_lines([f"acme[[]sparse[]]: {METRIC} *lower is better*"])
 
 
 @pytest.mark.parametrize(

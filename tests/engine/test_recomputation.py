@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,6 @@ pytest.importorskip("peft")
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from pytest_llmbench.engine.models.decoder import GradientCheckpointingLayer  # noqa: E402
 from pytest_llmbench.engine.recomputation import Recomputation  # noqa: E402
 from pytest_llmbench.schema.case import Case  # noqa: E402
 from pytest_llmbench.schema.measurement import Process  # noqa: E402
@@ -32,17 +33,20 @@ def process_of(case: Case) -> Process:
 
 @pytest.fixture(name="switched_off")
 def _switched_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes transformers leave the checkpointing of so many blocks away, the first ones of a model."""
+    """Makes transformers leave the checkpointing of so many of two blocks away, the first ones of a model."""
     from transformers import PreTrainedModel
 
     as_it_was = PreTrainedModel._set_gradient_checkpointing
 
     def switch_off(count: int) -> None:
-        def enable(self: Any, *args: Any, **kwargs: Any) -> None:
-            as_it_was(self, *args, **kwargs)
-            blocks = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
-            for block in blocks[:count]:
-                block.gradient_checkpointing = False
+        calls = itertools.count()
+
+        def enable(self: Any, *, enable: bool, gradient_checkpointing_func: Any) -> None:
+            # Blocks call it, and the model did for them in transformers before GradientCheckpointingLayer.
+            def some(function: Any, *args: Any) -> Any:
+                return function(*args) if next(calls) % 2 < count else gradient_checkpointing_func(function, *args)
+
+            as_it_was(self, enable=enable, gradient_checkpointing_func=some)
 
         monkeypatch.setattr(PreTrainedModel, "_set_gradient_checkpointing", enable)
 
@@ -98,8 +102,7 @@ def test_a_row_without_checkpointing_says_so_and_is_ok() -> None:
 def test_checkpointing_that_nobody_asked_for_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-    monkeypatch.setattr(LlamaDecoderLayer, "gradient_checkpointing", True)
-    monkeypatch.setattr(LlamaDecoderLayer, "_gradient_checkpointing_func", _checkpointed, raising=False)
+    monkeypatch.setattr(LlamaDecoderLayer, "__call__", _checkpointed)
 
     process = process_of(Case(model="yi-6b-chat", attention="sdpa", gradient_checkpointing=False))
 
@@ -109,8 +112,8 @@ def test_checkpointing_that_nobody_asked_for_makes_the_row_invalid(monkeypatch: 
     )
 
 
-def _checkpointed(_: nn.Module, function: Any, *args: Any) -> Any:
-    return checkpoint(function, *args, use_reentrant=False)
+def _checkpointed(block: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return checkpoint(partial(nn.Module.__call__, block), *args, use_reentrant=False, **kwargs)
 
 
 class Inner(nn.Module):  # type: ignore[misc] # torch is not looked at

@@ -17,7 +17,6 @@ from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.workload import Workload, workload_hash
 
 __all__ = [
-    "OUTCOMES",
     "AllocationShare",
     "Evidence",
     "KernelShare",
@@ -32,7 +31,6 @@ __all__ = [
 ]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
 
 
 class Round(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

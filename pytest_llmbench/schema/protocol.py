@@ -35,7 +35,7 @@ __all__ = [
 PRELOADING = "preload"
 """The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -57,7 +57,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The server has imported the libraries and forks from now on."""
 
-    import_seconds: float
     poisoned: str | None = None
     """Why children of this server could not use CUDA; the executor then spawns instead."""
 

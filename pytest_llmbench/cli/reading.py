@@ -8,7 +8,8 @@ from pathlib import Path
 import typer
 
 from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.store.results import Result, ResultError, read_results
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import Result, read_results
 
 __all__ = ["read", "warn"]
 

@@ -37,8 +37,9 @@ from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injecti
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.files import leads_out
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, latest, read_results
+from pytest_llmbench.store.results import Result, ResultLog, UnwritableResult, latest, read_results
 from pytest_llmbench.trials.gate import Gate, Policy, RowName
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]

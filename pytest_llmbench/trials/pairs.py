@@ -56,7 +56,7 @@ def measure(
         sides: gives what to measure with, made when it is first needed.
 
     Raises:
-        JournalError: a pair could not be written down.
+        ResultError: a pair could not be written down.
         SetupError: nothing can be measured.
     """
 

@@ -23,8 +23,9 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store import baseline as file_module
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, read_results
+from pytest_llmbench.store.results import Result, ResultLog, UnwritableResult, read_results
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """A machine shared with other work is no fault of the code, and each example writes its own file."""

@@ -15,7 +15,8 @@ from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.store.results import FORMAT, Result, ResultError, ResultLog, UnwritableResult, latest, read_results
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import FORMAT, Result, ResultLog, UnwritableResult, latest, read_results
 
 
 def result(row: str = "a", **changes: Any) -> Result:
@@ -253,12 +254,12 @@ def test_a_result_resumed_from_the_file_is_not_written_again(path: Path) -> None
     write(path, result("a"), result("b"))
     log = ResultLog(path, read_results(path))
 
-    log.append(result("a", seconds=0.0))
-    log.append(result("b", seconds=0.0, decision="fail"))
-    log.append(result("c", seconds=0.0))
+    log.append(result("a", seconds=None))
+    log.append(result("b", seconds=None, decision="fail"))
+    log.append(result("c", seconds=None))
     log.close()
 
-    assert [(one.row, one.seconds) for one in read_results(path)] == [("a", 1.5), ("b", 1.5), ("b", 0.0), ("c", 0.0)]
+    assert [(one.row, one.seconds) for one in read_results(path)] == [("a", 1.5), ("b", 1.5), ("b", None), ("c", None)]
 
 
 def test_a_result_measured_again_is_written_again(path: Path) -> None:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -278,6 +277,5 @@ def _read_rest(channel: Channel) -> None:
 
 
 def _failed(request: Request, outcome: Outcome, reason: str, channel: Channel | None = None) -> Measurement:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     environment = channel.environment if channel is not None else None
-    return failed(request.case, request.workload, outcome, reason, measured_at=now, environment=environment)
+    return failed(request.case, request.workload, outcome, reason, environment=environment)

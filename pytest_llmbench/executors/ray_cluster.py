@@ -6,7 +6,6 @@ The driver, where pytest runs, needs neither a GPU nor torch. What crosses the n
 
 from __future__ import annotations
 
-import datetime as dt
 import importlib
 import logging
 import os
@@ -138,8 +137,7 @@ class RayCluster:
                 if not self._closed:
                     self._announce(f"{request.case.model} is measured again: {losses[-1]}")
         why = f"its node was lost, {len(losses)} times in all: {losses[-1]}" if losses else "the run is over"
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        return failed(request.case, request.workload, "crashed", why, measured_at=now)
+        return failed(request.case, request.workload, "crashed", why)
 
     def close(self) -> None:
         """End every task. Threads in `run` come back with cases that have crashed."""

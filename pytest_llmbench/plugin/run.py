@@ -36,7 +36,7 @@ from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
-from pytest_llmbench.store.files import leads_out
+from pytest_llmbench.store.files import from_here, leads_out
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
 from pytest_llmbench.store.results import Result, ResultLog, UnwritableResult, latest, read_results
@@ -117,13 +117,13 @@ class Run:
         """What is measured where, for the top of pytest's output."""
         workload = self.gate.workload
         samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
-        baselines = _relative(self.gate.store.root)
+        baselines = from_here(self.gate.store.root)
         lines = [f"llmbench: {self.gate.executor}, scale {workload.scale}, {samples}, baselines {baselines}"]
         if self._log is not None:
-            lines.append(f"llmbench: results {_relative(self._log.path)}")
+            lines.append(f"llmbench: results {from_here(self._log.path)}")
         if self._settings.resume is not None:
             lines.append(
-                f"llmbench: resumes {_relative(self._settings.resume)}, which has {len(self._resumed)} results"
+                f"llmbench: resumes {from_here(self._settings.resume)}, which has {len(self._resumed)} results"
             )
         if workload.injection is not None:
             lines.append(f"llmbench: planted in every step: {workload.injection.told}; nothing will be recorded")
@@ -247,7 +247,7 @@ class Run:
         said = (*said, *not_run(self.gate.store, results), *self._told_left())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
-        where = f"; {_relative(self._log.path)}" if self._log is not None and results else ""
+        where = f"; {from_here(self._log.path)}" if self._log is not None and results else ""
         reporter.write_line(f"llmbench: {totals(results)}{where}")
         for sentence in unjudged:
             reporter.write_line(f"llmbench: {sentence}", red=True)
@@ -258,7 +258,7 @@ class Run:
             rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
                 f"{rows} measured whose test the run ended before; "
-                f"--llmbench-resume={_relative(self._log.path)} takes them from there"
+                f"--llmbench-resume={from_here(self._log.path)} takes them from there"
             )
 
     def _write_reports(self) -> Iterator[str]:
@@ -276,7 +276,7 @@ class Run:
         except (OSError, BaselineError, PublishedError) as error:
             yield f"{path}: no report: {error}"
         else:
-            yield f"report {_relative(path)}"
+            yield f"report {from_here(path)}"
 
     def announce(self, sentence: str) -> None:
         """Say at once what the user should know, and again at the end, once."""
@@ -457,7 +457,3 @@ def _new_file(root: Path) -> Path:
     except OSError as error:
         raise ResultError(f"{folder}: results cannot be written there: {error.strerror}") from error
     return folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl"
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

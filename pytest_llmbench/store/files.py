@@ -9,7 +9,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["leads_out", "read_file"]
+__all__ = ["from_here", "leads_out", "read_file"]
 
 _OF_THE_KERNEL = ("/proc/", "/sys/")
 """Files there look like any other, but say nothing of their size, and some never end."""
@@ -46,7 +46,13 @@ def _size(path: Path, found: os.stat_result, most_mib: int) -> int:
     return found.st_size
 
 
+def from_here(path: Path | str) -> str:
+    """Path as a user in the current folder names it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
 def leads_out(path: Path, folder: Path) -> str | None:
-    """Where *path*, which is written as one below *folder*, leads by links if that is not below *folder*; else None."""
+    """Find where *path*, which is written as one below *folder*, leads by links if that is not below *folder*; else None."""
     real = os.path.realpath(path)
     return None if Path(real).is_relative_to(os.path.realpath(folder)) else real

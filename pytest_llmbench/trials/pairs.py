@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from pytest_llmbench.judge.pair import judge_pair
@@ -11,6 +10,7 @@ from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
@@ -112,20 +112,14 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
     changes, same = package_diff(asked.a.packages, asked.b.packages)
     return Comparison(
-        a=_short(asked.a.name),
-        b=_short(asked.b.name),
+        a=from_here(asked.a.name),
+        b=from_here(asked.b.name),
         measured_on=_measured_on(journal),
         changes=changes,
         num_unchanged=same,
         rows=tuple(rows),
         left_out=tuple(left_out),
     )
-
-
-def _short(name: str) -> str:
-    """As a user in the current folder names it."""
-    path = Path(name)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 
 
 def _compared(chosen: Selected, step: Held) -> Compared:

@@ -15,7 +15,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -161,8 +160,7 @@ def _failure(request: Request, error: BaseException) -> Measurement:
 
 def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
     # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON.
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return failed(request.case, request.workload, outcome, printable(reason), measured_at=now)
+    return failed(request.case, request.workload, outcome, printable(reason))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ Reads top-down: `measure` is the whole life of a measuring process, each functio
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import time
 from collections import Counter
@@ -47,7 +46,7 @@ from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.probes.trace import TraceRecorder
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.extensions import load, offered
-from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, fullest
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, fullest, now
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.schema.step import StepResult
@@ -91,7 +90,7 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         workload=request.workload,
         environment=environment,
         processes=(notes.process(outcome, reason),),
-        measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        measured_at=now(),
     )
 
 

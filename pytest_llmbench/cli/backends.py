@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.executors.reasons import ended
+from pytest_llmbench.schema.protocol import ended
 from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Backend", "check_backends"]

@@ -25,13 +25,15 @@ from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.schema.extensions import offered
 from pytest_llmbench.schema.libraries import LIBRARIES
 from pytest_llmbench.schema.metrics import add_extensions
+from pytest_llmbench.schema.units import size
 
 __all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
 
 _WATCH_SECONDS = 0.3
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 """Of every Linux kernel, the namespace in which PID 1 is the machine's own."""
-_GIB = 2**30
+_IDLE_BYTES = 2**30
+"""Memory in use above which an idle GPU is somebody's."""
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +102,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         for gpu in self.gpus:
             if gpu.processes:
                 yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
-            elif gpu.used_bytes is not None and gpu.used_bytes > _GIB:
-                yield f"GPU {gpu.index} has {gpu.used_bytes / _GIB:.2f} GiB in use, by nobody that can be seen from here"
+            elif gpu.used_bytes is not None and gpu.used_bytes > _IDLE_BYTES:
+                yield f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here"
             for reason in gpu.held_down_by:
                 yield f"GPU {gpu.index} is idle and its clocks are held down by {reason}"
 

@@ -19,6 +19,7 @@ from pytest_llmbench.judge.figures import number_text, number_texts
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.text import hint_at
 from pytest_llmbench.schema.units import gib, percent, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
@@ -115,8 +116,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
         return known[found[0]]
     if found:
         raise ValueError(f"{row!r} is the name of several rows; write one of {', '.join(found)}")
-    close = [name for name in known if row in name][:8]
-    hint = f"did you mean {', '.join(close)}?" if close else f"known are, among {len(known)}: {', '.join([*known][:3])}"
+    hint = hint_at(row, known, f"known are, among {len(known)}: {', '.join([*known][:3])}")
     raise ValueError(f"there is no row {row!r}; {hint}")
 
 

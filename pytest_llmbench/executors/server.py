@@ -18,8 +18,7 @@ import msgspec
 
 from pytest_llmbench.executors.channel import Channel
 from pytest_llmbench.executors.log import Log
-from pytest_llmbench.executors.reasons import ended
-from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
+from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode, ended
 from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["TICK_SECONDS", "Server", "ServerError"]

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, MIB, Metric
-from pytest_llmbench.schema.units import apart, percent
+from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.units import apart, percent, size
 
 __all__ = ["explain"]
 
@@ -191,7 +191,7 @@ def _allocations(then: Measurement, now: Measurement, total_bytes: float) -> str
     before, after = ({share.name: share.bytes for share in side.peak_allocations} for side in (then, now))
     if not before or not after:
         return ""
-    parts = _parts(before, after, total_bytes, _size)
+    parts = _parts(before, after, total_bytes, size)
     return f"; alive at the peak of a step: {parts}" if parts else ""
 
 
@@ -204,14 +204,7 @@ def _bytes_between(verdict: MetricVerdict) -> float:
 
 def _bytes_moved(verdict: MetricVerdict) -> str:
     moved = _bytes_between(verdict)
-    return f"{'+' if moved > 0 else '-'}{_size(abs(moved))}"
-
-
-def _size(count_bytes: float, more: int = 0) -> str:
-    if count_bytes < MIB:
-        return f"{count_bytes:,.{more}f} B"
-    mib = count_bytes / MIB
-    return f"{mib:,.{more}f} MiB" if mib < 1024 else f"{mib / 1024:,.{2 + more}f} GiB"
+    return f"{'+' if moved > 0 else '-'}{size(abs(moved))}"
 
 
 def _arithmetic(metrics: Mapping[str, MetricVerdict]) -> str:

@@ -7,6 +7,8 @@ on which they must agree, and a disagreement is said in words.
 
 from __future__ import annotations
 
+import signal
+
 import msgspec
 
 from pytest_llmbench.schema.case import Case
@@ -30,6 +32,7 @@ __all__ = [
     "decode_message",
     "decode_request",
     "encode",
+    "ended",
 ]
 
 PRELOADING = "preload"
@@ -97,6 +100,18 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The one measurement that a measuring process gives."""
 
     measurement: Measurement
+
+
+def ended(exit_status: int) -> str:
+    """Sentence of how a process went, as "exited with status 3"; *exit_status* as `subprocess` gives it."""
+    if exit_status >= 0:
+        return f"exited with status {exit_status}"
+    try:
+        name = signal.Signals(-exit_status).name
+    except ValueError:
+        name = f"signal {-exit_status}"
+    hint = " (the out-of-memory killer does that)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
 
 
 Message = Ready | Started | Ended | Imported | Phase | Surroundings | Answer

@@ -6,7 +6,6 @@ Decoded strictly, encoded so that recording one row changes the lines of that ro
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
@@ -20,7 +19,7 @@ from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.strict import Place, dotted, first_flaw, parse
-from pytest_llmbench.schema.text import printable, printable_json
+from pytest_llmbench.schema.text import hint_at, printable, printable_json
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
 from pytest_llmbench.tables.renamed import row_of_today
 
@@ -304,8 +303,7 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
 
 def _check_metric(name: str, path: Path, place: Place) -> None:
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "or is the package missing that adds it?"
+        hint = hint_at(name, METRICS, "or is the package missing that adds it?")
         raise BaselineError(f"unknown metric {name!r}; {hint}", path, place)
 
 

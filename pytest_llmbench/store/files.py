@@ -9,6 +9,8 @@ import os
 import stat
 from pathlib import Path
 
+from pytest_llmbench.schema.units import size
+
 __all__ = ["from_here", "leads_out", "read_file"]
 
 _OF_THE_KERNEL = ("/proc/", "/sys/")
@@ -41,8 +43,8 @@ def _size(path: Path, found: os.stat_result, most_mib: int) -> int:
     if not stat.S_ISREG(found.st_mode):  # /dev/zero never ends, and a pipe may never begin
         raise OSError(errno.EINVAL, "it is not a file", str(path))
     if found.st_size > most_mib * 2**20:
-        size = f"{found.st_size / 2**20:.0f} MiB"
-        raise OSError(errno.EFBIG, f"it has {size}, and no such file has more than {most_mib} MiB", str(path))
+        most = f"no such file has more than {size(most_mib * 2**20)}"
+        raise OSError(errno.EFBIG, f"it has {size(found.st_size)}, and {most}", str(path))
     return found.st_size
 
 

@@ -275,7 +275,7 @@ def test_results_of_more_than_the_limit_are_refused_unread(tmp_path: Path) -> No
         stream.truncate(1024 * MIB)
 
     with pytest.raises(
-        ResultError, match="results cannot be read: it has 1024 MiB, and no such file has more than 512"
+        ResultError, match=r"results cannot be read: it has 1\.00 GiB, and no such file has more than 512"
     ):
         read_results(path)
 

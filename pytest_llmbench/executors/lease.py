@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder"]
+__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder", "try_lock"]
 
 POLL_SECONDS = 0.2
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import socket
 import subprocess
 import time
@@ -249,33 +247,20 @@ def _kill_marked(marker: str, known: set[int]) -> None:
         known: processes that the kernel may be ending already; their environment is gone, but they
             may still hold a GPU's memory.
     """
-    wanted = f"{MARKER}={marker}".encode()
+    import psutil
+
     deadline = time.monotonic() + END_SECONDS
     ending = known
     while time.monotonic() < deadline:
-        marked = {pid for pid in _processes() if wanted in _read(f"/proc/{pid}/environ")}
-        for pid in marked:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        ending = marked | {pid for pid in ending if _is_running(pid)}
+        left = set()
+        for process in psutil.process_iter(["environ", "status"]):
+            is_marked = (process.info["environ"] or {}).get(MARKER) == marker
+            if is_marked:
+                with suppress(psutil.Error):
+                    process.kill()
+            if is_marked or (process.pid in ending and process.info["status"] != psutil.STATUS_ZOMBIE):
+                left.add(process.pid)
+        ending = left
         if not ending:
             return
         time.sleep(0.01)
-
-
-def _processes() -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
-
-
-def _is_running(pid: int) -> bool:
-    """Whether it has not yet given back all it held; a zombie has."""
-    stat = _read(f"/proc/{pid}/stat")  # "pid (command) state ..."
-    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-
-
-def _read(path: str) -> bytes:
-    """Empty for a process of another user, and for one that has ended."""
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""

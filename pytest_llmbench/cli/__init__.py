@@ -24,7 +24,7 @@ from pytest_llmbench.cli import (
     report,
     show,
 )
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.schema.metrics import add_extensions
 
 __all__ = ["app", "main"]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import Reporting
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.stack import absolute

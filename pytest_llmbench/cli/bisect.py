@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.reporting import write
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.comparison.bisection import sentences, to_json
 from pytest_llmbench.reports.comparison.progress import Progress
@@ -88,8 +88,8 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 stop(f"--metric {metric}: no such metric; there are {', '.join(METRICS)}")
             asked = Asked(
                 command="bisect",
-                a=Named(str(good.absolute()), locks[0].told),
-                b=Named(str(bad.absolute()), locks[1].told),
+                a=Named(str(good.absolute()), locks[0].printable_lines),
+                b=Named(str(bad.absolute()), locks[1].printable_lines),
                 source=given.source(base, python, constraint, installer),
                 selected=(find_case(case, loop),),
                 workload=given.workload(scale, device, samples),
@@ -128,7 +128,7 @@ def _run(
 
 def _check_same(journal: Journal, locks: tuple[Requirements, Requirements]) -> None:
     for named, lock in zip((journal.asked.a, journal.asked.b), locks, strict=True):
-        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.told:
+        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.printable_lines:
             raise ResultError(
                 f"{named.name} no longer asks for what {journal.path} has measured; start a new bisection"
             )

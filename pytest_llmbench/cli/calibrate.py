@@ -12,8 +12,7 @@ from rich import box
 from rich.table import Table
 
 from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.cli.terminal import columns, has_color
+from pytest_llmbench.cli.terminal import columns, has_color, stop
 from pytest_llmbench.judge.calibration import Calibration, calibrated
 from pytest_llmbench.judge.compare import Reference
 from pytest_llmbench.reports.terminal import Page

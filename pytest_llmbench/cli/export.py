@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.reports.export import Format
 from pytest_llmbench.store.results import latest
 

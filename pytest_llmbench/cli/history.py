@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.judge.comparable import environment_changes
 from pytest_llmbench.judge.history import FEWEST, creep, steps
 from pytest_llmbench.judge.values import typical_value

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.store.files import leads_out
 

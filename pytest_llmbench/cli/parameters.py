@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError

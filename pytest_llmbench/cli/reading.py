@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.results import Result, read_results
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.plugin.options import OPTIONS, Option
 from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
 from pytest_llmbench.schema.units import percent, size

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
@@ -72,7 +72,7 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     typer.echo(_fields(chosen.request))
     asked = msgspec.structs.replace(chosen.request, trace=str(trace.resolve()) if trace else None)
     measurement = _measure(asked, timeout)
-    for line in _told(measurement):
+    for line in _lines(measurement):
         typer.echo(line)
     store = BaselineStore(baselines)
     try:
@@ -164,11 +164,11 @@ def _fields(request: Request) -> str:
 def _workload(workload: Workload) -> dict[str, object]:
     told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
     if workload.injection is not None:
-        told["planted"] = workload.injection.told
+        told["planted"] = workload.injection.text
     return told
 
 
-def _told(measurement: Measurement) -> Iterator[str]:
+def _lines(measurement: Measurement) -> Iterator[str]:
     yield f"\noutcome {measurement.outcome}" + (f": {measurement.reason}" if measurement.reason else "")
     if measurement.environment is not None:
         packages = ", ".join(f"{name} {version}" for name, version in measurement.environment.packages.items())

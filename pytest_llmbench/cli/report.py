@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pytest_llmbench.cli.reading import read
-from pytest_llmbench.cli.stop import stop
+from pytest_llmbench.cli.terminal import stop
 from pytest_llmbench.reports.reproduction import reproduction
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore

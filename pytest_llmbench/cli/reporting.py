@@ -8,8 +8,7 @@ from typing import NamedTuple, NoReturn
 import typer
 
 from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
-from pytest_llmbench.cli.stop import stop
-from pytest_llmbench.cli.terminal import columns, has_color
+from pytest_llmbench.cli.terminal import columns, has_color, stop
 from pytest_llmbench.reports.comparison.document import to_json
 from pytest_llmbench.reports.comparison.page import markdown
 from pytest_llmbench.reports.comparison.screen import render

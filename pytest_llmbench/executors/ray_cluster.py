@@ -122,7 +122,7 @@ class RayCluster:
         losses: list[str] = []
         while len(losses) <= MAX_LOSSES and not self._closed:
             try:
-                return self._told(self._awaited(ray, request))
+                return self._measurement(self._awaited(ray, request))
             except _NoNodeError as error:
                 if not losses:
                     raise NotMeasurable(str(error)) from None
@@ -213,7 +213,7 @@ class RayCluster:
         wanted: dict[str, Any] = {"num_gpus": case.num_gpus}
         return wanted | ({"accelerator_type": self._cluster.accelerator} if self._cluster.accelerator else {})
 
-    def _told(self, answer: bytes) -> Measurement:
+    def _measurement(self, answer: bytes) -> Measurement:
         """
         Raises:
             NotMeasurable: the node has nothing to measure on.

@@ -102,10 +102,10 @@ def _mismatch(theirs: _Versioned) -> str | None:
         own = msgspec.structs.replace(own, package=theirs.versions.package)
     if own == theirs.versions:
         return None
-    return f"it has pytest-llmbench {_told(own)}, the driver {_told(theirs.versions)}; install the same in both"
+    return f"it has pytest-llmbench {_versions_text(own)}, the driver {_versions_text(theirs.versions)}; install the same in both"
 
 
-def _told(one: Versions) -> str:
+def _versions_text(one: Versions) -> str:
     return f"{one.package} (protocol {one.protocol}, workload {one.workload})"
 
 

@@ -104,7 +104,7 @@ class _Part(NamedTuple):
     moved: float
     """At least, where one side does not list it."""
 
-    def told(self, show: Callable[[float, int], str]) -> str:
+    def text(self, show: Callable[[float, int], str]) -> str:
         def text(side: float | None, more: int) -> str:
             return "not listed" if side is None else show(side, more)
 
@@ -123,7 +123,7 @@ def _parts(
     ]
     named = [part for part in moved if abs(part.moved) >= _WORTH_NAMING * abs(total)]
     named.sort(key=lambda part: -abs(part.moved))
-    return "; ".join(part.told(show) for part in named[:_NAMED_PARTS])
+    return "; ".join(part.text(show) for part in named[:_NAMED_PARTS])
 
 
 def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:

@@ -126,7 +126,7 @@ class Run:
                 f"llmbench: resumes {from_here(self._settings.resume)}, which has {len(self._resumed)} results"
             )
         if workload.injection is not None:
-            lines.append(f"llmbench: planted in every step: {workload.injection.told}; nothing will be recorded")
+            lines.append(f"llmbench: planted in every step: {workload.injection.text}; nothing will be recorded")
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
@@ -147,7 +147,7 @@ class Run:
         name = row_name(item)
         if not _uses_llmbench(item) and item.nodeid not in self._ended:
             self._progress.total += 1  # it takes the fixture by `request.getfixturevalue`, which nobody could foresee
-        item.stash[_TEST] = test = _Test(name.told)
+        item.stash[_TEST] = test = _Test(name.text)
         item.user_properties[:] = [one for one in item.user_properties if one[0] not in _PROPERTIES]  # of a rerun
 
         def take(result: Result) -> None:
@@ -172,7 +172,7 @@ class Run:
         """A test is over: show its results, or let its last report carry them to the process that shows them."""
         if not _uses_llmbench(item):
             return
-        test = item.stash.setdefault(_TEST, _Test(row_name(item).told))
+        test = item.stash.setdefault(_TEST, _Test(row_name(item).text))
         del item.stash[_TEST]  # another attempt has results of its own
         if not self._is_worker:
             self._end(item.nodeid, test)
@@ -244,7 +244,7 @@ class Run:
             for line in text.splitlines():
                 reporter._tw.line(line)
         said = (*common_shifts(results), *undecided(results), *unavailable(results))
-        said = (*said, *not_run(self.gate.store, results), *self._told_left())
+        said = (*said, *not_run(self.gate.store, results), *self._lines_on_left())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
         where = f"; {from_here(self._log.path)}" if self._log is not None and results else ""
@@ -252,7 +252,7 @@ class Run:
         for sentence in unjudged:
             reporter.write_line(f"llmbench: {sentence}", red=True)
 
-    def _told_left(self) -> Iterator[str]:
+    def _lines_on_left(self) -> Iterator[str]:
         num_left = len(self._kept_ahead - self._tested)
         if num_left and self._log is not None:
             rows = "1 row was" if num_left == 1 else f"{num_left} rows were"

@@ -87,7 +87,7 @@ class RowName(NamedTuple):
     row: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Table and row, as `Result.name`."""
         return f"{self.table}[{self.row}]"
 
@@ -211,7 +211,7 @@ class Gate:
             decided = _Decided("fail", str(error))
         else:
             measurement, seconds, verdict = self._settled(taken, against, on_more)
-            decided = self._decide(name.told, verdict, measurement, has_baseline=against is not None)
+            decided = self._decide(name.text, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
         return Result(

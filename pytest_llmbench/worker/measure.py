@@ -183,13 +183,13 @@ def _note_parts(training: AnyTraining, notes: Notes) -> None:
 
 
 def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
-    def told(done: Round) -> None:
+    def report_speed(done: Round) -> None:
         devices.note_memory("rounds", ask_nvml=False)
         notes.speed("rounds", done.samples / done.seconds)
 
     before = compiled_graphs()
     with devices.watched():
-        trail = run_rounds(training, devices.synchronise, told)
+        trail = run_rounds(training, devices.synchronise, report_speed)
     notes.observe("recompilations", compiled_graphs() - before)
     return trail
 

@@ -195,7 +195,7 @@ def _hear_out(ranks: Sequence[_Rank], report: Report) -> list[Failure]:
         select.select([one.reader for one in ranks if not one.is_over], [], [], LOOK_SECONDS)
         for one in ranks:
             for message in one.hear():
-                if one.number == 0 and not isinstance(message, Answer):
+                if one.number == 0 and isinstance(message, Phase | Surroundings):
                     report(_of_all(message, len(ranks)))
         # Whoever died without a word is more likely the cause than those who lost contact to it.
         for one in sorted(ranks, key=lambda one: (one.answer is not None, one.number)):
@@ -205,11 +205,10 @@ def _hear_out(ranks: Sequence[_Rank], report: Report) -> list[Failure]:
     return list(failures.values())
 
 
-def _of_all(message: Message, num_ranks: int) -> Phase | Surroundings:
+def _of_all(message: Phase | Surroundings, num_ranks: int) -> Phase | Surroundings:
     """What the first rank says of itself, as said of all of them."""
     if isinstance(message, Surroundings):
         return Surroundings(surroundings(message.environment, num_ranks))
-    assert isinstance(message, Phase)
     speed = message.samples_per_second
     return Phase(message.name, None if speed is None else speed * num_ranks)
 

@@ -53,7 +53,7 @@ def compare(
 
 
 def _of_pairs(file: Path, tolerances: Mapping[str, Tolerance]) -> Comparison:
-    """What the pairs of `llmbench ab` come to; tolerances given now beat those given then."""
+    """Comparison from the pairs of `llmbench ab`; tolerances given now beat those given then."""
     journal = Journal.read(file)
     if journal.asked.command != "ab":
         raise ResultError(f"{file} is of llmbench {journal.asked.command}, which its own --resume shows")

@@ -31,7 +31,7 @@ __all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
 
 _WATCH_SECONDS = 0.3
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
-"""Of every Linux kernel, the namespace in which PID 1 is the machine's own."""
+"""Namespace of every Linux kernel in which PID 1 is the machine's own."""
 _IDLE_BYTES = 2**30
 """Memory in use above which an idle GPU is somebody's."""
 
@@ -53,7 +53,7 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
     power_watts: float | None
     power_limit_watts: float | None
     held_down_by: tuple[str, ...]
-    """What slowed its clocks while it was watched for a third of a second."""
+    """Reasons that slowed its clocks while it was watched for a third of a second."""
     energy_counter: bool
     missing: dict[str, str]
 
@@ -62,7 +62,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `llmbench doctor` knows."""
 
     device: Literal["cuda", "cpu"]
-    """For which it was asked."""
+    """Device for which it was asked."""
     python: str
     system: str
     cpus: int
@@ -94,7 +94,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What would spoil a measurement that can run."""
+        """Sentences on what would spoil a measurement that can run."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
@@ -140,7 +140,7 @@ def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeo
 
 
 def steering_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Those of CUDA, of torch and of its allocator."""
+    """Variables of CUDA, of torch and of its allocator."""
     prefixes = ("CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_VISIBLE")
     return {name: value for name, value in sorted(environ.items()) if name.startswith(prefixes)}
 

@@ -30,7 +30,7 @@ LINGER_SECONDS = 10.0
 IMPORT_SECONDS = 300.0
 """How long a process may import, as `server.START_SECONDS`; where the server is warm, that is next to nothing."""
 MAX_DEATHS = 2
-"""So many servers may die in a row while they start before cases do without a warm one."""
+"""Number of servers that may die in a row while they start before cases do without a warm one."""
 
 
 class UnsupportedSystemError(ValueError):
@@ -271,7 +271,7 @@ def _listen(server: Server, channel: Channel, log: Log, timeout_seconds: float) 
 
 
 def _read_rest(channel: Channel) -> None:
-    """What is still in the pipe after its last writer has gone."""
+    """Read what is still in the pipe after its last writer has gone."""
     while channel.read():
         pass
 

@@ -88,7 +88,7 @@ class Log:
         return "\n".join(_lines(_STACK.sub("", self._end()))[-LINES:]) or None
 
     def flood(self) -> str | None:
-        """How a process began that printed more than anybody reads, as "40 MiB, which began with ..."; else None."""
+        """Beginning of a process that printed more than anybody reads, as "40 MiB, which began with ..."; else None."""
         self._read_rest()
         if self._printed_bytes < FLOOD_BYTES:
             return None
@@ -107,7 +107,7 @@ class Log:
         return self._tail[-TAIL_BYTES:].decode(errors="replace")
 
     def _read_rest(self) -> None:
-        """What was printed until now, and no more than a pipe holds: the process may still be printing."""
+        """Take in what was printed until now, and no more than a pipe holds: the process may still be printing."""
         for _ in range(PIPE_BYTES // READ_BYTES + 1):
             if not self.read():
                 return

@@ -30,21 +30,21 @@ from pytest_llmbench.schema.protocol import Phase, Request, encode
 __all__ = ["Cluster", "RayCluster", "on_cluster"]
 
 MAX_LOSSES = 3
-"""So often a case is measured again because its node was lost; then the case may be what kills nodes."""
+"""Number of times that a case is measured again because its node was lost; then the case may be what kills nodes."""
 LOOK_SECONDS = 0.5
 """How often a thread that waits for a case looks whether the run is over."""
 CONNECT_SECONDS = 10.0
 END_SECONDS = 10.0
-"""For those threads to come back."""
+"""Seconds for those threads to come back."""
 _NOT_SHIPPED = (".git", "llmbench-results", "__pycache__", "*.pyc")
-"""In the folder that the nodes get a copy of, as .gitignore has it."""
+"""Places in the folder that the nodes get a copy of, as .gitignore has it."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Which Ray cluster, and what to ask of it."""
 
     address: str = "auto"
-    """As `ray.init` takes it: `auto` is the cluster that this machine belongs to."""
+    """Address as `ray.init` takes it: `auto` is the cluster that this machine belongs to."""
     accelerator: str | None = None
     """GPU model to ask for, as Ray names it (`H100`); None where there is only one in the cluster."""
     working_dir: Path | None = None
@@ -207,7 +207,7 @@ class RayCluster:
                 self._changed.notify_all()
 
     def _gpus(self, case: Case) -> dict[str, Any]:
-        """What to ask Ray for, apart from CPUs."""
+        """Resources to ask Ray for, apart from CPUs."""
         if self._device == "cpu":
             return {}
         wanted: dict[str, Any] = {"num_gpus": case.num_gpus}

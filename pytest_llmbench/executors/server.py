@@ -22,9 +22,9 @@ from pytest_llmbench.schema.text import printable_json
 __all__ = ["TICK_SECONDS", "Server", "ServerError"]
 
 START_SECONDS = 300.0
-"""For importing the training stack from a cold network file system."""
+"""Limit for importing the training stack from a cold network file system."""
 END_SECONDS = 10.0
-"""For a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
+"""Limit for a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
 TICK_SECONDS = 1.0
 """Between two words to a person who waits, where there is no news."""
 MAX_PACKET_BYTES = 2**16
@@ -224,7 +224,7 @@ class Server:
         self.poisoned = message.poisoned
 
     def _death(self) -> ServerError:
-        """What became of a server that hung up."""
+        """Error that says what became of a server that hung up."""
         try:
             status = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:

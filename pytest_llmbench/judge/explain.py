@@ -50,7 +50,7 @@ def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measure
 
 
 def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
-    """What can be said of the host's move where no count goes with it."""
+    """Sentence on the host's move where no count goes with it."""
     counts = [metrics[metric.name] for metric in _counted() if metric.name in metrics]
     if not counts or any(verdict.change is None and verdict.baseline != verdict.now for verdict in counts):
         return f"not every count is known that could tell why the host took {longer}"
@@ -60,7 +60,7 @@ def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
 
 
 def _moved(verdict: MetricVerdict) -> bool:
-    """By more than noise, or so that its whole interval lies on one side."""
+    """Tell whether it moved by more than noise, or so that its whole interval lies on one side."""
     if verdict.status in ("regressed", "improved"):
         return True
     return verdict.undecided and verdict.interval is not None and not verdict.interval[0] <= 0 <= verdict.interval[1]
@@ -85,7 +85,7 @@ def _count(number: float, more: int) -> str:
 
 
 def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
-    """What of the wall time's move the GPU's does not account for, if that is beyond doubt."""
+    """Part of the wall time's move that the GPU's does not account for, if that is beyond doubt."""
     if wall is None or wall.status not in ("regressed", "improved"):
         return ""
     numbers = (busy.baseline, busy.now, wall.baseline, wall.now)
@@ -96,7 +96,7 @@ def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
 
 
 class _Part(NamedTuple):
-    """What one of the parts that a metric is made up of took on both sides; None on a side that does not list it."""
+    """Share of one part of a metric on both sides; None on a side that does not list it."""
 
     name: str
     before: float | None
@@ -114,7 +114,7 @@ class _Part(NamedTuple):
 def _parts(
     before: Mapping[str, float], after: Mapping[str, float], total: float, show: Callable[[float, int], str]
 ) -> str:
-    """Those that make up most of a difference of *total*, longest first; empty if none does."""
+    """Parts that make up most of a difference of *total*, longest first; empty if none does."""
     moved = [
         _Part(
             name, before.get(name), after.get(name), after.get(name, _least(after)) - before.get(name, _least(before))
@@ -127,7 +127,7 @@ def _parts(
 
 
 def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
-    """Those that make up most of the GPU's difference."""
+    """Kernels that make up most of the GPU's difference."""
     before, after = _milliseconds(then), _milliseconds(now)
     if not before or not after:
         return " (kernels are known of one side only)" if before or after else ""
@@ -138,7 +138,7 @@ def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
 
 
 def _milliseconds(measurement: Measurement) -> dict[str, float]:
-    """By family, mean over the processes that list any."""
+    """Seconds by family, mean over the processes that list any."""
     listing = [process for process in measurement.processes if process.outcome == "ok" and process.kernels]
     found: dict[str, list[float]] = {}
     for process in listing:
@@ -148,7 +148,7 @@ def _milliseconds(measurement: Measurement) -> dict[str, float]:
 
 
 def _least(listed: Mapping[str, float]) -> float:
-    """What a family that is not listed may have taken at most: nothing, or as long as the shortest that is."""
+    """Most that a family that is not listed may have taken: nothing, or as long as the shortest that is."""
     return min((value for name, value in listed.items() if name != "other"), default=0.0) if "other" in listed else 0.0
 
 
@@ -159,7 +159,7 @@ _PLACES = {
     ("peak_reserved_bytes",): "what torch's allocator keeps beyond live tensors",
     ("peak_footprint_bytes",): "outside torch, as in the CUDA context or a library",
 }
-"""From the peaks that moved to the place, the innermost peak first."""
+"""Pairs of the peaks that moved and the place, the innermost peak first."""
 _LIVE = ("peak_allocated_bytes", "peak_allocated_steady_bytes")
 
 
@@ -174,7 +174,7 @@ def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measur
 
 
 def _reached(then: Measurement, now: Measurement) -> str:
-    """In which phase live tensors take most, if both sides know."""
+    """Phase in which live tensors take most, if both sides know."""
     before, after = _fullest_phase(then), _fullest_phase(now)
     if before is None or after is None:
         return ""

@@ -23,7 +23,7 @@ class Option(NamedTuple):
     """One option: `--llmbench-NAME` on the command line, `llmbench_name` in the ini file."""
 
     name: str
-    """With dashes; empty for the main switch."""
+    """Name with dashes; empty for the main switch."""
     describe: str
     kind: Literal["flag", "text", "choice", "lines"] = "text"
     default: str = ""
@@ -139,7 +139,7 @@ OPTIONS = (
 
 
 FLAGS = frozenset(option.flag for option in OPTIONS if option.kind != "flag")
-"""Those that take a value."""
+"""Options that take a value."""
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,14 @@ from pytest_llmbench.trials.gate import Gate, Policy, RowName
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
 
 REPORT_ATTRIBUTE = "llmbench"
-"""Of a test report: what a process of pytest-xdist has to tell the controller, as plain values."""
+"""Name in a test report of what a process of pytest-xdist has to tell the controller, as plain values."""
 
 _GITIGNORE = "# Results of llmbench runs; baselines are kept elsewhere.\n*\n"
 _PROPERTIES = ("llmbench_outcome", "llmbench_verdict")
 
 
 class _Test(msgspec.Struct):
-    """What came of one attempt at a test."""
+    """Outcome of one attempt at a test."""
 
     name: str
     """Table and row, as `Result.name`."""
@@ -61,7 +61,7 @@ class _Test(msgspec.Struct):
 
 
 class _News(msgspec.Struct, frozen=True):
-    """What a process of pytest-xdist tells the controller after a test."""
+    """News that a process of pytest-xdist gives the controller after a test."""
 
     test: _Test
     announcements: tuple[str, ...]
@@ -114,7 +114,7 @@ class Run:
         self._before = _ending_on_sigterm()
 
     def header(self) -> list[str]:
-        """What is measured where, for the top of pytest's output."""
+        """Lines on what is measured where, for the top of pytest's output."""
         workload = self.gate.workload
         samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
         baselines = from_here(self.gate.store.root)
@@ -213,7 +213,7 @@ class Run:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """Those that count: of a test that was run again, the last attempt's."""
+        """Results that count: of a test that was run again, the last attempt's."""
         return latest(self._results)
 
     @property

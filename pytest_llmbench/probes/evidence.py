@@ -1,4 +1,4 @@
-"""From what NVML said before and after to what a measurement stores: footprint and evidence, as pure functions."""
+"""Footprint and evidence of a measurement, as pure functions of what NVML said before and after."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def text(self) -> str:
-        """As users write it."""
+        """Injection as users write it."""
         size = f"{self.amount * 100:g}%" if self.kind in ("device", "host") else f"{self.amount / 2**20:g}MiB"
         return f"{self.kind}={size}"
 

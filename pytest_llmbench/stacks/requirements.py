@@ -23,7 +23,7 @@ _EGG = re.compile(r"#egg=(?P<name>[A-Za-z0-9._-]+)")
 
 
 class Requirements(msgspec.Struct, frozen=True):
-    """What a file asks for, includes and continued lines resolved."""
+    """Requirements of a file, includes and continued lines resolved."""
 
     options: tuple[str, ...]
     """Lines for the installer, as `--index-url ...`; paths in them are absolute."""
@@ -32,7 +32,7 @@ class Requirements(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """As a requirements file."""
+        """Text of a requirements file."""
         return "\n".join([*self.options, *self.lines.values(), ""])
 
     @property

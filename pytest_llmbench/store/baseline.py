@@ -46,7 +46,7 @@ MOST_VALUES = 1_000_000
 """Commas of a file, which are counted before it is parsed: a thousand rows of three processes have fewer than half."""
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From the plain value of a file in this format to that of the next."""
+"""Steps from the plain value of a file in this format to that of the next."""
 
 _T = TypeVar("_T")
 _RESTORE = "restore the file from version control"
@@ -121,7 +121,7 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
     def measurement(self, environment: Environment) -> Measurement:
-        """What `of` was given, with the environment that the row's file holds for it."""
+        """Measurement that `of` was given, with the environment that the row's file holds for it."""
         return Measurement(
             case=self.case,
             workload=self.workload,
@@ -261,7 +261,7 @@ class _EditedProcess(msgspec.Struct):
 
 
 class _Edited(msgspec.Struct):
-    """What people edit in a row, still plain: msgspec would not name the metric in its error."""
+    """Check what people edit in a row, still plain: msgspec would not name the metric in its error."""
 
     processes: list[_EditedProcess]
     tolerances: dict[str, Any] = {}

@@ -73,9 +73,9 @@ class Implied(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     """Dependencies between the changed packages of a bisection; its environments may be gone later."""
 
     implied: dict[str, frozenset[str]]
-    """What has to change with each of them, itself included."""
+    """Packages that have to change with each of them, itself included."""
     needs: dict[str, frozenset[str]]
-    """What the new version of each needs of the others."""
+    """Packages among the others that the new version of each needs."""
 
 
 Line = Asked | Taken | Note | Implied

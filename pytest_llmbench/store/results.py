@@ -47,7 +47,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recorded: bool = False
     """Whether the measurement has become the baseline."""
     seconds: float | None
-    """From asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
+    """Time from asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def told(self) -> str:
-        """What became of the row, in the word or two that reports have room for."""
+        """Fate of the row, in the word or two that reports have room for."""
         if self.recorded:
             return "recorded"
         return "skipped" if self.decision == "skip" else self.verdict.status

@@ -79,7 +79,7 @@ def measure(
 
 
 def held_so_far(journal: Journal, name: str, judge: Judge) -> tuple[Held | None, bool]:
-    """What the journal's pairs of a case come to, None without a good one; and whether the case is settled."""
+    """Verdict of the journal's pairs of a case, None without a good one; and whether the case is settled."""
     pairs = journal.pairs(name)
     step = settle(journal.asked.plan, PAIR, pairs, _of_pairs(judge))
     if isinstance(step, Settled):
@@ -97,7 +97,7 @@ def _held(settled: Settled[Pair]) -> Held:
 
 
 def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) -> Comparison:
-    """What the journal's pairs come to; cases that are not settled are shown as they are so far, and named."""
+    """Comparison from the journal's pairs; cases that are not settled are shown as they are so far, and named."""
     asked = journal.asked
     rows: list[Compared] = []
     unsettled = []

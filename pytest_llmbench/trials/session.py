@@ -101,7 +101,7 @@ def measure_all(started: Started, progress: Progress) -> None:
 
 
 def sides_of(asked: Asked, a: Stack, b: Stack, gpus: Sequence[Gpu], progress: Progress) -> Sides:
-    """What measures in two environments as a comparison was asked for."""
+    """Sides that measure in two environments as a comparison was asked for."""
     return Sides(
         a,
         b,

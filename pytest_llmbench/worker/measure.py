@@ -272,7 +272,7 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
 
 
 def _note_peak(training: AnyTraining, devices: Devices, notes: Notes) -> None:
-    """What the peak of the longest micro-batch and its optimizer step is made up of, on the device that holds most."""
+    """Parts of the peak of the longest micro-batch and its optimizer step, on the device that holds most."""
     order = cheapest_and_costliest(training)
     with collector_off():  # a collection would look at hundreds of thousands of events, again and again
         with PeakRecorder() as recorder:

@@ -46,7 +46,7 @@ _BUILDERS: dict[str, Callable[[Architecture, str], PreTrainedModel]] = {
     "hub": hub.hub,
     "extension": extension.extension,
 }
-"""By `Architecture.family`."""
+"""Builders by `Architecture.family`."""
 
 
 def architecture_of(model: str, scale: Scale) -> Architecture:
@@ -134,7 +134,7 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 
 def _check_fits(case: Case, workload: Workload, architecture: Architecture) -> None:
-    """What the published models know to be right, and one of the user's own may not be."""
+    """Refuse what a model of the user's own may have wrong; the published models have it right."""
     if architecture.family != "hub":
         return
     positions = architecture.max_positions

@@ -85,7 +85,7 @@ class Mixtures:
         return self.ask_about(name, mixture(self.good, self.bad, names), signature)
 
     def ask_about(self, name: str, requirements: Requirements, signature: Signature) -> tuple[Answer, str]:
-        """As `ask`, for any requirements."""
+        """Ask as `ask` does, for any requirements."""
         if (why := self.journal.note(name)) is not None:
             return "skip", why
         try:

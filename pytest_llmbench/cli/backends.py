@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.executors.reasons import ended
+from pytest_llmbench.schema.protocol import ended
 from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Backend", "check_backends"]
@@ -63,7 +63,7 @@ def check_backends(checks: Sequence[str], python: str, timeout_seconds: float) -
 
 
 def _output(command: Sequence[str], timeout_seconds: float) -> tuple[str, str]:
-    """What a child printed, and how it ended."""
+    """Output of a child, and how it ended."""
     package = str(Path(__file__).parents[2])
     environ = {
         **os.environ,

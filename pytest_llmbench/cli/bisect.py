@@ -17,7 +17,8 @@ from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
-from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
+from pytest_llmbench.store.journal import Asked, Journal, Named
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.selection import find_case
 from pytest_llmbench.trials.bisection.bisect import Bisected
 from pytest_llmbench.trials.bisection.bisect import bisect as run_bisection
@@ -87,8 +88,8 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 stop(f"--metric {metric}: no such metric; there are {', '.join(METRICS)}")
             asked = Asked(
                 command="bisect",
-                a=Named(str(good.absolute()), locks[0].told),
-                b=Named(str(bad.absolute()), locks[1].told),
+                a=Named(str(good.absolute()), locks[0].printable_lines),
+                b=Named(str(bad.absolute()), locks[1].printable_lines),
                 source=given.source(base, python, constraint, installer),
                 selected=(find_case(case, loop),),
                 workload=given.workload(scale, device, samples),
@@ -127,7 +128,7 @@ def _run(
 
 def _check_same(journal: Journal, locks: tuple[Requirements, Requirements]) -> None:
     for named, lock in zip((journal.asked.a, journal.asked.b), locks, strict=True):
-        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.told:
-            raise JournalError(
+        if {redacted(name): redacted(line) for name, line in named.packages.items()} != lock.printable_lines:
+            raise ResultError(
                 f"{named.name} no longer asks for what {journal.path} has measured; start a new bisection"
             )

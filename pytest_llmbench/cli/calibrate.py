@@ -27,7 +27,7 @@ __all__ = ["calibrate"]
 
 _DEFAULT = Path("baselines")
 _HEADINGS = ("sessions / processes", "wall sd %", "wall sees %", "GPU-busy sd %", "GPU-busy sees %")
-"""Of the statistical metrics, in the order of `METRICS`."""
+"""Names of the statistical metrics, in the order of `METRICS`."""
 
 
 def calibrate(

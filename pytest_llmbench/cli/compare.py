@@ -14,7 +14,8 @@ from pytest_llmbench.cli.console import warn
 from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.schema.metrics import Tolerance
-from pytest_llmbench.store.journal import Journal, JournalError
+from pytest_llmbench.store.journal import Journal
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.trials.comparison import Comparison
 from pytest_llmbench.trials.offline import compare_files
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
@@ -52,9 +53,9 @@ def compare(
 
 
 def _of_pairs(file: Path, tolerances: Mapping[str, Tolerance]) -> Comparison:
-    """What the pairs of `llmbench ab` come to; tolerances given now beat those given then."""
+    """Comparison from the pairs of `llmbench ab`; tolerances given now beat those given then."""
     journal = Journal.read(file)
     if journal.asked.command != "ab":
-        raise JournalError(f"{file} is of llmbench {journal.asked.command}, which its own --resume shows")
+        raise ResultError(f"{file} is of llmbench {journal.asked.command}, which its own --resume shows")
     asked = msgspec.structs.replace(journal.asked, tolerances={**journal.asked.tolerances, **tolerances})
     return comparison_of(journal, judge_of(asked))

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import typer
 
-from pytest_llmbench.store.results import Result, ResultError, read_results
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import Result, read_results
 
 __all__ = ["columns", "has_color", "read", "stop", "warn"]
 

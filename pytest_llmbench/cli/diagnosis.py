@@ -25,13 +25,15 @@ from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.schema.extensions import offered
 from pytest_llmbench.schema.libraries import LIBRARIES
 from pytest_llmbench.schema.metrics import add_extensions
+from pytest_llmbench.schema.units import size
 
 __all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
 
 _WATCH_SECONDS = 0.3
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
-"""Of every Linux kernel, the namespace in which PID 1 is the machine's own."""
-_GIB = 2**30
+"""Namespace of every Linux kernel in which PID 1 is the machine's own."""
+_IDLE_BYTES = 2**30
+"""Memory in use above which an idle GPU is somebody's."""
 
 
 class GpuState(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +53,7 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
     power_watts: float | None
     power_limit_watts: float | None
     held_down_by: tuple[str, ...]
-    """What slowed its clocks while it was watched for a third of a second."""
+    """Reasons that slowed its clocks while it was watched for a third of a second."""
     energy_counter: bool
     missing: dict[str, str]
 
@@ -60,7 +62,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `llmbench doctor` knows."""
 
     device: Literal["cuda", "cpu"]
-    """For which it was asked."""
+    """Device for which it was asked."""
     python: str
     system: str
     cpus: int
@@ -92,7 +94,7 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What would spoil a measurement that can run."""
+        """Sentences on what would spoil a measurement that can run."""
         return tuple(self._warnings())
 
     def _warnings(self) -> Iterator[str]:
@@ -100,8 +102,8 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         for gpu in self.gpus:
             if gpu.processes:
                 yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
-            elif gpu.used_bytes is not None and gpu.used_bytes > _GIB:
-                yield f"GPU {gpu.index} has {gpu.used_bytes / _GIB:.2f} GiB in use, by nobody that can be seen from here"
+            elif gpu.used_bytes is not None and gpu.used_bytes > _IDLE_BYTES:
+                yield f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here"
             for reason in gpu.held_down_by:
                 yield f"GPU {gpu.index} is idle and its clocks are held down by {reason}"
 
@@ -138,7 +140,7 @@ def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeo
 
 
 def steering_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Those of CUDA, of torch and of its allocator."""
+    """Variables of CUDA, of torch and of its allocator."""
     prefixes = ("CUDA_", "PYTORCH_", "TORCH_", "NVIDIA_VISIBLE")
     return {name: value for name, value in sorted(environ.items()) if name.startswith(prefixes)}
 

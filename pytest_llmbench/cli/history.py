@@ -21,7 +21,7 @@ from pytest_llmbench.schema.units import counted, percent
 __all__ = ["history"]
 
 SMALLEST_BYTES = 0.005
-"""Of a peak of memory: the least relative change that is told."""
+"""Least relative change of a peak of memory that is told."""
 
 
 class _Finding(NamedTuple):
@@ -61,7 +61,7 @@ def _followed() -> list[str]:
 
 
 def _series(files: list[Path]) -> dict[str, list[Measurement]]:
-    """By table, row, GPU and work: what ended well, by the time it was measured; the same measurement once."""
+    """Measurements that ended well, by table, row, GPU and work, oldest first; the same measurement once."""
     found: defaultdict[str, dict[str, Measurement]] = defaultdict(dict)
     for file in read(files):
         for result in file:

@@ -21,8 +21,7 @@ from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
 from pytest_llmbench.store.files import leads_out
-from pytest_llmbench.store.journal import JournalError
-from pytest_llmbench.store.results import ResultError
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.expression import ExpressionError
 from pytest_llmbench.tables.selection import SelectionError
 from pytest_llmbench.trials.comparison import FailOn
@@ -136,7 +135,6 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every
 _ERRORS = (
     CaseError,
     ExpressionError,
-    JournalError,
     ResultError,
     SelectionError,
     SetupError,

@@ -12,14 +12,13 @@ import typer
 from pytest_llmbench.cli.console import stop
 from pytest_llmbench.plugin.options import OPTIONS, Option
 from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
-from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.schema.units import percent, size
 from pytest_llmbench.store.baseline import BaselineFile
 from pytest_llmbench.store.results import Result
 
 __all__ = ["PAGES", "reference"]
 
 Page = Literal["options", "metrics", "results", "baselines"]
-_MIB = 2**20
 
 
 def reference(
@@ -90,16 +89,12 @@ def _limit(metric: Metric) -> str:
 def _tolerance(tolerance: Tolerance, *, in_bytes: bool) -> str:
     parts = [_share(tolerance.relative)] if tolerance.relative else []
     if tolerance.absolute:
-        parts.append(_bytes(tolerance.absolute) if in_bytes else f"{tolerance.absolute:g}")
+        parts.append(size(tolerance.absolute) if in_bytes else f"{tolerance.absolute:g}")
     return " or ".join(parts)
 
 
 def _share(fraction: float) -> str:
     return percent(fraction).lstrip("+")
-
-
-def _bytes(count: float) -> str:
-    return f"{count / _MIB:g} MiB" if count < 1024 * _MIB else f"{gib(count)} GiB"
 
 
 def _made(page: str, parts: list[str]) -> str:

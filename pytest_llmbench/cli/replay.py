@@ -18,6 +18,7 @@ from pytest_llmbench.judge.figures import number_text, number_texts
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.text import hint_at
 from pytest_llmbench.schema.units import gib, percent, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
@@ -70,7 +71,7 @@ def replay(  # noqa: PLR0917 - each is an option of the command
     typer.echo(_fields(chosen.request))
     asked = msgspec.structs.replace(chosen.request, trace=str(trace.resolve()) if trace else None)
     measurement = _measure(asked, timeout)
-    for line in _told(measurement):
+    for line in _lines(measurement):
         typer.echo(line)
     store = BaselineStore(baselines)
     try:
@@ -114,8 +115,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
         return known[found[0]]
     if found:
         raise ValueError(f"{row!r} is the name of several rows; write one of {', '.join(found)}")
-    close = [name for name in known if row in name][:8]
-    hint = f"did you mean {', '.join(close)}?" if close else f"known are, among {len(known)}: {', '.join([*known][:3])}"
+    hint = hint_at(row, known, f"known are, among {len(known)}: {', '.join([*known][:3])}")
     raise ValueError(f"there is no row {row!r}; {hint}")
 
 
@@ -163,11 +163,11 @@ def _fields(request: Request) -> str:
 def _workload(workload: Workload) -> dict[str, object]:
     told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
     if workload.injection is not None:
-        told["planted"] = workload.injection.told
+        told["planted"] = workload.injection.text
     return told
 
 
-def _told(measurement: Measurement) -> Iterator[str]:
+def _lines(measurement: Measurement) -> Iterator[str]:
     yield f"\noutcome {measurement.outcome}" + (f": {measurement.reason}" if measurement.reason else "")
     if measurement.environment is not None:
         packages = ", ".join(f"{name} {version}" for name, version in measurement.environment.packages.items())

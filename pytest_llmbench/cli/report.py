@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -28,9 +28,6 @@ def report(
     ],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results as one HTML page.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the results as Markdown.")] = False,
-    like: Annotated[
-        Literal["published"], typer.Option(help="Of a device. published: the tables of the published page.")
-    ] = "published",
     baselines: Annotated[Path, typer.Option(help="Folder of the baselines.")] = Path("baselines"),
 ) -> None:
     """

@@ -1,4 +1,4 @@
-"""What a comparison ends with: the report on the screen and in files, and the exit code."""
+"""End of a comparison: the report on the screen and in files, and the exit code."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.attention import check_available, effective_attention
 from pytest_llmbench.engine.loop import Ran, SelfDriven, Watch
-from pytest_llmbench.engine.models import WEIGHT_SEED, WEIGHT_STD, architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.engine.models import WEIGHT_SEED, architecture_of, build_model, draw, enable_checkpointing
 from pytest_llmbench.engine.models.hub import checkpoint
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.training import SEED, FineTuning, make_fine_tuning
@@ -174,7 +174,5 @@ class _Weights:
         elif name is None:  # an adapter, as peft draws it: the second factor is 0
             bound = 0.0 if ".lora_B." in place else values.shape[1] ** -0.5
             values.uniform_(-bound, bound, generator=self._generator)
-        elif values.ndim > 1:
-            values.normal_(std=WEIGHT_STD, generator=self._generator)
-        else:  # a bias, or the weight of a norm
-            values.fill_(0.0 if place.endswith(".bias") else 1.0)
+        else:
+            draw(values, place.rpartition(".")[2], self._generator)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder"]
+__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder", "try_lock"]
 
 POLL_SECONDS = 0.2
 
@@ -121,7 +121,7 @@ class _Collecting:
             lock.release()
 
     def missing(self) -> tuple[str, str]:
-        """What is still wanted, as "GPU GPU-a", and by whom it is held, as "pid 7"."""
+        """Name what is still wanted, as "GPU GPU-a", and by whom it is held, as "pid 7"."""
         others = [uuid for uuid in self._uuids if uuid not in self.held]
         count = self._count - len(self.held)
         several = f"{count} of the GPUs {', '.join(others)}"

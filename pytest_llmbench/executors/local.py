@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +30,7 @@ LINGER_SECONDS = 10.0
 IMPORT_SECONDS = 300.0
 """How long a process may import, as `server.START_SECONDS`; where the server is warm, that is next to nothing."""
 MAX_DEATHS = 2
-"""So many servers may die in a row while they start before cases do without a warm one."""
+"""Number of servers that may die in a row while they start before cases do without a warm one."""
 
 
 class UnsupportedSystemError(ValueError):
@@ -272,12 +271,11 @@ def _listen(server: Server, channel: Channel, log: Log, timeout_seconds: float) 
 
 
 def _read_rest(channel: Channel) -> None:
-    """What is still in the pipe after its last writer has gone."""
+    """Read what is still in the pipe after its last writer has gone."""
     while channel.read():
         pass
 
 
 def _failed(request: Request, outcome: Outcome, reason: str, channel: Channel | None = None) -> Measurement:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
     environment = channel.environment if channel is not None else None
-    return failed(request.case, request.workload, outcome, reason, measured_at=now, environment=environment)
+    return failed(request.case, request.workload, outcome, reason, environment=environment)

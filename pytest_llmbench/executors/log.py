@@ -1,4 +1,4 @@
-"""What a process prints: taken from a pipe as it comes, of which the beginning and the end are kept."""
+"""Output of a process: taken from a pipe as it comes, of which the beginning and the end are kept."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import fcntl
 import os
 import re
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
-from pytest_llmbench.schema.text import printable
+from pytest_llmbench.schema.text import innermost_calls, printable
+from pytest_llmbench.schema.units import size
 
 __all__ = ["Log"]
 
 HEAD_BYTES = 2**14
 TAIL_BYTES = 2**16
 PIPE_BYTES = 2**20
-"""So much can be printed while nobody reads; the most that Linux gives everybody."""
+"""Room for what is printed while nobody reads; the most that Linux gives everybody."""
 READ_BYTES = 2**16
 FLOOD_BYTES = 2**20
 """Nobody prints so much on purpose."""
 LINES = 8
 FIRST_LINES = 3
 LINE_CHARACTERS = 200
-FRAMES = 3
 
 _STACK = re.compile(
     r"(?:Fatal Python error: [^\n]*\n+)?"
     r"(?:Stack|(?:Current t|T)hread [^\n]*) \(most recent call first\):\n(?P<frames>(?:  File [^\n]*\n)+).*",
     re.DOTALL,
 )
-_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
 _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 """And what else begins as colours do."""
 
@@ -90,28 +88,26 @@ class Log:
         return "\n".join(_lines(_STACK.sub("", self._end()))[-LINES:]) or None
 
     def flood(self) -> str | None:
-        """How a process began that printed more than anybody reads, as "40.00 MiB, which began with ..."; else None."""
+        """Beginning of a process that printed more than anybody reads, as "40 MiB, which began with ..."; else None."""
         self._read_rest()
         if self._printed_bytes < FLOOD_BYTES:
             return None
         first = "\n".join(_lines(self._head.decode(errors="replace"))[:FIRST_LINES])
-        return f"{self._printed_bytes / 2**20:.2f} MiB, which began with\n{first}"
+        return f"{size(self._printed_bytes)}, which began with\n{first}"
 
     def stack(self) -> str | None:
         """Where the process stood when faulthandler was last made to say so, innermost call first."""
         stacks = list(_STACK.finditer(self._end()))
         if not stacks:
             return None
-        frames = _FRAME.finditer(stacks[-1]["frames"])
-        calls = [f"{Path(*Path(frame['file']).parts[-2:])}:{frame['line']} in {frame['name']}" for frame in frames]
-        return printable(" <- ".join(calls[:FRAMES]), lines=False)
+        return " <- ".join(innermost_calls(stacks[-1]["frames"]))
 
     def _end(self) -> str:
         self._read_rest()
         return self._tail[-TAIL_BYTES:].decode(errors="replace")
 
     def _read_rest(self) -> None:
-        """What was printed until now, and no more than a pipe holds: the process may still be printing."""
+        """Take in what was printed until now, and no more than a pipe holds: the process may still be printing."""
         for _ in range(PIPE_BYTES // READ_BYTES + 1):
             if not self.read():
                 return

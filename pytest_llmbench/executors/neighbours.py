@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_llmbench.executors.lease import LeaseFolderError, own_folder
+from pytest_llmbench.executors.lease import LeaseFolderError, own_folder, try_lock
 from pytest_llmbench.schema.measurement import Measurement
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = ["Neighbours", "marked", "present"]
 
@@ -34,7 +37,7 @@ class Neighbours:
             return
         try:
             others = sum(_is_held(path) for path in self._own.parent.glob("*.case") if path != self._own)
-        except OSError:
+        except (OSError, LeaseFolderError):
             self.most = None
         else:
             self.most = max(self.most, others)
@@ -49,7 +52,7 @@ def present() -> Iterator[Neighbours]:
     behind counts for nothing, and is removed.
     """
     try:
-        path, fd = _appear()
+        path, lock = _appear()
     except (OSError, LeaseFolderError):
         yield Neighbours(None)
         return
@@ -61,7 +64,7 @@ def present() -> Iterator[Neighbours]:
     finally:
         with suppress(OSError):
             path.unlink(missing_ok=True)
-        os.close(fd)
+        lock.release()
 
 
 def marked(measurement: Measurement, neighbours: int | None) -> Measurement:
@@ -70,32 +73,25 @@ def marked(measurement: Measurement, neighbours: int | None) -> Measurement:
     return msgspec.structs.replace(measurement, processes=processes)
 
 
-def _appear() -> tuple[Path, int]:
+def _appear() -> tuple[Path, FileLock]:
     folder = own_folder() / "cases"
     folder.mkdir(exist_ok=True)
     path = folder / f"{os.getpid()}-{uuid.uuid4().hex}.case"
     hidden = path.with_suffix(".new")
-    fd = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    lock = try_lock(hidden)
+    assert lock is not None, "nobody else knows its name"
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         hidden.rename(path)  # nobody sees it before it is locked
     except BaseException:
-        os.close(fd)
+        lock.release()
         raise
-    return path, fd
+    return path, lock
 
 
 def _is_held(path: Path) -> bool:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock = try_lock(path)
+    if lock is None:
         return True
-    else:
-        path.unlink(missing_ok=True)
-        return False
-    finally:
-        os.close(fd)
+    path.unlink(missing_ok=True)
+    lock.release()
+    return False

@@ -6,7 +6,6 @@ The driver, where pytest runs, needs neither a GPU nor torch. What crosses the n
 
 from __future__ import annotations
 
-import datetime as dt
 import importlib
 import logging
 import os
@@ -31,21 +30,21 @@ from pytest_llmbench.schema.protocol import Phase, Request, encode
 __all__ = ["Cluster", "RayCluster", "on_cluster"]
 
 MAX_LOSSES = 3
-"""So often a case is measured again because its node was lost; then the case may be what kills nodes."""
+"""Number of times that a case is measured again because its node was lost; then the case may be what kills nodes."""
 LOOK_SECONDS = 0.5
 """How often a thread that waits for a case looks whether the run is over."""
 CONNECT_SECONDS = 10.0
 END_SECONDS = 10.0
-"""For those threads to come back."""
+"""Seconds for those threads to come back."""
 _NOT_SHIPPED = (".git", "llmbench-results", "__pycache__", "*.pyc")
-"""In the folder that the nodes get a copy of, as .gitignore has it."""
+"""Places in the folder that the nodes get a copy of, as .gitignore has it."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Which Ray cluster, and what to ask of it."""
 
     address: str = "auto"
-    """As `ray.init` takes it: `auto` is the cluster that this machine belongs to."""
+    """Address as `ray.init` takes it: `auto` is the cluster that this machine belongs to."""
     accelerator: str | None = None
     """GPU model to ask for, as Ray names it (`H100`); None where there is only one in the cluster."""
     working_dir: Path | None = None
@@ -123,7 +122,7 @@ class RayCluster:
         losses: list[str] = []
         while len(losses) <= MAX_LOSSES and not self._closed:
             try:
-                return self._told(self._awaited(ray, request))
+                return self._measurement(self._awaited(ray, request))
             except _NoNodeError as error:
                 if not losses:
                     raise NotMeasurable(str(error)) from None
@@ -138,8 +137,7 @@ class RayCluster:
                 if not self._closed:
                     self._announce(f"{request.case.model} is measured again: {losses[-1]}")
         why = f"its node was lost, {len(losses)} times in all: {losses[-1]}" if losses else "the run is over"
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        return failed(request.case, request.workload, "crashed", why, measured_at=now)
+        return failed(request.case, request.workload, "crashed", why)
 
     def close(self) -> None:
         """End every task. Threads in `run` come back with cases that have crashed."""
@@ -209,13 +207,13 @@ class RayCluster:
                 self._changed.notify_all()
 
     def _gpus(self, case: Case) -> dict[str, Any]:
-        """What to ask Ray for, apart from CPUs."""
+        """Resources to ask Ray for, apart from CPUs."""
         if self._device == "cpu":
             return {}
         wanted: dict[str, Any] = {"num_gpus": case.num_gpus}
         return wanted | ({"accelerator_type": self._cluster.accelerator} if self._cluster.accelerator else {})
 
-    def _told(self, answer: bytes) -> Measurement:
+    def _measurement(self, answer: bytes) -> Measurement:
         """
         Raises:
             NotMeasurable: the node has nothing to measure on.

@@ -24,10 +24,10 @@ __all__ = ["Reply", "Setup", "Versions", "measure_here", "versions"]
 
 
 class Versions(msgspec.Struct, frozen=True):
-    """What driver and node must agree on."""
+    """Versions that driver and node must agree on."""
 
     package: str
-    """Of the distribution; not compared where the node runs the driver's own code."""
+    """Version of the distribution; not compared where the node runs the driver's own code."""
     protocol: int
     workload: int
 
@@ -46,7 +46,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a case on a node."""
+    """Outcome of a case on a node."""
 
     node: str
     """Its host name."""
@@ -59,7 +59,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def versions() -> Versions:
-    """Those of the package that this process has imported."""
+    """Versions of the package that this process has imported."""
     import pytest_llmbench
 
     return Versions(pytest_llmbench.__version__, PROTOCOL_VERSION, WORKLOAD_VERSION)
@@ -102,10 +102,10 @@ def _mismatch(theirs: _Versioned) -> str | None:
         own = msgspec.structs.replace(own, package=theirs.versions.package)
     if own == theirs.versions:
         return None
-    return f"it has pytest-llmbench {_told(own)}, the driver {_told(theirs.versions)}; install the same in both"
+    return f"it has pytest-llmbench {_versions_text(own)}, the driver {_versions_text(theirs.versions)}; install the same in both"
 
 
-def _told(one: Versions) -> str:
+def _versions_text(one: Versions) -> str:
     return f"{one.package} (protocol {one.protocol}, workload {one.workload})"
 
 

@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-
 from pytest_llmbench.executors.log import Log
+from pytest_llmbench.schema.protocol import ended
 from pytest_llmbench.schema.units import seconds
 
-__all__ = ["ended", "not_imported", "overdue", "without_answer"]
-
-
-def ended(exit_status: int) -> str:
-    """How a process went, as "exited with status 3"; *exit_status* as `subprocess` gives it."""
-    if exit_status >= 0:
-        return f"exited with status {exit_status}"
-    try:
-        name = signal.Signals(-exit_status).name
-    except ValueError:
-        name = f"signal {-exit_status}"
-    hint = " (the out-of-memory killer does that)" if name == "SIGKILL" else ""
-    return f"killed by {name}{hint}"
+__all__ = ["not_imported", "overdue", "without_answer"]
 
 
 def without_answer(exit_status: int, log: Log) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import socket
 import subprocess
 import time
@@ -18,16 +16,15 @@ import msgspec
 
 from pytest_llmbench.executors.channel import Channel
 from pytest_llmbench.executors.log import Log
-from pytest_llmbench.executors.reasons import ended
-from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode
+from pytest_llmbench.schema.protocol import Ended, Message, Ready, Request, Started, decode_message, encode, ended
 from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["TICK_SECONDS", "Server", "ServerError"]
 
 START_SECONDS = 300.0
-"""For importing the training stack from a cold network file system."""
+"""Limit for importing the training stack from a cold network file system."""
 END_SECONDS = 10.0
-"""For a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
+"""Limit for a killed process tree to be gone: the driver takes its time to release a GPU's memory."""
 TICK_SECONDS = 1.0
 """Between two words to a person who waits, where there is no news."""
 MAX_PACKET_BYTES = 2**16
@@ -227,7 +224,7 @@ class Server:
         self.poisoned = message.poisoned
 
     def _death(self) -> ServerError:
-        """What became of a server that hung up."""
+        """Error that says what became of a server that hung up."""
         try:
             status = self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -250,33 +247,20 @@ def _kill_marked(marker: str, known: set[int]) -> None:
         known: processes that the kernel may be ending already; their environment is gone, but they
             may still hold a GPU's memory.
     """
-    wanted = f"{MARKER}={marker}".encode()
+    import psutil
+
     deadline = time.monotonic() + END_SECONDS
     ending = known
     while time.monotonic() < deadline:
-        marked = {pid for pid in _processes() if wanted in _read(f"/proc/{pid}/environ")}
-        for pid in marked:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        ending = marked | {pid for pid in ending if _is_running(pid)}
+        left = set()
+        for process in psutil.process_iter(["environ", "status"]):
+            is_marked = (process.info["environ"] or {}).get(MARKER) == marker
+            if is_marked:
+                with suppress(psutil.Error):
+                    process.kill()
+            if is_marked or (process.pid in ending and process.info["status"] != psutil.STATUS_ZOMBIE):
+                left.add(process.pid)
+        ending = left
         if not ending:
             return
         time.sleep(0.01)
-
-
-def _processes() -> list[int]:
-    return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
-
-
-def _is_running(pid: int) -> bool:
-    """Whether it has not yet given back all it held; a zombie has."""
-    stat = _read(f"/proc/{pid}/stat")  # "pid (command) state ..."
-    return bool(stat) and stat.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-
-
-def _read(path: str) -> bytes:
-    """Empty for a process of another user, and for one that has ended."""
-    try:
-        return Path(path).read_bytes()
-    except OSError:
-        return b""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.metrics import METRICS, MIB, Metric
-from pytest_llmbench.schema.units import apart, percent
+from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.units import apart, percent, size
 
 __all__ = ["explain"]
 
@@ -50,7 +50,7 @@ def _speed(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measure
 
 
 def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
-    """What can be said of the host's move where no count goes with it."""
+    """Sentence on the host's move where no count goes with it."""
     counts = [metrics[metric.name] for metric in _counted() if metric.name in metrics]
     if not counts or any(verdict.change is None and verdict.baseline != verdict.now for verdict in counts):
         return f"not every count is known that could tell why the host took {longer}"
@@ -60,7 +60,7 @@ def _without_counts(metrics: Mapping[str, MetricVerdict], longer: str) -> str:
 
 
 def _moved(verdict: MetricVerdict) -> bool:
-    """By more than noise, or so that its whole interval lies on one side."""
+    """Tell whether it moved by more than noise, or so that its whole interval lies on one side."""
     if verdict.status in ("regressed", "improved"):
         return True
     if verdict.status != "undecided" or verdict.interval is None:
@@ -88,7 +88,7 @@ def _count(number: float, more: int) -> str:
 
 
 def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
-    """What of the wall time's move the GPU's does not account for, if that is beyond doubt."""
+    """Part of the wall time's move that the GPU's does not account for, if that is beyond doubt."""
     if wall is None or wall.status not in ("regressed", "improved"):
         return ""
     numbers = (busy.baseline, busy.now, wall.baseline, wall.now)
@@ -99,7 +99,7 @@ def _host_beside(busy: MetricVerdict, wall: MetricVerdict | None) -> str:
 
 
 class _Part(NamedTuple):
-    """What one of the parts that a metric is made up of took on both sides; None on a side that does not list it."""
+    """Share of one part of a metric on both sides; None on a side that does not list it."""
 
     name: str
     before: float | None
@@ -107,7 +107,7 @@ class _Part(NamedTuple):
     moved: float
     """At least, where one side does not list it."""
 
-    def told(self, show: Callable[[float, int], str]) -> str:
+    def text(self, show: Callable[[float, int], str]) -> str:
         def text(side: float | None, more: int) -> str:
             return "not listed" if side is None else show(side, more)
 
@@ -117,7 +117,7 @@ class _Part(NamedTuple):
 def _parts(
     before: Mapping[str, float], after: Mapping[str, float], total: float, show: Callable[[float, int], str]
 ) -> str:
-    """Those that make up most of a difference of *total*, longest first; empty if none does."""
+    """Parts that make up most of a difference of *total*, longest first; empty if none does."""
     moved = [
         _Part(
             name, before.get(name), after.get(name), after.get(name, _least(after)) - before.get(name, _least(before))
@@ -126,11 +126,11 @@ def _parts(
     ]
     named = [part for part in moved if abs(part.moved) >= _WORTH_NAMING * abs(total)]
     named.sort(key=lambda part: -abs(part.moved))
-    return "; ".join(part.told(show) for part in named[:_NAMED_PARTS])
+    return "; ".join(part.text(show) for part in named[:_NAMED_PARTS])
 
 
 def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
-    """Those that make up most of the GPU's difference."""
+    """Kernels that make up most of the GPU's difference."""
     before, after = _milliseconds(then), _milliseconds(now)
     if not before or not after:
         return " (kernels are known of one side only)" if before or after else ""
@@ -141,7 +141,7 @@ def _kernels(then: Measurement, now: Measurement, busy: MetricVerdict) -> str:
 
 
 def _milliseconds(measurement: Measurement) -> dict[str, float]:
-    """By family, mean over the processes that list any."""
+    """Seconds by family, mean over the processes that list any."""
     listing = [process for process in measurement.processes if process.outcome == "ok" and process.kernels]
     found: dict[str, list[float]] = {}
     for process in listing:
@@ -151,7 +151,7 @@ def _milliseconds(measurement: Measurement) -> dict[str, float]:
 
 
 def _least(listed: Mapping[str, float]) -> float:
-    """What a family that is not listed may have taken at most: nothing, or as long as the shortest that is."""
+    """Most that a family that is not listed may have taken: nothing, or as long as the shortest that is."""
     return min((value for name, value in listed.items() if name != "other"), default=0.0) if "other" in listed else 0.0
 
 
@@ -162,7 +162,7 @@ _PLACES = {
     ("peak_reserved_bytes",): "what torch's allocator keeps beyond live tensors",
     ("peak_footprint_bytes",): "outside torch, as in the CUDA context or a library",
 }
-"""From the peaks that moved to the place, the innermost peak first."""
+"""Pairs of the peaks that moved and the place, the innermost peak first."""
 _LIVE = ("peak_allocated_bytes", "peak_allocated_steady_bytes")
 
 
@@ -177,7 +177,7 @@ def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measur
 
 
 def _reached(then: Measurement, now: Measurement) -> str:
-    """In which phase live tensors take most, if both sides know."""
+    """Phase in which live tensors take most, if both sides know."""
     before, after = _fullest_phase(then), _fullest_phase(now)
     if before is None or after is None:
         return ""
@@ -194,7 +194,7 @@ def _allocations(then: Measurement, now: Measurement, total_bytes: float) -> str
     before, after = ({share.name: share.bytes for share in side.peak_allocations} for side in (then, now))
     if not before or not after:
         return ""
-    parts = _parts(before, after, total_bytes, _size)
+    parts = _parts(before, after, total_bytes, size)
     return f"; alive at the peak of a step: {parts}" if parts else ""
 
 
@@ -207,14 +207,7 @@ def _bytes_between(verdict: MetricVerdict) -> float:
 
 def _bytes_moved(verdict: MetricVerdict) -> str:
     moved = _bytes_between(verdict)
-    return f"{'+' if moved > 0 else '-'}{_size(abs(moved))}"
-
-
-def _size(count_bytes: float, more: int = 0) -> str:
-    if count_bytes < MIB:
-        return f"{count_bytes:,.{more}f} B"
-    mib = count_bytes / MIB
-    return f"{mib:,.{more}f} MiB" if mib < 1024 else f"{mib / 1024:,.{2 + more}f} GiB"
+    return f"{'+' if moved > 0 else '-'}{size(abs(moved))}"
 
 
 def _arithmetic(metrics: Mapping[str, MetricVerdict]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
 
 from pytest_llmbench.schema.metrics import METRICS, Tolerance
+from pytest_llmbench.schema.text import hint_at
 
 __all__ = ["ToleranceError", "parse_tolerance", "parse_tolerances"]
 
@@ -43,8 +43,7 @@ def parse_tolerance(text: str) -> tuple[str, Tolerance]:
     if not equals:
         raise ToleranceError(f"tolerance {text!r} is not of the form METRIC=LIMIT, as in samples_per_second=8%")
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METRICS)}"
+        hint = hint_at(name, METRICS, f"known: {', '.join(METRICS)}")
         raise ToleranceError(f"tolerance {text!r}: unknown metric {name!r}; {hint}")
     found: dict[str, float] = {}
     for part in limit.split("+"):

@@ -79,7 +79,7 @@ class Llmbench:
         """
         if why := why_no_name(self._name.table, self._name.row):
             pytest.fail(why, pytrace=False)
-        self._progress.start(self._name.told)
+        self._progress.start(self._name.text)
         try:
             taken = self._gate.measure(self._name.nodeid, case, self._progress.phase)
         except NotMeasurable as reason:
@@ -114,7 +114,7 @@ class Llmbench:
             pytest.skip(result.message)
 
     def _confirming(self, count: int) -> None:
-        self._progress.start(f"{self._name.told}, {count} more")
+        self._progress.start(f"{self._name.text}, {count} more")
 
     def _give_up(self, error: SetupError) -> NoReturn:
         self._stop(f"llmbench: {error}")

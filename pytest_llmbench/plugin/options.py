@@ -23,7 +23,7 @@ class Option(NamedTuple):
     """One option: `--llmbench-NAME` on the command line, `llmbench_name` in the ini file."""
 
     name: str
-    """With dashes; empty for the main switch."""
+    """Name with dashes; empty for the main switch."""
     describe: str
     kind: Literal["flag", "text", "choice", "lines"] = "text"
     default: str = ""
@@ -139,7 +139,7 @@ OPTIONS = (
 
 
 FLAGS = frozenset(option.flag for option in OPTIONS if option.kind != "flag")
-"""Those that take a value."""
+"""Options that take a value."""
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class _Given(NamedTuple):
     by_flag: bool
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         if self.by_flag:
             return f"{self.option.flag}={self.value}"
         return f"{self.option.setting} = {self.value} in the configuration file"
@@ -269,7 +269,7 @@ def _given(config: pytest.Config, option: Option) -> _Given:
         value = option.default
     given = _Given(value, option, by_flag=False)
     if option.choices and value not in ("", *option.choices):
-        raise pytest.UsageError(f"{given.told}: choose from {', '.join(option.choices)}")
+        raise pytest.UsageError(f"{given.text}: choose from {', '.join(option.choices)}")
     return given
 
 
@@ -300,7 +300,7 @@ def _count(given: _Given, what: str, otherwise: str) -> int:
     try:
         return parse_count(given.value, what, otherwise)
     except ValueError as error:
-        raise pytest.UsageError(f"{given.told}: {error}") from None
+        raise pytest.UsageError(f"{given.text}: {error}") from None
 
 
 def _duration(given: _Given, unit: str) -> float:
@@ -309,5 +309,5 @@ def _duration(given: _Given, unit: str) -> float:
     except ValueError:
         duration = -1.0
     if not 0 < duration < 1e9:
-        raise pytest.UsageError(f"{given.told}: give a number of {unit} above 0")
+        raise pytest.UsageError(f"{given.text}: give a number of {unit} above 0")
     return duration

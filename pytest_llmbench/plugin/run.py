@@ -36,22 +36,23 @@ from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
-from pytest_llmbench.store.files import leads_out
+from pytest_llmbench.store.files import from_here, leads_out
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, latest, read_results
+from pytest_llmbench.store.results import Result, ResultLog, UnwritableResult, latest, read_results
 from pytest_llmbench.trials.gate import Gate, Policy, RowName
 
 __all__ = ["REPORT_ATTRIBUTE", "Run"]
 
 REPORT_ATTRIBUTE = "llmbench"
-"""Of a test report: what a process of pytest-xdist has to tell the controller, as plain values."""
+"""Name in a test report of what a process of pytest-xdist has to tell the controller, as plain values."""
 
 _GITIGNORE = "# Results of llmbench runs; baselines are kept elsewhere.\n*\n"
 _PROPERTIES = ("llmbench_outcome", "llmbench_verdict")
 
 
 class _Test(msgspec.Struct):
-    """What came of one attempt at a test."""
+    """Outcome of one attempt at a test."""
 
     name: str
     """Table and row, as `Result.name`."""
@@ -60,7 +61,7 @@ class _Test(msgspec.Struct):
 
 
 class _News(msgspec.Struct, frozen=True):
-    """What a process of pytest-xdist tells the controller after a test."""
+    """News that a process of pytest-xdist gives the controller after a test."""
 
     test: _Test
     announcements: tuple[str, ...]
@@ -113,19 +114,19 @@ class Run:
         self._before = _ending_on_sigterm()
 
     def header(self) -> list[str]:
-        """What is measured where, for the top of pytest's output."""
+        """Lines on what is measured where, for the top of pytest's output."""
         workload = self.gate.workload
         samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
-        baselines = _relative(self.gate.store.root)
+        baselines = from_here(self.gate.store.root)
         lines = [f"llmbench: {self.gate.executor}, scale {workload.scale}, {samples}, baselines {baselines}"]
         if self._log is not None:
-            lines.append(f"llmbench: results {_relative(self._log.path)}")
+            lines.append(f"llmbench: results {from_here(self._log.path)}")
         if self._settings.resume is not None:
             lines.append(
-                f"llmbench: resumes {_relative(self._settings.resume)}, which has {len(self._resumed)} results"
+                f"llmbench: resumes {from_here(self._settings.resume)}, which has {len(self._resumed)} results"
             )
         if workload.injection is not None:
-            lines.append(f"llmbench: planted in every step: {workload.injection.told}; nothing will be recorded")
+            lines.append(f"llmbench: planted in every step: {workload.injection.text}; nothing will be recorded")
         return lines
 
     def expect(self, items: Iterable[pytest.Item]) -> None:
@@ -146,7 +147,7 @@ class Run:
         name = row_name(item)
         if not _uses_llmbench(item) and item.nodeid not in self._ended:
             self._progress.total += 1  # it takes the fixture by `request.getfixturevalue`, which nobody could foresee
-        item.stash[_TEST] = test = _Test(name.told)
+        item.stash[_TEST] = test = _Test(name.text)
         item.user_properties[:] = [one for one in item.user_properties if one[0] not in _PROPERTIES]  # of a rerun
 
         def take(result: Result) -> None:
@@ -171,7 +172,7 @@ class Run:
         """A test is over: show its results, or let its last report carry them to the process that shows them."""
         if not _uses_llmbench(item):
             return
-        test = item.stash.setdefault(_TEST, _Test(row_name(item).told))
+        test = item.stash.setdefault(_TEST, _Test(row_name(item).text))
         del item.stash[_TEST]  # another attempt has results of its own
         if not self._is_worker:
             self._end(item.nodeid, test)
@@ -212,7 +213,7 @@ class Run:
 
     @property
     def results(self) -> tuple[Result, ...]:
-        """Those that count: of a test that was run again, the last attempt's."""
+        """Results that count: of a test that was run again, the last attempt's."""
         return latest(self._results)
 
     @property
@@ -243,21 +244,21 @@ class Run:
             for line in text.splitlines():
                 reporter._tw.line(line)
         said = (*common_shifts(results), *undecided(results), *unavailable(results))
-        said = (*said, *not_run(self.gate.store, results), *self._told_left())
+        said = (*said, *not_run(self.gate.store, results), *self._lines_on_left())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
-        where = f"; {_relative(self._log.path)}" if self._log is not None and results else ""
+        where = f"; {from_here(self._log.path)}" if self._log is not None and results else ""
         reporter.write_line(f"llmbench: {totals(results)}{where}")
         for sentence in unjudged:
             reporter.write_line(f"llmbench: {sentence}", red=True)
 
-    def _told_left(self) -> Iterator[str]:
+    def _lines_on_left(self) -> Iterator[str]:
         num_left = len(self._kept_ahead - self._tested)
         if num_left and self._log is not None:
             rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
                 f"{rows} measured whose test the run ended before; "
-                f"--llmbench-resume={_relative(self._log.path)} takes them from there"
+                f"--llmbench-resume={from_here(self._log.path)} takes them from there"
             )
 
     def _write_reports(self) -> Iterator[str]:
@@ -275,7 +276,7 @@ class Run:
         except (OSError, BaselineError, PublishedError) as error:
             yield f"{path}: no report: {error}"
         else:
-            yield f"report {_relative(path)}"
+            yield f"report {from_here(path)}"
 
     def announce(self, sentence: str) -> None:
         """Say at once what the user should know, and again at the end, once."""
@@ -456,7 +457,3 @@ def _new_file(root: Path) -> Path:
     except OSError as error:
         raise ResultError(f"{folder}: results cannot be written there: {error.strerror}") from error
     return folder / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}.jsonl"
-
-
-def _relative(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

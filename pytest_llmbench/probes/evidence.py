@@ -1,8 +1,9 @@
-"""From what NVML said before and after to what a measurement stores: footprint and evidence, as pure functions."""
+"""Footprint and evidence of a measurement, as pure functions of what NVML said before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ __all__ = [
     "Footprint",
     "evidence",
     "foreign_processes",
+    "parents",
     "peak_footprint",
     "process_memory",
     "process_tree",
@@ -45,18 +47,26 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """Why `peak_bytes` is None."""
 
 
+def parents() -> dict[int, int]:
+    """
+    PID of each process here, zombies included, to that of its parent.
+
+    Read without psutil, which a measuring environment of `llmbench ab` may lack: only what `stacks.bundle`
+    brings is in each. The kernel's own list of children is not compiled into every kernel.
+    """
+    found: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            # The command's name comes first, in parentheses, and can contain anything.
+            found[int(stat.parent.name)] = int(stat.read_bytes().rpartition(b")")[2].split()[1])
+    return found
+
+
 def process_tree(root: int) -> frozenset[int]:
     """PIDs of a process and of its living descendants, as numbered in this PID namespace."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-        # The command's name comes first, in parentheses, and can contain anything.
-        parents[int(stat.parent.name)] = int(text.rpartition(b")")[2].split()[1])
+    above = parents()
     tree = {root}
-    while grown := {pid for pid, parent in parents.items() if parent in tree} - tree:
+    while grown := {pid for pid, parent in above.items() if parent in tree} - tree:
         tree |= grown
     return frozenset(tree)
 

@@ -79,7 +79,7 @@ def _verdict(results: Sequence[Result]) -> str:
 def _where(results: Sequence[Result]) -> str:
     devices = {now.device: None for result in results if (now := result.measurement.environment)}
     scales = {result.measurement.workload.scale: None for result in results}
-    planted = {one.told: None for result in results if (one := result.measurement.workload.injection)}
+    planted = {one.text: None for result in results if (one := result.measurement.workload.injection)}
     parts = [*map(_escaped, devices), *(f"{scale} scale" for scale in scales)]
     return ", ".join(parts) + (f". Planted on purpose: {', '.join(planted)}." if planted else "")
 

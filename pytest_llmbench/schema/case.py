@@ -7,7 +7,6 @@ a frozen value, travels as JSON, and is stored whole in every baseline.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
@@ -15,7 +14,7 @@ from typing import Annotated, Literal, Self, get_args
 import msgspec
 
 from pytest_llmbench.schema.extensions import PATTERN, is_extension
-from pytest_llmbench.schema.text import printable
+from pytest_llmbench.schema.text import hint_at, printable
 
 __all__ = ["MODELS", "BuiltInAttention", "BuiltInQuantization", "Case", "CaseError", "Loop", "Parallelism"]
 
@@ -168,16 +167,14 @@ def _located(model: str) -> str:
         return model
     if Path(model, "config.json").is_file():
         return f"./{model}"
-    close = difflib.get_close_matches(model, MODELS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(MODELS)}; others by hub id or directory"
+    hint = hint_at(model, MODELS, f"known: {', '.join(MODELS)}; others by hub id or directory")
     raise CaseError(f"unknown model {model!r}; {hint}")
 
 
 def _check_known(field: str, name: object, known: Sequence[str]) -> None:
     if not isinstance(name, str) or name in known or is_extension(name):
         return  # of another type: the next check tells
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}; of another package: 'package:name'"
+    hint = hint_at(name, known, f"known: {', '.join(known)}; of another package: 'package:name'")
     raise CaseError(f"unknown {field} {name!r}; {hint}")
 
 

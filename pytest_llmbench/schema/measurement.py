@@ -7,6 +7,7 @@ Everything here is a frozen value with a strict JSON form. Unknown is None with 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,7 +18,6 @@ from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.workload import Workload, workload_hash
 
 __all__ = [
-    "OUTCOMES",
     "AllocationShare",
     "Evidence",
     "KernelShare",
@@ -29,10 +29,10 @@ __all__ = [
     "failed",
     "fullest",
     "joined",
+    "now",
 ]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid")
 
 
 class Round(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,19 +197,24 @@ def fullest(listings: Iterable[tuple[AllocationShare, ...]]) -> tuple[Allocation
     return max(listings, key=lambda listing: sum(share.bytes for share in listing))
 
 
+def now() -> str:
+    """Time of a measurement that ends now."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def failed(
     case: Case,
     workload: Workload,
     outcome: Outcome,
     reason: str,
     *,
-    measured_at: str,
+    measured_at: str | None = None,
     environment: Environment | None = None,
 ) -> Measurement:
-    """A measurement of which only the outcome is known."""
+    """Measurement of which only the outcome is known; made now, unless *measured_at* says when."""
     process = Process(outcome=outcome, reason=reason)
     return Measurement(
-        case=case, workload=workload, environment=environment, processes=(process,), measured_at=measured_at
+        case=case, workload=workload, environment=environment, processes=(process,), measured_at=measured_at or now()
     )
 
 

@@ -7,6 +7,8 @@ on which they must agree, and a disagreement is said in words.
 
 from __future__ import annotations
 
+import signal
+
 import msgspec
 
 from pytest_llmbench.schema.case import Case
@@ -30,12 +32,13 @@ __all__ = [
     "decode_message",
     "decode_request",
     "encode",
+    "ended",
 ]
 
 PRELOADING = "preload"
 """The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -57,7 +60,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The server has imported the libraries and forks from now on."""
 
-    import_seconds: float
     poisoned: str | None = None
     """Why children of this server could not use CUDA; the executor then spawns instead."""
 
@@ -98,6 +100,18 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     """The one measurement that a measuring process gives."""
 
     measurement: Measurement
+
+
+def ended(exit_status: int) -> str:
+    """Sentence of how a process went, as "exited with status 3"; *exit_status* as `subprocess` gives it."""
+    if exit_status >= 0:
+        return f"exited with status {exit_status}"
+    try:
+        name = signal.Signals(-exit_status).name
+    except ValueError:
+        name = f"signal {-exit_status}"
+    hint = " (the out-of-memory killer does that)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
 
 
 Message = Ready | Started | Ended | Imported | Phase | Surroundings | Answer

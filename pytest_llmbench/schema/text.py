@@ -7,11 +7,15 @@ takes what is reordered or invisible for what it looks like.
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import json
 import re
 import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
 
-__all__ = ["no_commands", "printable", "printable_json"]
+__all__ = ["hint_at", "innermost_calls", "no_commands", "printable", "printable_json"]
 
 _INVISIBLE = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, 0xFFA0)))
 """Letters and marks without a shape; all other invisible characters are of the category "other"."""
@@ -19,7 +23,23 @@ _COMMAND = re.compile(r"^(\s*):(?=:)|(#)(?=#(?:\[|vso\[))", re.MULTILINE)
 """GitHub obeys `::error::` at the beginning of a line, and `##[error]` anywhere; Azure `##vso[...]`."""
 _SUSPECT = (b"\x7f", rb"\u", rb"\b", rb"\f", rb"\r", b"##", b'"::', rb"\n::", rb"\t::", b" ::")
 """JSON in ASCII without any of these is as it should be: most of it is not looked at any closer."""
+_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
+_FRAMES = 3
 _JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def hint_at(name: str, known: Iterable[str], otherwise: str) -> str:
+    """Ask whether what is most like *name* was meant, or what it is a part of; *otherwise* if there is neither."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1) or [one for one in names if name.lower() in one.lower()][:3]
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else otherwise
+
+
+def innermost_calls(stack: str) -> list[str]:
+    """Innermost calls of a stack that faulthandler wrote, as `models/decoder.py:7 in forward`."""
+    frames = (_FRAME.match(line) for line in stack.splitlines())
+    calls = (f"{Path(*Path(one['file']).parts[-2:])}:{one['line']} in {one['name']}" for one in frames if one)
+    return [printable(call, lines=False) for call in itertools.islice(calls, _FRAMES)]
 
 
 def printable(text: str, *, lines: bool = True) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["about", "apart", "counted", "gib", "percent", "seconds"]
+__all__ = ["about", "apart", "counted", "gib", "percent", "seconds", "size"]
 
 Figure = TypeVar("Figure")
 _MORE_DIGITS = 18
@@ -31,6 +31,14 @@ def gib(count_bytes: float, more: int = 0) -> str:
     return f"{count_bytes / 2**30:.{2 + more}f}"
 
 
+def size(count_bytes: float, more: int = 0) -> str:
+    """Bytes in the largest unit that they fill: "812 B", "64 MiB", "1.50 GiB"; or with *more* decimals."""
+    mib = count_bytes / 2**20
+    if mib < 1:
+        return f"{count_bytes:,.{more}f} B"
+    return f"{mib:,.{more}f} MiB" if mib < 1024 else f"{mib / 1024:,.{2 + more}f} GiB"
+
+
 def percent(ratio: float) -> str:
     """A signed change in percent: 0.031 is "+3.1 %"; below a tenth of a percent, two decimals."""
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
@@ -47,7 +55,7 @@ def about(duration: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """As "1 row" and "2 rows"."""
+    """Number and noun, as "1 row" and "2 rows"."""
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 

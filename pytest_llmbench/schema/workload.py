@@ -50,8 +50,8 @@ class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`device` and `host`: added time as a fraction of the step; of memory: bytes."""
 
     @property
-    def told(self) -> str:
-        """As users write it."""
+    def text(self) -> str:
+        """Injection as users write it."""
         size = f"{self.amount * 100:g}%" if self.kind in ("device", "host") else f"{self.amount / 2**20:g}MiB"
         return f"{self.kind}={size}"
 

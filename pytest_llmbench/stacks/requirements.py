@@ -23,7 +23,7 @@ _EGG = re.compile(r"#egg=(?P<name>[A-Za-z0-9._-]+)")
 
 
 class Requirements(msgspec.Struct, frozen=True):
-    """What a file asks for, includes and continued lines resolved."""
+    """Requirements of a file, includes and continued lines resolved."""
 
     options: tuple[str, ...]
     """Lines for the installer, as `--index-url ...`; paths in them are absolute."""
@@ -32,13 +32,13 @@ class Requirements(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """As a requirements file."""
+        """Text of a requirements file."""
         return "\n".join([*self.options, *self.lines.values(), ""])
 
     @property
-    def told(self) -> dict[str, str]:
-        """The lines as they may be stored and printed."""
-        return {name: _told(line) for name, line in self.lines.items()}
+    def printable_lines(self) -> dict[str, str]:
+        """Lines as they may be stored and printed."""
+        return {name: _printable(line) for name, line in self.lines.items()}
 
     def version(self, name: str) -> str | None:
         """
@@ -53,9 +53,9 @@ class Requirements(msgspec.Struct, frozen=True):
         try:
             requirement = Requirement(wanted)
         except InvalidRequirement:
-            return _told(wanted)
+            return _printable(wanted)
         pinned = [one.version for one in requirement.specifier if one.operator in ("==", "===")]
-        return _told(pinned[0] if pinned else requirement.url or str(requirement.specifier) or "any")
+        return _printable(pinned[0] if pinned else requirement.url or str(requirement.specifier) or "any")
 
     def without_hashes(self) -> Requirements:
         """The same, installable together with a package whose hash nobody knows."""
@@ -120,7 +120,7 @@ def _logical_lines(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, i
         yield from _logical_lines(included, (*seen, path))
 
 
-def _told(text: str) -> str:
+def _printable(text: str) -> str:
     return printable(redacted(text))
 
 
@@ -144,4 +144,4 @@ def _name(line: str) -> str | None:
     try:
         return parse_wheel_filename(wanted.rpartition("/")[2])[0]
     except InvalidWheelFilename:
-        return _told(wanted) if "/" in wanted or wanted.startswith("-e") else None
+        return _printable(wanted) if "/" in wanted or wanted.startswith("-e") else None

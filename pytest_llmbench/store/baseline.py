@@ -6,7 +6,6 @@ Decoded strictly, encoded so that recording one row changes the lines of that ro
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
@@ -20,7 +19,7 @@ from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.strict import Place, dotted, first_flaw, parse
-from pytest_llmbench.schema.text import printable, printable_json
+from pytest_llmbench.schema.text import hint_at, printable, printable_json
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
 from pytest_llmbench.tables.renamed import row_of_today
 
@@ -47,7 +46,7 @@ MOST_VALUES = 1_000_000
 """Commas of a file, which are counted before it is parsed: a thousand rows of three processes have fewer than half."""
 
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From the plain value of a file in this format to that of the next."""
+"""Steps from the plain value of a file in this format to that of the next."""
 
 _T = TypeVar("_T")
 _RESTORE = "restore the file from version control"
@@ -122,7 +121,7 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         )
 
     def measurement(self, environment: Environment) -> Measurement:
-        """What `of` was given, with the environment that the row's file holds for it."""
+        """Measurement that `of` was given, with the environment that the row's file holds for it."""
         return Measurement(
             case=self.case,
             workload=self.workload,
@@ -262,7 +261,7 @@ class _EditedProcess(msgspec.Struct):
 
 
 class _Edited(msgspec.Struct):
-    """What people edit in a row, still plain: msgspec would not name the metric in its error."""
+    """Check what people edit in a row, still plain: msgspec would not name the metric in its error."""
 
     processes: list[_EditedProcess]
     tolerances: dict[str, Any] = {}
@@ -304,8 +303,7 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
 
 def _check_metric(name: str, path: Path, place: Place) -> None:
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "or is the package missing that adds it?"
+        hint = hint_at(name, METRICS, "or is the package missing that adds it?")
         raise BaselineError(f"unknown metric {name!r}; {hint}", path, place)
 
 

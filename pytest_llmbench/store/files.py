@@ -9,7 +9,9 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["leads_out", "read_file"]
+from pytest_llmbench.schema.units import size
+
+__all__ = ["from_here", "leads_out", "read_file"]
 
 _OF_THE_KERNEL = ("/proc/", "/sys/")
 """Files there look like any other, but say nothing of their size, and some never end."""
@@ -41,12 +43,18 @@ def _size(path: Path, found: os.stat_result, most_mib: int) -> int:
     if not stat.S_ISREG(found.st_mode):  # /dev/zero never ends, and a pipe may never begin
         raise OSError(errno.EINVAL, "it is not a file", str(path))
     if found.st_size > most_mib * 2**20:
-        size = f"{found.st_size / 2**20:.0f} MiB"
-        raise OSError(errno.EFBIG, f"it has {size}, and no such file has more than {most_mib} MiB", str(path))
+        most = f"no such file has more than {size(most_mib * 2**20)}"
+        raise OSError(errno.EFBIG, f"it has {size(found.st_size)}, and {most}", str(path))
     return found.st_size
 
 
+def from_here(path: Path | str) -> str:
+    """Path as a user in the current folder names it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else str(path)
+
+
 def leads_out(path: Path, folder: Path) -> str | None:
-    """Where *path*, which is written as one below *folder*, leads by links if that is not below *folder*; else None."""
+    """Find where *path*, which is written as one below *folder*, leads by links if that is not below *folder*; else None."""
     real = os.path.realpath(path)
     return None if Path(real).is_relative_to(os.path.realpath(folder)) else real

@@ -6,33 +6,23 @@ A comparison that is killed goes on from it; see `judge.plan`.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 
 from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.schema.metrics import Tolerance
-from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
-from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.store.files import read_file
+from pytest_llmbench.store.lines import LineError, LineFile, ResultError, decoded, read_lines
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 
-__all__ = ["FORMAT", "Asked", "Implied", "Journal", "JournalError", "Named", "Note", "Taken"]
+__all__ = ["FORMAT", "Asked", "Implied", "Journal", "Named", "Note", "Taken"]
 
 FORMAT = 1
-MOST_MIB = 512
-"""More than a comparison writes; what is larger is not read."""
-
-
-class JournalError(ValueError):
-    """A file that cannot be written, read or gone on from; the message names file and line."""
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -61,7 +51,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="as
     shared_gpu: bool = False
     """Whether other programs may use the GPUs."""
     metric: str | None = None
-    """Of a bisection: the metric that it follows, where the user named it."""
+    """Metric that a bisection follows, where the user named it."""
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="pair"):
@@ -80,12 +70,12 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="not
 
 
 class Implied(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="implied"):
-    """Of a bisection, how the changed packages hang together; found in environments that may be gone later."""
+    """Dependencies between the changed packages of a bisection; its environments may be gone later."""
 
     implied: dict[str, frozenset[str]]
-    """What has to change with each of them, itself included."""
+    """Packages that have to change with each of them, itself included."""
     needs: dict[str, frozenset[str]]
-    """What the new version of each needs of the others."""
+    """Packages among the others that the new version of each needs."""
 
 
 Line = Asked | Taken | Note | Implied
@@ -102,10 +92,10 @@ class Journal:
         implied: of a bisection, once it is known.
     """
 
-    def __init__(self, path: Path | None, asked: Asked, stream: IO[bytes] | None, lines: list[Line]) -> None:
+    def __init__(self, path: Path | None, asked: Asked, file: LineFile | None, lines: list[Line]) -> None:
         self.path = path
         self.asked = asked
-        self._stream = stream
+        self._file = file
         self._pairs: dict[str, list[Pair]] = {}
         self._notes: dict[str, str] = {}
         self.implied: Implied | None = None
@@ -118,25 +108,20 @@ class Journal:
         Start a new file, or none.
 
         Raises:
-            JournalError: the file is there already, or cannot be written.
+            ResultError: the file is there already, or cannot be written.
         """
         if path is None:
             return cls(None, asked, None, [])
+        # Not "x", which would refuse /dev/null.
+        if path.is_file() and path.stat().st_size:
+            raise ResultError(f"{path} is there already; go on with --resume {path}, or name another file")
+        file = LineFile(path, alone=True)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Not "x", which would refuse /dev/null.
-            if path.is_file() and path.stat().st_size:
-                raise JournalError(f"{path} is there already; go on with --resume {path}, or name another file")
-            stream = _claimed(path, "ab")
-        except OSError as error:
-            raise JournalError(f"{path}: results cannot be written there: {error.strerror}") from None
-        journal = cls(path, asked, stream, [])
-        try:
-            journal._write(asked)
-        except JournalError:
-            stream.close()
+            file.write(_encoder.encode(asked))
+        except ResultError:
+            file.close()
             raise
-        return journal
+        return cls(path, asked, file, [])
 
     @classmethod
     def resume(cls, path: Path) -> Self:
@@ -144,40 +129,31 @@ class Journal:
         Read a file and open it for more; half a line that a killed run has left is cut off.
 
         Raises:
-            JournalError: it is not the file of a comparison.
+            ResultError: it is not the file of a comparison.
         """
-        try:
-            asked, lines, length = _read(path)
-            stream = _claimed(path, "r+b")
-            stream.truncate(length)
-            stream.seek(0, os.SEEK_END)
-        except OSError as error:
-            raise JournalError(f"{path}: results cannot be read and written: {error.strerror}") from None
-        return cls(path, asked, stream, lines)
+        asked, lines = _read(path)
+        return cls(path, asked, LineFile(path, alone=True), lines)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """
-        What a file has so far, also while another run writes to it. What is added is not written down.
+        Read what a file has so far, also while another run writes to it. What is added is not written down.
 
         Raises:
-            JournalError: it is not the file of a comparison, or cannot be read.
+            ResultError: it is not the file of a comparison, or cannot be read.
         """
-        try:
-            asked, lines, _ = _read(path)
-        except OSError as error:
-            raise JournalError(f"{path}: results cannot be read: {error.strerror}") from None
+        asked, lines = _read(path)
         return cls(path, asked, None, lines)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        if self._file is not None:
+            self._file.close()
 
     def pairs(self, case: str) -> list[Pair]:
-        """Those of a case, in the order in which they were measured."""
+        """Pairs of a case, in the order in which they were measured."""
         return self._pairs.get(case, [])
 
     def note(self, case: str) -> str | None:
@@ -189,10 +165,11 @@ class Journal:
         Write a line down.
 
         Raises:
-            JournalError: it could not be written.
+            ResultError: it could not be written.
         """
         self._take(line)
-        self._write(line)
+        if self._file is not None:
+            self._file.write(_encoder.encode(line))
 
     def _take(self, line: Line) -> None:
         match line:
@@ -205,51 +182,20 @@ class Journal:
             case Asked():
                 pass
 
-    def _write(self, line: Line) -> None:
-        if self._stream is None:
-            return
-        data = _encoder.encode(line) + b"\n"
-        try:
-            while data:
-                data = data[self._stream.write(data) :]
-            if self.path is not None and self.path.is_file():
-                os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise JournalError(f"{self.path}: a result could not be written: {error.strerror}") from None
 
-
-def _read(path: Path) -> tuple[Asked, list[Line], int]:
-    """What was asked for, all that follows, and the length of the whole lines."""
-    data = read_file(path, most_mib=MOST_MIB)
-    whole = data[: data.rfind(b"\n") + 1]
-    lines = list(_decoded(whole, path))
+def _read(path: Path) -> tuple[Asked, list[Line]]:
+    """First line of a file, and all that follow."""
+    lines = list(_decoded(path))
     asked = lines[0] if lines else None
     if not isinstance(asked, Asked):
-        raise JournalError(f"{path} does not begin as the results of llmbench ab or bisect do")
-    return asked, lines[1:], len(whole)
+        raise ResultError(f"{path} does not begin as the results of llmbench ab or bisect do")
+    return asked, lines[1:]
 
 
-def _claimed(path: Path, mode: Literal["ab", "r+b"]) -> IO[bytes]:
-    """The file, opened for this run alone."""
-    stream = path.open(mode, buffering=0)
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise JournalError(f"{path}: another run is writing to it") from None
-    return stream
-
-
-def _decoded(data: bytes, path: Path) -> Iterator[Line]:
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            found = _decoder.decode(printable_json(line))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise JournalError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None
-        if flaw := flaw_of_decoded(line, found):
-            raise JournalError(
-                f"{path}, line {number}: is not of llmbench ab or bisect: {dotted(flaw.place)} {flaw.sentence}"
-            )
-        yield found
+def _decoded(path: Path) -> Iterator[Line]:
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            try:
+                yield decoded(line, _decoder.decode)
+            except LineError as error:
+                raise ResultError(f"{path}, line {number}: is not of llmbench ab or bisect: {error}") from None

@@ -5,34 +5,26 @@ The results of a run: one JSON line per judged case, appended as it comes, read 
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Measurement
-from pytest_llmbench.schema.strict import dotted, flaw_of_decoded
-from pytest_llmbench.schema.text import printable, printable_json
-from pytest_llmbench.store.files import read_file
+from pytest_llmbench.schema.text import printable
+from pytest_llmbench.store.lines import UNREADABLE, LineError, LineFile, ResultError, decoded, read_lines
 from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = ["FORMAT", "Decision", "Result", "ResultError", "ResultLog", "UnwritableResult", "latest", "read_results"]
 
 FORMAT = 1
-MOST_MIB = 512
-"""Of a result file: a hundred thousand results take less; what is larger is not read."""
 MOST_NAMED = 5
-"""Of the lines that are left out of a file: how many are named, each by itself."""
+"""Number of the lines left out of a file that are named, each by itself."""
 
 Decision = Literal["pass", "fail", "skip"]
-
-
-class ResultError(ValueError):
-    """A result file that cannot be written or read; the message names file and line."""
 
 
 class UnwritableResult(ResultError):
@@ -55,7 +47,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     recorded: bool = False
     """Whether the measurement has become the baseline."""
     seconds: float | None
-    """From asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
+    """Time from asking for a process until it was gone; None for a measurement of an earlier run, or of a user's."""
 
     @property
     def name(self) -> str:
@@ -77,7 +69,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def told(self) -> str:
-        """What became of the row, in the word or two that reports have room for."""
+        """Fate of the row, in the word or two that reports have room for."""
         if self.recorded:
             return "recorded"
         return "skipped" if self.decision == "skip" else self.verdict.status
@@ -111,24 +103,7 @@ class ResultLog:
     def __init__(self, path: Path, known: Iterable[Result] = ()) -> None:
         self.path = path
         self._known = {_row_of(result): msgspec.structs.replace(result, seconds=None) for result in known}
-        self._made = not path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._stream: IO[bytes] = path.open("ab", buffering=0)
-            self._is_file = path.is_file()  # and not /dev/null, which can be neither synchronised nor cut short
-            if self._is_file:
-                self._end_last_line()
-        except OSError as error:
-            raise ResultError(f"{path}: results cannot be written there: {error.strerror}") from error
-
-    def _end_last_line(self) -> None:
-        """Cut off the half line that a killed run has left."""
-        data = read_file(self.path, most_mib=MOST_MIB)
-        rest = data[data.rfind(b"\n") + 1 :]
-        if _is_torn(rest):
-            self._stream.truncate(len(data) - len(rest))
-        elif rest:
-            self._stream.write(b"\n")
+        self._lines = LineFile(path, is_torn=_is_torn)
 
     def append(self, result: Result) -> None:
         """
@@ -140,14 +115,7 @@ class ResultLog:
         """
         if result.seconds is None and self._known.get(_row_of(result)) == result:
             return
-        line = self._encoded(result)
-        try:
-            while line:
-                line = line[self._stream.write(line) :]
-            if self._is_file:
-                os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise ResultError(f"{self.path}: a result could not be written: {error.strerror}") from error
+        self._lines.write(self._encoded(result))
 
     def _encoded(self, result: Result) -> bytes:
         try:
@@ -158,13 +126,11 @@ class ResultLog:
         if why is not None:
             told = f"{result.table}[{result.row}]"
             raise UnwritableResult(f"{self.path}: the result of {told!r} is not written, since it {why}")
-        return line + b"\n"
+        return line
 
     def close(self) -> None:
         """Close the file, and remove it if it was made for results that never came."""
-        self._stream.close()
-        if self._made and self.path.exists() and self.path.stat().st_size == 0:
-            self.path.unlink()
+        self._lines.close()
 
 
 def read_results(path: Path, left_out: Callable[[str], object] | None = None) -> tuple[Result, ...]:
@@ -179,16 +145,10 @@ def read_results(path: Path, left_out: Callable[[str], object] | None = None) ->
     Raises:
         ResultError: the file cannot be read, or none of its lines can.
     """
-    try:
-        *lines, rest = read_file(path, most_mib=MOST_MIB).split(b"\n")
-    except OSError as error:
-        raise ResultError(f"{path}: results cannot be read: {error.strerror}") from error
-    if not _is_torn(rest):
-        lines.append(rest)
     found: list[Result] = []
     refused: list[str] = []
     with _collector_off():
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_lines(path, _is_torn), start=1):
             if line.strip():
                 result, why = _decoded(line)
                 if result is None:
@@ -221,7 +181,7 @@ def _collector_off() -> Iterator[None]:
 
 
 class _Decoded(NamedTuple):
-    """What a line is: a result, or why it is none."""
+    """A result, or why a line is none."""
 
     result: Result | None
     why: str | None
@@ -229,13 +189,9 @@ class _Decoded(NamedTuple):
 
 def _decoded(line: bytes) -> _Decoded:
     try:
-        result = _read(line)
-        if (shown := printable_json(line)) is not line:
-            result = _read(shown)
-    except _UNREADABLE as error:
-        return _Decoded(None, _newer(line) or printable(f"is not a result: {error}", lines=False))
-    if flaw := flaw_of_decoded(line, result):
-        return _Decoded(None, f"is not a result: {dotted(flaw.place)} {flaw.sentence}")
+        result = decoded(line, _read)
+    except LineError as error:
+        return _Decoded(None, _newer(line) or f"is not a result: {error}")
     if not f"{result.nodeid}{result.table}{result.row}".isprintable():  # names have no lines
         names = (printable(name, lines=False) for name in (result.nodeid, result.table, result.row))
         result = msgspec.structs.replace(result, **dict(zip(("nodeid", "table", "row"), names, strict=True)))
@@ -265,7 +221,7 @@ def _is_torn(rest: bytes) -> bool:
     """Whether what follows the last newline is the beginning of a result, and not all of one."""
     try:
         _read(rest)
-    except _UNREADABLE:
+    except UNREADABLE:
         return bool(rest) and rest.startswith(_START[: len(rest)])
     return False
 
@@ -277,7 +233,7 @@ class _Format(msgspec.Struct):
 def _newer(line: bytes) -> str | None:
     try:
         found = msgspec.json.decode(line, type=_Format).format
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     if found > FORMAT:
         return f"has format {found}, this pytest-llmbench reads up to {FORMAT}; upgrade pytest-llmbench"
@@ -288,6 +244,4 @@ _START = b'{"format":'
 """The first bytes of every line that `ResultLog` writes."""
 _FORMER_STATUS = b'"inconclusive"'
 """In every line of before `undecided` and `unmeasured` were two statuses, and a flag told them apart."""
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: no such value, not UTF-8, nested without end."""
 _decoder = msgspec.json.Decoder(Result)

@@ -43,7 +43,7 @@ def why_refused(measurement: Measurement) -> str | None:
     if measurement.environment is None:
         return "the environment is unknown, so it could not be found again"
     if measurement.workload.injection is not None:
-        return f"{measurement.workload.injection.told} was planted in it"
+        return f"{measurement.workload.injection.text} was planted in it"
     if measurement.outcome == "ok" and not measurement.processes[-1].metrics:
         return "nothing was measured"
     flaw = first_flaw(msgspec.to_builtins(measurement))

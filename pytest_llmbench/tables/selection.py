@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from pytest_llmbench.schema.case import Case, Loop
+from pytest_llmbench.schema.text import hint_at
 from pytest_llmbench.tables import TABLES
 from pytest_llmbench.tables.expression import matcher
 from pytest_llmbench.tables.renamed import former_row
@@ -81,8 +82,7 @@ def find_case(named: str, loop: Loop | None = None) -> Selected:
         return found[0]
     if found:
         raise SelectionError(f"row {named!r} is in several tables; choose {' or '.join(row.name for row in found)}")
-    close = [row.name for row in rows if named.lower() in row.name.lower()]
-    hint = f"did you mean {' or '.join(close[:3])}?" if close else "write table[row], or module:function"
+    hint = hint_at(named, (row.name for row in rows), "write table[row], or module:function")
     raise SelectionError(f"no row {named!r}; {hint}")
 
 

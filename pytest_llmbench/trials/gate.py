@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,6 +25,7 @@ from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.tables.renamed import row_of_today
@@ -87,7 +87,7 @@ class RowName(NamedTuple):
     row: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Table and row, as `Result.name`."""
         return f"{self.table}[{self.row}]"
 
@@ -211,7 +211,7 @@ class Gate:
             decided = _Decided("fail", str(error))
         else:
             measurement, seconds, verdict = self._settled(taken, against, on_more)
-            decided = self._decide(name.told, verdict, measurement, has_baseline=against is not None)
+            decided = self._decide(name.text, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
         return Result(
@@ -327,7 +327,7 @@ class Gate:
             path = self.store.record(*name, measurement, self._policy.reason or f"recorded by {why}")
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
-        return _Decided("pass", f"recorded in {_short(path)}", recorded=True)
+        return _Decided("pass", f"recorded in {from_here(path)}", recorded=True)
 
 
 def _up_to_a_failure(processes: Iterable[Timed]) -> Timed:
@@ -342,9 +342,3 @@ def _up_to_a_failure(processes: Iterable[Timed]) -> Timed:
 def _is_reusable(measurement: Measurement, workload: Workload) -> bool:
     """A measurement of the very same work that came to an end; what crashed or hung is taken again."""
     return measurement.workload == workload and measurement.outcome in ("ok", "oom", "unavailable")
-
-
-def _short(path: Path) -> str:
-    with suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
-    return str(path)

@@ -9,7 +9,8 @@ from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.units import counted
-from pytest_llmbench.store.results import Result, ResultError, latest, read_results
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import Result, latest, read_results
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
 
 __all__ = ["compare_files"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from pytest_llmbench.judge.pair import judge_pair
@@ -11,12 +10,12 @@ from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
-from pytest_llmbench.trials.progress import Progress
-from pytest_llmbench.trials.sides import Sides
+from pytest_llmbench.trials.sides import Progress, Sides
 from pytest_llmbench.trials.trial import PAIR, run
 
 __all__ = ["Held", "Judge", "comparison_of", "held_so_far", "judge_of", "measure"]
@@ -56,7 +55,7 @@ def measure(
         sides: gives what to measure with, made when it is first needed.
 
     Raises:
-        JournalError: a pair could not be written down.
+        ResultError: a pair could not be written down.
         SetupError: nothing can be measured.
     """
 
@@ -80,7 +79,7 @@ def measure(
 
 
 def held_so_far(journal: Journal, name: str, judge: Judge) -> tuple[Held | None, bool]:
-    """What the journal's pairs of a case come to, None without a good one; and whether the case is settled."""
+    """Verdict of the journal's pairs of a case, None without a good one; and whether the case is settled."""
     pairs = journal.pairs(name)
     step = settle(journal.asked.plan, PAIR, pairs, _of_pairs(judge))
     if isinstance(step, Settled):
@@ -98,7 +97,7 @@ def _held(settled: Settled[Pair]) -> Held:
 
 
 def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) -> Comparison:
-    """What the journal's pairs come to; cases that are not settled are shown as they are so far, and named."""
+    """Comparison from the journal's pairs; cases that are not settled are shown as they are so far, and named."""
     asked = journal.asked
     rows: list[Compared] = []
     unsettled = []
@@ -112,20 +111,14 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
     changes, same = package_diff(asked.a.packages, asked.b.packages)
     return Comparison(
-        a=_short(asked.a.name),
-        b=_short(asked.b.name),
+        a=from_here(asked.a.name),
+        b=from_here(asked.b.name),
         measured_on=_measured_on(journal),
         changes=changes,
         num_unchanged=same,
         rows=tuple(rows),
         left_out=tuple(left_out),
     )
-
-
-def _short(name: str) -> str:
-    """As a user in the current folder names it."""
-    path = Path(name)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 
 
 def _compared(chosen: Selected, step: Held) -> Compared:

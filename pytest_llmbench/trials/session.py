@@ -13,12 +13,12 @@ import msgspec
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.stack import Stack, open_stack
-from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named
+from pytest_llmbench.store.journal import Asked, Journal, Named
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.selection import Selected, SelectionError
 from pytest_llmbench.trials.comparison import package_diff
 from pytest_llmbench.trials.pairs import judge_of, measure
-from pytest_llmbench.trials.progress import Progress
-from pytest_llmbench.trials.sides import Sides, visible_devices
+from pytest_llmbench.trials.sides import Progress, Sides, visible_devices
 
 __all__ = ["Started", "begin", "go_on", "measure_all", "sides_of"]
 
@@ -42,7 +42,7 @@ def begin(file: Path, asked: Asked, progress: Progress) -> Started:
         asked: whose environments are named, and what they hold not known yet.
 
     Raises:
-        JournalError: *file* is there already, or cannot be written.
+        ResultError: *file* is there already, or cannot be written.
         SelectionError: no case fits the GPUs of this machine.
         SetupError: there is no device to measure on.
         StackError: an environment cannot be made or measured in.
@@ -65,7 +65,7 @@ def go_on(file: Path, progress: Progress) -> Started:
     As `begin`, for a comparison that was broken off.
 
     Raises:
-        JournalError: also if *file* is not of a comparison, or was measured in environments that are no more.
+        ResultError: also if *file* is not of a comparison, or was measured in environments that are no more.
     """
     with ExitStack() as open_:
         journal = open_.enter_context(Journal.resume(file))
@@ -81,7 +81,7 @@ def measure_all(started: Started, progress: Progress) -> None:
     Settle every case that the journal's pairs leave open.
 
     Raises:
-        JournalError: a pair could not be written down.
+        ResultError: a pair could not be written down.
         SetupError: nothing can be measured.
     """
     asked = started.journal.asked
@@ -101,7 +101,7 @@ def measure_all(started: Started, progress: Progress) -> None:
 
 
 def sides_of(asked: Asked, a: Stack, b: Stack, gpus: Sequence[Gpu], progress: Progress) -> Sides:
-    """What measures in two environments as a comparison was asked for."""
+    """Sides that measure in two environments as a comparison was asked for."""
     return Sides(
         a,
         b,
@@ -119,9 +119,7 @@ def _check_same(asked: Asked, stacks: tuple[Stack, Stack]) -> None:
         changes, _ = package_diff(named.packages, stack.packages)
         if changes:
             told = "; ".join(map(str, changes[:5]))
-            raise JournalError(
-                f"{letter} ({named.name}) is no longer what was measured: {told}; start a new comparison"
-            )
+            raise ResultError(f"{letter} ({named.name}) is no longer what was measured: {told}; start a new comparison")
 
 
 def _open(asked: Asked, progress: Progress) -> tuple[Stack, Stack]:

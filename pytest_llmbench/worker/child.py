@@ -15,7 +15,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -141,7 +140,7 @@ def _not_finite(metrics: dict[str, int | float | tuple[int, ...]]) -> list[str]:
 
 
 def _failure(request: Request, error: BaseException) -> Measurement:
-    """What an exception means for the case."""
+    """Outcome that an exception means for the case."""
     told = traceback.TracebackException.from_exception(error)
     message = "".join(told.format_exception_only()).strip()[:MAX_REASON_CHARACTERS]
     ours = ("<frozen importlib", importlib.__file__, __file__)
@@ -161,12 +160,11 @@ def _failure(request: Request, error: BaseException) -> Measurement:
 
 def _failed(request: Request, outcome: Outcome, reason: str) -> Measurement:
     # Lone surrogates, as in the name of a file that is not UTF-8, have no place in JSON.
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return failed(request.case, request.workload, outcome, printable(reason), measured_at=now)
+    return failed(request.case, request.workload, outcome, printable(reason))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Of the GPU: torch says so by the name of the class, the driver and other libraries in words."""
+    """Tell whether the GPU's memory ran out: torch says so by a class, the driver and other libraries in words."""
     names = {cls.__name__ for cls in type(error).__mro__}
     return "OutOfMemoryError" in names or (
         isinstance(error, RuntimeError) and "CUDA" in str(error) and "out of memory" in str(error)

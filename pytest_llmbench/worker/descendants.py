@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
+
+from pytest_llmbench.probes.evidence import parents
 
 __all__ = ["adopt_orphans", "die_with", "end_all", "reap"]
 
@@ -50,28 +50,14 @@ def end_all() -> dict[int, int]:
     """
     statuses = reap()
     while True:
-        for pid in _children():
-            os.kill(pid, signal.SIGKILL)
+        for pid, parent in parents().items():
+            if parent == os.getpid():
+                os.kill(pid, signal.SIGKILL)
         try:
             pid, status = os.waitpid(-1, 0)
         except ChildProcessError:
             return statuses
         statuses |= {pid: status} | reap()
-
-
-def _children() -> Iterator[int]:
-    """
-    Processes whose parent is this one, zombies included.
-
-    The kernel's own list, /proc/PID/task/TID/children, is not compiled into every kernel.
-    """
-    own = str(os.getpid())
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with suppress(OSError):
-                # "pid (command) state ppid ...", and the command may hold spaces and brackets
-                if (folder / "stat").read_text().rpartition(")")[2].split()[1] == own:
-                    yield int(folder.name)
 
 
 def _prctl(option: int, argument: int) -> None:

@@ -6,7 +6,6 @@ Reads top-down: `measure` is the whole life of a measuring process, each functio
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import time
 from collections import Counter
@@ -47,7 +46,7 @@ from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.probes.trace import TraceRecorder
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.extensions import load, offered
-from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, fullest
+from pytest_llmbench.schema.measurement import Measurement, Outcome, Round, fullest, now
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, Value, add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
 from pytest_llmbench.schema.step import StepResult
@@ -91,7 +90,7 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         workload=request.workload,
         environment=environment,
         processes=(notes.process(outcome, reason),),
-        measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        measured_at=now(),
     )
 
 
@@ -184,13 +183,13 @@ def _note_parts(training: AnyTraining, notes: Notes) -> None:
 
 
 def _run_rounds(training: AnyTraining, devices: Devices, notes: Notes) -> Trail:
-    def told(done: Round) -> None:
+    def report_speed(done: Round) -> None:
         devices.note_memory("rounds", ask_nvml=False)
         notes.speed("rounds", done.samples / done.seconds)
 
     before = compiled_graphs()
     with devices.watched():
-        trail = run_rounds(training, devices.synchronise, told)
+        trail = run_rounds(training, devices.synchronise, report_speed)
     notes.observe("recompilations", compiled_graphs() - before)
     return trail
 
@@ -273,7 +272,7 @@ def _note_operators(training: AnyTraining, notes: Notes) -> list[str]:
 
 
 def _note_peak(training: AnyTraining, devices: Devices, notes: Notes) -> None:
-    """What the peak of the longest micro-batch and its optimizer step is made up of, on the device that holds most."""
+    """Parts of the peak of the longest micro-batch and its optimizer step, on the device that holds most."""
     order = cheapest_and_costliest(training)
     with collector_off():  # a collection would look at hundreds of thousands of events, again and again
         with PeakRecorder() as recorder:

@@ -7,7 +7,6 @@ Costs per sample are the mean over the ranks, which is the cost of all of them o
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Iterable, Sequence
 from statistics import fmean
@@ -16,7 +15,16 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pytest_llmbench.schema.environment import Environment
-from pytest_llmbench.schema.measurement import Evidence, KernelShare, Measurement, MemoryPoint, Process, Round, fullest
+from pytest_llmbench.schema.measurement import (
+    Evidence,
+    KernelShare,
+    Measurement,
+    MemoryPoint,
+    Process,
+    Round,
+    fullest,
+    now,
+)
 from pytest_llmbench.schema.metrics import METRICS, Metric, Value
 from pytest_llmbench.schema.protocol import Request
 
@@ -66,7 +74,7 @@ def merge(request: Request, answers: Sequence[Measurement | None], failures: Seq
         workload=request.workload,
         environment=surroundings(environments[0], len(answers)) if environments else None,
         processes=(process,),
-        measured_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        measured_at=now(),
     )
 
 

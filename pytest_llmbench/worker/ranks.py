@@ -9,7 +9,6 @@ die with it.
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import socket
@@ -25,7 +24,8 @@ from types import FrameType
 import msgspec
 
 from pytest_llmbench.schema.measurement import Measurement, Process
-from pytest_llmbench.schema.protocol import Answer, Message, Phase, Request, Surroundings, decode_message, encode
+from pytest_llmbench.schema.protocol import Answer, Message, Phase, Request, Surroundings, decode_message, encode, ended
+from pytest_llmbench.schema.text import innermost_calls
 from pytest_llmbench.worker import child, descendants, rank
 from pytest_llmbench.worker.merge import Failure, merge, surroundings
 
@@ -40,9 +40,6 @@ END_SECONDS = 5.0
 STACK_SECONDS = 0.08
 """How long ranks may take to write down where they stand; the server waits a little longer for this process."""
 READ_BYTES = 2**16
-
-_FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+) in (?P<name>.*)')
-FRAMES = 3
 
 Report = Callable[[Phase | Surroundings], None]
 
@@ -93,11 +90,14 @@ class _Rank:
                 yield message
 
     def failure(self) -> Process | None:
-        """What became of it if it is over and not well."""
+        """How it ended if it is over and not well."""
         if self.answer is not None:
             (process,) = self.answer.processes
             return None if process.outcome == "ok" else process
-        return None if self.exit_status is None else Process(outcome="crashed", reason=_ended(self.exit_status))
+        if self.exit_status is None:
+            return None
+        unsaid = " without an answer" if self.exit_status >= 0 else ""
+        return Process(outcome="crashed", reason=f"{ended(self.exit_status)}{unsaid}")
 
     def await_end(self, seconds: float) -> None:
         """Let it end by itself for so long, then end it."""
@@ -115,9 +115,8 @@ class _Rank:
     def where(self) -> str:
         """Its phase, and the innermost calls of the last stack that it was made to write."""
         told = f"{time.monotonic() - self.phase_at:.0f} s in phase {self.phase!r}"
-        frames = [_FRAME.match(line) for line in os.pread(self.stack, READ_BYTES, 0).decode().splitlines()]
-        calls = [f"{Path(*Path(one['file']).parts[-2:])}:{one['line']} in {one['name']}" for one in frames if one]
-        return f"{told}, at {' <- '.join(calls[:FRAMES])}" if calls else told
+        calls = innermost_calls(os.pread(self.stack, READ_BYTES, 0).decode(errors="replace"))
+        return f"{told}, at {' <- '.join(calls)}" if calls else told
 
     def close(self) -> None:
         os.close(self.reader)
@@ -238,10 +237,3 @@ def _telling_where(ranks: Sequence[_Rank]) -> Iterator[None]:
         yield
     finally:
         signal.signal(child.STACK_SIGNAL, before or signal.SIG_DFL)
-
-
-def _ended(exit_status: int) -> str:
-    if exit_status >= 0:
-        return f"exited with status {exit_status} without an answer"
-    hint = " (the out-of-memory killer does that)" if exit_status == -signal.SIGKILL else ""
-    return f"killed by {signal.Signals(-exit_status).name}{hint}"

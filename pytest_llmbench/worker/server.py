@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -51,14 +50,13 @@ def serve(control: socket.socket, *, preload: tuple[str, ...], measure: str) -> 
         preload: modules to import before forking.
         measure: `module:function`, see `child.main`.
     """
-    started = time.monotonic()
     descendants.adopt_orphans()
     with _ending_with(control):
         poisoned = import_ahead(preload)
     gc.collect()
     gc.freeze()  # or the first collection of each child would copy every page of the libraries
     with _Watch(control) as watch, suppress(BrokenPipeError, ConnectionResetError):
-        control.send(encode(Ready(import_seconds=time.monotonic() - started, poisoned=poisoned)))
+        control.send(encode(Ready(poisoned)))
         while (order := watch.next_order()) is not None:
             _run(order, watch, control, measure)
 

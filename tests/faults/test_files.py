@@ -23,8 +23,9 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store import baseline as file_module
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, ResultError, ResultLog, UnwritableResult, read_results
+from pytest_llmbench.store.results import Result, ResultLog, UnwritableResult, read_results
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 """A machine shared with other work is no fault of the code, and each example writes its own file."""
@@ -274,7 +275,7 @@ def test_results_of_more_than_the_limit_are_refused_unread(tmp_path: Path) -> No
         stream.truncate(1024 * MIB)
 
     with pytest.raises(
-        ResultError, match="results cannot be read: it has 1024 MiB, and no such file has more than 512"
+        ResultError, match=r"results cannot be read: it has 1\.00 GiB, and no such file has more than 512"
     ):
         read_results(path)
 

@@ -70,7 +70,7 @@ def test_printing_without_end_is_a_timeout_that_fills_neither_disk_nor_memory(
 
     assert measurement.outcome == "timeout"
     printed = re.search(
-        r"its last output:\n(?:an epoch of nothing at all\n){7}[^\n]*\nof (\d+)\.\d\d MiB, which began with\n"
+        r"its last output:\n(?:an epoch of nothing at all\n){7}[^\n]*\nof (\d+) MiB, which began with\n"
         r"the first line\nan epoch of nothing at all\n",
         measurement.reason or "",
     )

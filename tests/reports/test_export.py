@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
 from pytest_llmbench.cli.export import export as command
-from pytest_llmbench.reports.export import FORMATS, Format, export
+from pytest_llmbench.reports.export import Format, export
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.store.results import Result
 
@@ -200,7 +200,7 @@ def test_junit_survives_what_xml_cannot_say(bench: Bench) -> None:
     assert suite[0].find("failure") is not None
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", get_args(Format))
 def test_a_number_that_is_not_finite_stops_no_format(bench: Bench, to: Format) -> None:
     result = bench.result()
     [process] = result.measurement.processes

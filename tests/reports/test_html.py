@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import OUTCOMES, Evidence, Outcome, failed
+from pytest_llmbench.schema.measurement import Evidence, Outcome, failed
 from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.published import PublishedTable
@@ -172,7 +172,7 @@ def test_status_is_told_by_symbol_and_word(bench: Bench) -> None:
     assert "\N{CHECK MARK} unchanged" in text
 
 
-@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("outcome", get_args(Outcome))
 def test_a_row_of_every_outcome_is_shown(bench: Bench, outcome: Outcome) -> None:
     result = bench.result()
     ended = failed(result.measurement.case, Workload(), outcome, "a reason", measured_at="2026-11-24T10:00:00+00:00")

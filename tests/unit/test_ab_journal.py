@@ -13,7 +13,8 @@ from pytest_llmbench.schema.measurement import failed
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.store.journal import Asked, Implied, Journal, JournalError, Named, Note, Taken
+from pytest_llmbench.store.journal import Asked, Implied, Journal, Named, Note, Taken
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 
@@ -86,31 +87,31 @@ def test_notes_and_implications_are_read_back(path: Path) -> None:
 
 
 def test_a_file_that_is_there_is_not_written_over(path: Path) -> None:
-    with pytest.raises(JournalError, match="is there already; go on with --resume"):
+    with pytest.raises(ResultError, match="is there already; go on with --resume"):
         Journal.begin(path, ASKED)
 
 
 def test_two_runs_do_not_write_to_one_file(path: Path) -> None:
-    with Journal.resume(path), pytest.raises(JournalError, match="another run is writing"):
+    with Journal.resume(path), pytest.raises(ResultError, match="another run is writing"):
         Journal.resume(path)
 
 
 def test_a_file_of_something_else_is_refused_with_its_line(path: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_text('{"format":1,"nodeid":"t.py::test"}\n')
-    with pytest.raises(JournalError, match=r"other.jsonl, line 1: is not of llmbench ab"):
+    with pytest.raises(ResultError, match=r"other.jsonl, line 1: is not of llmbench ab"):
         Journal.resume(other)
     other.write_text("")
-    with pytest.raises(JournalError, match="does not begin"):
+    with pytest.raises(ResultError, match="does not begin"):
         Journal.resume(other)
-    with pytest.raises(JournalError, match="cannot be read"):
+    with pytest.raises(ResultError, match="cannot be read"):
         Journal.resume(tmp_path / "missing")
 
 
 def test_a_line_of_rubbish_is_refused_with_its_number(path: Path) -> None:
     with path.open("ab") as stream:
         stream.write(b'{"kind":"pair","case":1}\n')
-    with pytest.raises(JournalError, match="line 3"):
+    with pytest.raises(ResultError, match="line 3"):
         Journal.resume(path)
 
 
@@ -131,7 +132,7 @@ def test_a_line_without_what_it_must_have_is_refused_with_its_field(
         (b"" if line is ASKED else msgspec.json.encode(ASKED) + b"\n") + msgspec.json.encode(edited) + b"\n"
     )
 
-    with pytest.raises(JournalError, match=told):
+    with pytest.raises(ResultError, match=told):
         Journal.read(path)
 
 
@@ -140,16 +141,14 @@ def test_a_number_of_more_than_64_bits_is_refused_with_its_field(path: Path) -> 
     edited["pair"]["b"]["processes"][0]["neighbours"] = 10**25
     path.write_bytes(msgspec.json.encode(ASKED) + b"\n" + msgspec.json.encode(edited) + b"\n")
 
-    with pytest.raises(
-        JournalError, match=r"line 2: .*pair\.b\.processes\[0\]\.neighbours is a number of more than 64"
-    ):
+    with pytest.raises(ResultError, match=r"line 2: .*pair\.b\.processes\[0\]\.neighbours is a number of more than 64"):
         Journal.read(path)
 
 
 def test_a_file_that_never_ends_is_refused_unread(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").symlink_to("/proc/kmsg")
 
-    with pytest.raises(JournalError, match="results cannot be read: it is not a file of a disk but /proc/kmsg"):
+    with pytest.raises(ResultError, match="results cannot be read: it is not a file of a disk but /proc/kmsg"):
         Journal.read(tmp_path / "r.jsonl")
 
 
@@ -160,5 +159,5 @@ def test_without_a_file_pairs_are_kept_in_memory() -> None:
 
 
 def test_a_disk_that_takes_no_more_is_said(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="could not be written"):
+    with pytest.raises(ResultError, match="could not be written"):
         Journal.begin(Path("/dev/full"), ASKED)

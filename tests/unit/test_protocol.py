@@ -46,7 +46,7 @@ measurements = st.builds(
     measured_at=texts,
 )
 messages: st.SearchStrategy[Message] = st.one_of(
-    st.builds(Ready, numbers, st.none() | texts),
+    st.builds(Ready, st.none() | texts),
     st.builds(Started, st.integers(1, 2**22)),
     st.builds(Ended, st.integers(1, 2**22), st.integers(-64, 255)),
     st.builds(Phase, texts, st.none() | numbers),

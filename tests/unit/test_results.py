@@ -16,7 +16,8 @@ from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.store.results import FORMAT, Result, ResultError, ResultLog, UnwritableResult, latest, read_results
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import FORMAT, Result, ResultLog, UnwritableResult, latest, read_results
 
 
 def result(row: str = "a", **changes: Any) -> Result:

@@ -56,7 +56,7 @@ def test_what_is_told_of_a_requirement_has_no_credentials_and_what_is_installed_
     (name,) = found.lines
 
     assert SECRET in found.text
-    assert SECRET not in f"{found.told} {changed_names(found, found)} {name} {found.version(name)}"
+    assert SECRET not in f"{found.printable_lines} {changed_names(found, found)} {name} {found.version(name)}"
 
 
 @pytest.mark.parametrize("line", LINES[::3])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmbench.schema.text import printable, printable_json
+from pytest_llmbench.schema.text import hint_at, innermost_calls, printable, printable_json
 
 HIDDEN = (
     *map(chr, (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))),
@@ -77,3 +77,17 @@ def test_every_text_of_a_document_is_printable_and_all_else_as_it_was(value: obj
 @given(st.binary())
 def test_bytes_that_are_no_document_raise_nothing(data: bytes) -> None:
     assert isinstance(printable_json(data), bytes)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("losss", "did you mean 'loss'?"), ("row-4", "did you mean 'a-long-table[row-4]'?"), ("speed", "known: two")],
+)
+def test_what_is_most_like_a_name_is_hinted_at_or_what_it_is_a_part_of(name: str, hint: str) -> None:
+    assert hint_at(name, ["loss", "a-long-table[row-4]"], "known: two") == hint
+
+
+def test_the_innermost_calls_of_a_stack_are_named_by_file_line_and_function() -> None:
+    stack = 'Thread 0x1:\n  File "/a/b/c.py", line 3 in f\n' + '  File "/d.py", line 4 in g\n' * 5
+
+    assert innermost_calls(stack) == ["b/c.py:3 in f", "/d.py:4 in g", "/d.py:4 in g"]

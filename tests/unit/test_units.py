@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pytest_llmbench.schema.units import about, apart, gib, percent, seconds
+from pytest_llmbench.schema.units import about, apart, gib, percent, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,10 @@ def test_figures_that_no_digits_tell_apart_read_as_usual(numbers: tuple[float | 
 )
 def test_seconds_read_at_a_glance(duration: float, text: str) -> None:
     assert seconds(duration) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(812, "812 B"), (64 * 2**20, "64 MiB"), (1023 * 2**20, "1,023 MiB"), (3 * 2**29, "1.50 GiB")]
+)
+def test_a_size_is_in_the_largest_unit_that_it_fills(count: int, text: str) -> None:
+    assert size(count) == text

@@ -52,7 +52,7 @@ def test_device_and_planted_faults_are_not_in_the_hash(changed: dict[str, Any]) 
 
 def test_a_planted_fault_is_told_as_users_write_it() -> None:
     for text in ("device=10%", "host=5%", "memory=64MiB", "memory-idle=0.5MiB", "memory-outside=1024MiB"):
-        assert parse_injection(text).told == text
+        assert parse_injection(text).text == text
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.extensions import is_extension
 from pytest_llmbench.schema.workload import Scale, Workload
 
-__all__ = ["ModelUnavailable", "architecture_of", "build_model", "enable_checkpointing"]
+__all__ = ["ModelUnavailable", "architecture_of", "build_model", "draw", "enable_checkpointing"]
 
 WEIGHT_STD = 0.02
 WEIGHT_SEED = 0
@@ -46,7 +46,7 @@ _BUILDERS: dict[str, Callable[[Architecture, str], PreTrainedModel]] = {
     "hub": hub.hub,
     "extension": extension.extension,
 }
-"""By `Architecture.family`."""
+"""Builders by `Architecture.family`."""
 
 
 def architecture_of(model: str, scale: Scale) -> Architecture:
@@ -113,6 +113,14 @@ def build_model(
     return model
 
 
+def draw(values: Tensor, name: str, generator: torch.Generator) -> None:
+    """Fill a parameter called *name* within its module as every model without stored weights begins."""
+    if values.ndim > 1:
+        values.normal_(std=WEIGHT_STD, generator=generator)
+    else:  # a bias, or the weight of a norm
+        values.fill_(0.0 if name == "bias" else 1.0)
+
+
 def enable_checkpointing(model: nn.Module) -> None:
     """
     Recompute each block in the backward pass, non-reentrant.
@@ -126,7 +134,7 @@ def enable_checkpointing(model: nn.Module) -> None:
 
 
 def _check_fits(case: Case, workload: Workload, architecture: Architecture) -> None:
-    """What the published models know to be right, and one of the user's own may not be."""
+    """Refuse what a model of the user's own may have wrong; the published models have it right."""
     if architecture.family != "hub":
         return
     positions = architecture.max_positions
@@ -163,10 +171,8 @@ def _materialise(
             values = torch.empty(parameter.shape, dtype=dtype, device=device)
             if weights is not None:
                 values.copy_(weights[full_name])
-            elif values.ndim > 1:
-                values.normal_(std=WEIGHT_STD, generator=generators[device])
-            else:  # a bias, or the weight of a norm
-                values.fill_(0.0 if name == "bias" else 1.0)
+            else:
+                draw(values, name, generators[device])
             setattr(module, name, nn.Parameter(values))
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, buffer.to(device_of(f"{prefix}.{name}".lstrip("."), placement)))

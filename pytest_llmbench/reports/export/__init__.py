@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 from pytest_llmbench.reports.export import bencher, csv, github_action, junit, pytest_benchmark
 from pytest_llmbench.store.results import Result
 
-__all__ = ["FORMATS", "Format", "export"]
+__all__ = ["Format", "export"]
 
 Format = Literal["pytest-benchmark", "bencher", "github-action-benchmark", "csv", "junit"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 _WRITERS: dict[Format, Callable[[Sequence[Result]], str]] = {
     "pytest-benchmark": pytest_benchmark.export,

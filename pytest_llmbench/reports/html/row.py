@@ -203,7 +203,7 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     workload = measurement.workload
     yield "workload", f"{workload.scale} scale on {workload.device}, {workload.samples} samples"
     if workload.injection is not None:
-        yield "planted", workload.injection.told
+        yield "planted", workload.injection.text
     case = msgspec.structs.asdict(measurement.case)
     yield "case", ", ".join(f"{name} {_plain(value)}" for name, value in case.items() if value is not None)
     if row.result.seconds:

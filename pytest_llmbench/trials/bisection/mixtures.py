@@ -16,9 +16,8 @@ from pytest_llmbench.store.journal import Journal, Note
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.bisection.signature import Signature
 from pytest_llmbench.trials.pairs import Held, Judge, measure
-from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import sides_of
-from pytest_llmbench.trials.sides import Sides, visible_devices
+from pytest_llmbench.trials.sides import Progress, Sides, visible_devices
 
 __all__ = ["GOOD", "Mixtures"]
 
@@ -86,7 +85,7 @@ class Mixtures:
         return self.ask_about(name, mixture(self.good, self.bad, names), signature)
 
     def ask_about(self, name: str, requirements: Requirements, signature: Signature) -> tuple[Answer, str]:
-        """As `ask`, for any requirements."""
+        """Ask as `ask` does, for any requirements."""
         if (why := self.journal.note(name)) is not None:
             return "skip", why
         try:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.decision import SESSIONS, difference
+from pytest_llmbench.judge.statistics import threshold
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
-from pytest_llmbench.schema.metrics import Noise, Value
+from pytest_llmbench.schema.metrics import METRICS, Noise, Value
 from pytest_llmbench.schema.workload import Workload
 
 unhurried = settings(deadline=None)
@@ -275,3 +277,22 @@ def test_a_thousand_sessions_that_did_not_move_raise_no_alarm(row: dict[str, Val
         assert not verdict.failed
         open_rows += verdict.undecided
     assert open_rows < 500
+
+
+def test_a_speed_has_its_share_of_the_rows_chance_of_a_false_alarm() -> None:
+    kind = METRICS[BUSY].prior["device-bound"]
+    known = difference(SESSIONS, [0.0], [0.0], kind)
+
+    limit = of(compared(DEVICE_BOUND, slower(DEVICE_BOUND, **{BUSY: 0.001})), BUSY).limit
+
+    # One row in ten thousand, over two looks and two speeds.
+    assert limit == pytest.approx(math.expm1(threshold(known, 0.0001 / 2 / 2)))
+
+
+@pytest.mark.parametrize("by", [0.09, -0.09])
+def test_a_move_that_noise_does_not_explain_says_so(by: float) -> None:
+    assert of(compared(DEVICE_BOUND, slower(DEVICE_BOUND, **{BUSY: by})), BUSY).reason == "more than noise explains"
+
+
+def test_a_speed_that_did_not_move_says_within_what() -> None:
+    assert of(compared(DEVICE_BOUND, DEVICE_BOUND), BUSY).reason == "surely within 1.5 %"

@@ -48,7 +48,7 @@ def test_a_process_that_failed_does_not_count() -> None:
 
 
 def test_a_calibration_tells_the_class_of_the_row() -> None:
-    on_cpu = {"environment": environment(device="cpu")}
+    on_cpu: dict[str, Any] = {"environment": environment(device="cpu")}
 
     assert calibrated(Reference(measurement=BASELINE), LATER).row_class == "device-bound"
     assert calibrated(Reference(measurement=at(0, **on_cpu)), [at(1, **on_cpu)]).row_class == "CPU"

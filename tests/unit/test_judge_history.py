@@ -139,4 +139,5 @@ def test_a_step_that_is_too_small_is_dropped_and_a_larger_one_behind_it_stays() 
 def test_a_step_down_is_below_zero() -> None:
     [step] = steps([5.0, 5.1] * 4 + [1.0, 1.1] * 4, smallest=0.5)
 
-    assert (step.at, step.effect) == (8, pytest.approx(-4.0))
+    assert step.at == 8
+    assert step.effect == pytest.approx(-4.0)

@@ -108,7 +108,7 @@ def test_of_a_package_with_several_versions_all_are_told(tmp_path: Path) -> None
         ({"device": "cpu", "cpu": "a CPU"}, {"device": "cpu", "cpu": "a CPU"}, "a CPU"),
     ],
 )
-def test_devices_are_named_once_each(tmp_path: Path, a: dict[str, str], b: dict[str, str], told: str) -> None:
+def test_devices_are_named_once_each(tmp_path: Path, a: dict[str, Any], b: dict[str, Any], told: str) -> None:
     assert compared(tmp_path, {"r": kernels(**a)}, {"r": kernels(**b)}).measured_on == told
 
 

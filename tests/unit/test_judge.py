@@ -544,3 +544,19 @@ def test_a_row_asks_for_as_many_processes_as_its_neediest_speed() -> None:
     assert verdict.undecided
     assert len(needed) == 2
     assert verdict.processes_needed == max(one or 0 for one in needed)
+
+
+def test_what_looks_better_while_losses_moved_names_them_all() -> None:
+    before: dict[str, Value] = {"peak_reserved_bytes": (2 * GIB,), "loss_first": 2.0, "loss_last": 2.0}
+    after: dict[str, Value] = {"peak_reserved_bytes": (GIB,), "loss_first": 3.0, "loss_last": 3.0}
+
+    assert the_metric(compared(before, after), "peak_reserved_bytes").reason == (
+        "better, but loss_first, loss_last moved or is not known: it may no longer compute the same"
+    )
+
+
+def test_a_loss_that_does_not_count_casts_no_doubt_on_an_improvement() -> None:
+    before: dict[str, Value] = {"peak_reserved_bytes": (2 * GIB,), "host_bound": 0.95}
+    after: dict[str, Value] = {"peak_reserved_bytes": (GIB,), "host_bound": 0.5}
+
+    assert compared(before, after).status == "improved"

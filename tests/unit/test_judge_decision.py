@@ -109,3 +109,14 @@ def test_more_processes_are_asked_for_than_there_were() -> None:
 
     assert more_processes(SESSIONS, spread, Estimate(0.0, 0.001, 20), BUSY, ALPHA, before=4, now=4) == 5
     assert more_processes(PAIRS, spread, Estimate(0.0, 0.001, 20), BUSY, ALPHA, before=0, now=0) == 1
+
+
+@pytest.mark.parametrize(("process_sd", "most"), [(0.0397, 64), (0.044, None)])
+def test_more_than_64_processes_are_never_asked_for(process_sd: float, most: int | None) -> None:
+    noise = Noise(process_sd=process_sd, process_df=1e6, session_sd=0.0, session_df=20)
+    spread = PAIRS.spread([0.0], [0.0], noise)
+
+    needed = more_processes(PAIRS, spread, Estimate(0.0, process_sd, 1e6), BUSY, ALPHA, before=0, now=0)
+
+    assert (needed is None) == (most is None)
+    assert needed is None or 50 < needed <= 64

@@ -531,3 +531,12 @@ def test_a_row_that_was_resumed_is_not_ahead_of_its_test(tmp_path: Path) -> None
 
 def test_an_executor_that_measures_one_at_a_time_has_nothing_ahead(tmp_path: Path) -> None:
     assert Row(tmp_path, AS_BEFORE).gate.ahead(NAME, CASE) is None
+
+
+def test_a_row_whose_budget_ends_with_its_first_look_is_told_by_all_its_processes(tmp_path: Path) -> None:
+    row = Row(tmp_path, *[OPEN] * 5, executor=Timing, budget_seconds=12.0).baseline()
+
+    result = row.result()
+
+    assert (len(result.measurement.processes), result.seconds) == (5, 15.0)
+    assert (result.decision, result.verdict.undecided) == ("pass", True)

@@ -141,3 +141,21 @@ def test_a_step_down_is_below_zero() -> None:
 
     assert step.at == 8
     assert step.effect == pytest.approx(-4.0)
+
+
+@pytest.mark.parametrize(("count", "seen"), [(11, False), (12, True)])
+def test_a_creep_takes_a_quarter_of_three_points(count: int, *, seen: bool) -> None:
+    series = [0.0] * 6 + [9.0] * (count - 6)
+
+    assert (creep(series, smallest=1.0) is not None) == seen
+
+
+def test_a_step_that_another_hides_is_found_if_both_are_sure_together() -> None:
+    """Half of the points are high: no single division of the whole series is sure by itself."""
+    low, high, again = (
+        [0.03, 0.38, -0.28, 0.3, -0.08, -0.08],
+        [1.57, 1.05, 0.99, 1.22, 1.34, 0.99, 0.18],
+        [-0.29, -0.11, -0.13, -0.4, -0.45],
+    )
+
+    assert [step.at for step in steps([*low, *high, *again], smallest=0.1)] == [6, 13]

@@ -250,3 +250,10 @@ def test_a_step_that_compiles_more_says_how_many_graphs() -> None:
     assert {metric.reason for metric in verdict.metrics if metric.metric == BUSY} == {
         "torch.compile compiled 3 graphs within the measured rounds, for the baseline 1"
     }
+
+
+@pytest.mark.parametrize(("tokens", "equal"), [(110, True), (111, False)])
+def test_rounds_are_equal_work_up_to_a_tenth_more_tokens(tokens: int, *, equal: bool) -> None:
+    one = Process(outcome="ok", rounds=(Round(9.0, 4, tokens), Round(1.0, 4, 100), Round(1.0, 4, 100)))
+
+    assert (why_invalid(one) is not None) == equal

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from pathlib import Path
 
 import msgspec
@@ -43,16 +45,16 @@ def pair(chosen: Selected) -> Pair:
     return Pair(first="a", a=one, b=one)
 
 
-@pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Started]:
-    file = tmp_path_factory.mktemp("session") / "journal.jsonl"
-    started = begin(file, ASKED, Told())
+@functools.cache
+def begun() -> Started:
+    """This environment is asked once for what it holds."""
+    started = begin(Path(os.devnull), ASKED, Told())
     with started.journal:
-        return file, started
+        return started
 
 
-def test_a_comparison_begins_with_what_both_environments_hold(begun: tuple[Path, Started]) -> None:
-    _, started = begun
+def test_a_comparison_begins_with_what_both_environments_hold() -> None:
+    started = begun()
     a, b = started.stacks
 
     assert (started.journal.asked.a, started.journal.asked.b) == (
@@ -62,27 +64,24 @@ def test_a_comparison_begins_with_what_both_environments_hold(begun: tuple[Path,
     assert "msgspec" in a.packages
 
 
-def test_the_journal_has_what_was_asked_for(begun: tuple[Path, Started]) -> None:
-    file, started = begun
+def test_the_journal_begins_with_what_was_asked_for(tmp_path: Path) -> None:
+    with begin(tmp_path / "journal.jsonl", ASKED, Told()).journal as journal:
+        assert journal.asked.selected == CASES
 
-    assert Journal.read(file).asked == started.journal.asked
-    assert started.journal.asked.selected == CASES
-
-
-def test_an_environment_is_made_anew_once_and_not_when_the_comparison_goes_on(begun: tuple[Path, Started]) -> None:
-    assert begun[1].journal.asked.source == Source(refresh=False)
+    assert Journal.read(tmp_path / "journal.jsonl").asked == journal.asked
 
 
-def test_on_a_cpu_there_is_no_gpu_and_no_case_is_left_out(begun: tuple[Path, Started]) -> None:
-    assert (begun[1].gpus, begun[1].left_out) == ((), ())
+def test_an_environment_is_made_anew_once_and_not_when_the_comparison_goes_on() -> None:
+    assert begun().journal.asked.source == Source(refresh=False)
 
 
-def test_a_comparison_goes_on_with_what_was_measured_and_takes_more(
-    begun: tuple[Path, Started], tmp_path: Path
-) -> None:
+def test_on_a_cpu_there_is_no_gpu_and_no_case_is_left_out() -> None:
+    assert (begun().gpus, begun().left_out) == ((), ())
+
+
+def test_a_comparison_goes_on_with_what_was_measured_and_takes_more(tmp_path: Path) -> None:
     file = tmp_path / "journal.jsonl"
-    file.write_bytes(begun[0].read_bytes())
-    with Journal.resume(file) as journal:
+    with Journal.begin(file, begun().journal.asked) as journal:
         journal.add(Taken(case="t[one]", pair=pair(CASES[0])))
 
     started = go_on(file, Told())
@@ -90,14 +89,12 @@ def test_a_comparison_goes_on_with_what_was_measured_and_takes_more(
         journal.add(Taken(case="t[one]", pair=pair(CASES[0])))
 
     assert len(Journal.read(file).pairs("t[one]")) == 2
-    assert (started.journal.asked, started.stacks, started.gpus) == (begun[1].journal.asked, begun[1].stacks, ())
+    assert (started.journal.asked, started.stacks, started.gpus) == (begun().journal.asked, begun().stacks, ())
 
 
 @pytest.mark.parametrize(("side", "letter"), [("a", "A"), ("b", "B")])
-def test_a_comparison_does_not_go_on_in_an_environment_that_has_changed(
-    begun: tuple[Path, Started], tmp_path: Path, side: str, letter: str
-) -> None:
-    asked = begun[1].journal.asked
+def test_a_comparison_does_not_go_on_in_an_environment_that_has_changed(tmp_path: Path, side: str, letter: str) -> None:
+    asked = begun().journal.asked
     packages = {**asked.a.packages, **{f"gone-{number}": "1" for number in range(7)}}
     file = tmp_path / "journal.jsonl"
     with Journal.begin(file, msgspec.structs.replace(asked, **{side: Named(CURRENT, packages)})):
@@ -112,14 +109,14 @@ def test_a_comparison_does_not_go_on_in_an_environment_that_has_changed(
     assert ("gone-4" in told, "gone-5" in told) == (True, False)
 
 
-def test_what_was_measured_to_the_end_needs_no_environment(begun: tuple[Path, Started]) -> None:
-    journal = Journal.begin(None, begun[1].journal.asked)
+def test_what_was_measured_to_the_end_needs_no_environment() -> None:
+    journal = Journal.begin(None, begun().journal.asked)
     for chosen in CASES:
         for _ in range(2):
             journal.add(Taken(case=chosen.name, pair=pair(chosen)))
     progress = Told()
 
-    measure_all(Started(journal, begun[1].stacks, ()), progress)
+    measure_all(Started(journal, begun().stacks, ()), progress)
 
     assert progress.total == 2
     assert progress.calls == [

@@ -462,3 +462,10 @@ def test_no_more_than_a_dozen_halvings_are_tried() -> None:
     found = search("abcdefgh", independent("abcdefgh"), ask)
 
     assert (found.how, len(tried)) == ("stuck", 12)
+
+
+def test_a_mixture_tells_memory_in_its_unit() -> None:
+    signature = Signature("peak_reserved_bytes", "regressed", 1.0)
+    a, b = measured("peak_reserved_bytes", (2**30,)), measured("peak_reserved_bytes", (2**31,))
+
+    assert signature.answer(Held(signature.judge()(a, b), a, b)) == ("bad", "1.00 -> 2.00, +100.0 %")

@@ -560,3 +560,20 @@ def test_a_loss_that_does_not_count_casts_no_doubt_on_an_improvement() -> None:
     after: dict[str, Value] = {"peak_reserved_bytes": (GIB,), "host_bound": 0.5}
 
     assert compared(before, after).status == "improved"
+
+
+def test_a_metric_that_the_baseline_lacks_says_so() -> None:
+    verdict = compared(SPEED, {**SPEED, "loss_first": 2.0})
+
+    assert the_metric(verdict, "loss_first").reason == "the baseline does not have it"
+
+
+def test_every_speed_that_is_too_noisy_to_count_is_named() -> None:
+    here = surroundings.environment(device="cpu")
+    row: dict[str, Value] = {**SPEED, "device_busy_seconds_per_sample": 0.3, "loss_first": 2.0}
+
+    verdict = judge(measured(row, environment=here), Reference(measurement=measured(row, environment=here)))
+
+    assert verdict.reason == (
+        "1 metrics within their limits; too noisy to count: samples_per_second, device_busy_seconds_per_sample"
+    )

@@ -372,3 +372,12 @@ def test_several_losses_that_moved_are_all_told_and_those_that_do_not_count_are_
     assert explain(losses, measured({}), measured({})) == (
         "It does not compute what the baseline did: loss_first, loss_last moved"
     )
+
+
+def test_memory_that_nothing_listed_accounts_for_names_nobody() -> None:
+    same = AllocationShare("aten::linear in Linear.forward (torch/nn/linear.py)", 1, 2 * GIB)
+
+    verdict = judge(alive(19 * GIB, same), Reference(measurement=alive(18 * GIB, same)))
+
+    assert "alive at the peak" not in verdict.explanation
+    assert "peak_allocated_bytes +1.00 GiB" in verdict.explanation

@@ -96,3 +96,7 @@ def test_every_process_has_its_logarithm() -> None:
 @pytest.mark.parametrize("value", [-1.0, 0.0, math.nan, math.inf, (1, 2)])
 def test_one_value_without_a_logarithm_leaves_none(value: Value) -> None:
     assert logarithms(measured({LOSS: 1.0}, {LOSS: value}), LOSS) is None
+
+
+def test_the_speed_of_a_round_is_its_own_to_the_last_digit() -> None:
+    assert process_value(rounds(1 / 7), SPEED) == 4 / (1 / 7)

@@ -381,3 +381,24 @@ def test_memory_that_nothing_listed_accounts_for_names_nobody() -> None:
 
     assert "alive at the peak" not in verdict.explanation
     assert "peak_allocated_bytes +1.00 GiB" in verdict.explanation
+
+
+@pytest.mark.parametrize(("longer", "named"), [(0.0021, True), (0.0019, False)])
+def test_a_kernel_is_named_from_a_tenth_of_the_difference_on(longer: float, *, named: bool) -> None:
+    before = measured({}, (kernel("gemm", 0.1), kernel("add", 0.1)))
+    now = measured({}, (kernel("gemm", 0.118), kernel("add", 0.1 + longer)))
+
+    assert ("add" in explain([moved(BUSY, 0.24, 0.26)], before, now)) == named
+
+
+@pytest.mark.parametrize(("longer", "host"), [(0.011, ", host side +1.1 % of the wall time"), (0.009, "")])
+def test_a_host_beside_the_gpu_is_told_from_a_hundredth_of_the_wall_time_on(longer: float, host: str) -> None:
+    slower = [moved(BUSY, 0.5, 0.6), moved(SPEED, 1.0, 1 / (1.1 + longer))]
+
+    assert explain(slower, measured({}), measured({})) == f"GPU +10.0 %{host}"
+
+
+def test_a_host_that_got_faster_beside_a_slower_row_is_not_told() -> None:
+    slower = [moved(BUSY, 0.5, 0.7), moved(SPEED, 1.0, 1 / 1.1)]
+
+    assert explain(slower, measured({}), measured({})) == "GPU +10.0 %"

@@ -417,12 +417,12 @@ def test_an_outcome_is_told_by_its_name() -> None:
 
 
 def test_a_verdict_on_one_metric_alone_is_that_metrics() -> None:
-    one = moved(OPERATORS, 0.2, gates=False, undecided=True, reason="so")
+    one = moved(OPERATORS, 0.2, gates=False, reason="so")
     row = RowVerdict(status="unchanged", metrics=(moved("loss_first", 0.1), one), reason="why")
 
     found = narrowed(row, OPERATORS)
 
-    assert (found.status, found.undecided, found.reason) == ("regressed", True, "so")
+    assert (found.status, found.reason) == ("regressed", "so")
     assert [(metric.metric, metric.gates) for metric in found.metrics] == [(OPERATORS, True)]
     assert narrowed(row, "loss_last") == row
 

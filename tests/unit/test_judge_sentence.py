@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from measurements import measured
+from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.measurement import Process
 
 BITSANDBYTES = PackageChange("bitsandbytes", "0.48.2", "0.50.2")
 PACKAGES: dict[str, Any] = {
@@ -231,7 +234,8 @@ def test_a_share_and_a_count_have_no_unit_and_figures_are_told_apart(metric: dic
 
 
 def test_a_metric_that_was_not_measured_is_told_with_its_reason_beside_one_that_moved() -> None:
-    lost = MetricVerdict(metric="loss_first", status="inconclusive", gates=True, reason="not measured: no loss")
+    before = Reference(measurement=measured({"loss_first": 2.0}))
+    [lost] = judge(measured(Process(outcome="ok", missing={"loss_first": "no loss"})), before).metrics
     both = RowVerdict(status="regressed", metrics=(lost, SLOWER), reason="r")
 
     first, second = failure_sentence("row", both).splitlines()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from measurements import ended, good, measured
+from measurements import ended, good, measured, open_row
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import Outcome
@@ -47,7 +47,7 @@ def test_a_row_has_its_names_its_outcomes_and_its_pairs() -> None:
     ],
 )
 def test_a_row_says_which_side_lacks_a_library_and_is_never_green(a: Any, b: Any, reason: str) -> None:
-    found = Compared.of(("t", "r"), RowVerdict(status="regressed", undecided=True, reason="so"), a, b)
+    found = Compared.of(("t", "r"), open_row(), a, b)
 
     assert found.verdict.reason == reason
     assert (found.told, found.verdict.failed) == ("unavailable", True)

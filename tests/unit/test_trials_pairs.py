@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 import surroundings
+from measurements import is_open
 from pytest_llmbench.judge.plan import DOUBTED, Plan, Settled, Wanted, settle
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
@@ -266,7 +267,7 @@ def test_a_comparison_shows_settled_and_open_cases_and_names_the_open_ones() -> 
 
     found = comparison_of(begun, judge_of(asked), ["no GPU for t[four]"])
 
-    assert [(row.name, row.pairs, row.verdict.undecided) for row in found.rows] == [
+    assert [(row.name, row.pairs, is_open(row.verdict)) for row in found.rows] == [
         ("t[done]", 2, False),
         ("t[begun]", 1, True),
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from measurements import ended, good
+from measurements import ended, good, open_row
 from pytest_llmbench.judge.plan import Plan, Settled, Wanted
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.trials.trial import PAIR, PAIRED, PROCESS, STORED, run
 
-GOOD = good({})
+GOOD, OPEN = good({}), open_row()
 PLAN = Plan(screen=2, max_processes=6, looks=1)
 
 
@@ -24,7 +24,7 @@ class Watched:
 
     def judge(self, some: Sequence[Process]) -> RowVerdict:
         still = len(some) < self.open_until
-        return RowVerdict(status="regressed" if still else "unchanged", undecided=still, reason="r")
+        return OPEN if still else RowVerdict(status="unchanged", reason="r")
 
     def observe(self, wanted: Wanted) -> list[Process]:
         self.wanted.append(wanted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer import Typer
@@ -14,7 +15,7 @@ import surroundings
 from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.plan import Plan, is_suspect
-from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.reports.comparison.bisection import sentences
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
@@ -330,3 +331,151 @@ def test_files_that_ask_for_the_same_are_refused(tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["--good", str(one), "--bad", str(one), "--case", "m:f"])
 
     assert (refused.exit_code, "ask for the same packages" in refused.stderr) == (2, True)
+
+
+def moved(metric: str, change: float | None, limit: float | None = 0.1, **more: Any) -> MetricVerdict:
+    return MetricVerdict(
+        **{
+            "metric": metric,
+            "status": "regressed",
+            "change": change,
+            "limit": limit,
+            "gates": True,
+            "reason": "r",
+            **more,
+        }
+    )
+
+
+def followed(*metrics: MetricVerdict, metric: str | None = None, status: Status = "regressed") -> Signature:
+    row = RowVerdict(status=status, metrics=metrics, reason="why")
+    return signature_of(Held(row, measured(), measured()), metric)
+
+
+def test_a_small_move_far_beyond_its_limit_is_followed_before_a_large_one() -> None:
+    assert followed(moved(OPERATORS, 0.5, 0.4), moved("loss_first", 0.1, 0.01)).metric == "loss_first"
+
+
+def test_what_had_to_be_equal_is_followed_first() -> None:
+    assert followed(moved(OPERATORS, 9.0), moved("parameters", 0.001, 0.0)).metric == "parameters"
+
+
+def test_a_move_from_zero_is_followed_by_its_size() -> None:
+    found = followed(moved(OPERATORS, None, None, baseline=0, now=5))
+
+    assert found == Signature(OPERATORS, "regressed", 5, relative=False)
+    assert str(found) == "operators/sample +5, regressed"
+
+
+@pytest.mark.parametrize(("before", "now"), [((0, 1), (1, 1)), (None, 1), (0, None), (0, (1,)), ((0,), 1)])
+def test_a_move_from_zero_on_one_of_several_gpus_cannot_be_followed(before: Any, now: Any) -> None:
+    with pytest.raises(NothingToFollow, match=f"{OPERATORS} was 0 on one of the GPUs"):
+        followed(moved(OPERATORS, None, None, baseline=before, now=now))
+
+
+def test_only_what_decided_the_row_is_followed_unless_it_is_named() -> None:
+    metrics = moved(OPERATORS, 0.2), moved("loss_first", -9.0, status="improved"), moved("loss_last", 9.0, gates=False)
+
+    assert followed(*metrics).metric == OPERATORS
+    assert followed(*metrics, metric="loss_first").status == "improved"
+    assert followed(*metrics, metric="loss_last").metric == "loss_last"
+
+
+def test_a_metric_that_is_no_metric_is_said_to_be_none() -> None:
+    with pytest.raises(NothingToFollow, match="nonsense is no metric; bisect another case or --metric"):
+        followed(moved(OPERATORS, 0.2), metric="nonsense")
+
+
+def test_a_metric_that_cannot_be_measured_in_the_bad_end_cannot_be_followed() -> None:
+    with pytest.raises(NothingToFollow, match="there is nothing to follow"):
+        signature_of(ends(measured(OPERATORS, 1.0), measured(outcome="crashed")), OPERATORS)
+
+
+@pytest.mark.parametrize(("now", "answer"), [(2, "good"), (3, "bad")])
+def test_a_mixture_of_a_move_from_zero_is_nearer_to_one_of_the_ends(now: int, answer: Answer) -> None:
+    signature = Signature("synchronisations_per_sample", "regressed", 5, relative=False)
+    a, b = measured("synchronisations_per_sample", 0), measured("synchronisations_per_sample", now)
+
+    found, told = signature.answer(Held(signature.judge()(a, b), a, b))
+
+    assert (found, told) == (answer, f"0 -> {now}")
+
+
+def test_a_mixture_tells_how_the_metric_moved() -> None:
+    signature = Signature(OPERATORS, "regressed", 0.2)
+    a, b = measured(OPERATORS, 100.0), measured(OPERATORS, 120.0)
+
+    assert signature.answer(Held(signature.judge()(a, b), a, b)) == ("bad", "100 -> 120, +20.0 %")
+
+
+def test_a_mixture_that_moved_the_other_way_is_good() -> None:
+    signature = Signature(OPERATORS, "improved", -0.2)
+    a, b = measured(OPERATORS, 100.0), measured(OPERATORS, 130.0)
+
+    assert signature.answer(Held(signature.judge()(a, b), a, b))[0] == "good"
+
+
+def test_a_mixture_whose_good_side_does_not_measure_is_passed_over() -> None:
+    crash, fine = measured(outcome="crashed"), measured(OPERATORS, 100.0)
+
+    assert Signature(OPERATORS, "regressed", 0.2).answer(ends(crash, fine))[0] == "skip"
+
+
+def test_an_outcome_is_told_by_its_name() -> None:
+    assert str(Signature(None, "regressed", outcome="oom")) == "outcome oom"
+    assert str(Signature(OPERATORS, "regressed", 0.2)) == "operators/sample +20.0 %, regressed"
+
+
+def test_a_verdict_on_one_metric_alone_is_that_metrics() -> None:
+    one = moved(OPERATORS, 0.2, gates=False, reason="so")
+    row = RowVerdict(status="unchanged", metrics=(moved("loss_first", 0.1), one), reason="why")
+
+    found = narrowed(row, OPERATORS)
+
+    assert (found.status, found.reason) == ("regressed", "so")
+    assert [(metric.metric, metric.gates) for metric in found.metrics] == [(OPERATORS, True)]
+    assert narrowed(row, "loss_last") == row
+
+
+def test_an_even_mixture_is_asked_about_first() -> None:
+    ask = asked("a")
+
+    search("abcd", independent("abcd"), ask)
+
+    assert [len(mixture) for mixture in ask.measured] == [2, 1]
+
+
+def test_the_smallest_mixture_that_has_the_change_is_kept() -> None:
+    implied = independent("abcd") | {"a": frozenset("abc")}
+    found = search("abcd", implied, asked("a", breaks=lambda mixture: mixture == frozenset("a")))
+
+    assert found.mixture == frozenset("abc")
+
+
+def test_what_was_cleared_may_be_needed_beside_the_others() -> None:
+    def breaks(mixture: frozenset[str]) -> bool:
+        return "d" not in mixture and len(mixture) < 2
+
+    found = search("abcd", independent("abcd"), asked("b", breaks=breaks))
+
+    assert (found.suspects, found.how) == (("b",), "left")
+    assert "b" in found.mixture
+
+
+def test_no_more_than_a_dozen_halvings_are_tried() -> None:
+    tried: list[frozenset[str]] = []
+
+    def ask(mixture: frozenset[str]) -> Answer:
+        tried.append(mixture)
+        return "skip"
+
+    found = search("abcdefgh", independent("abcdefgh"), ask)
+
+    assert (found.how, len(tried)) == ("stuck", 12)
+
+
+def test_a_mixture_tells_memory_in_its_unit() -> None:
+    signature = Signature("peak_reserved_bytes", "regressed", 1.0)
+    a, b = measured("peak_reserved_bytes", (2**30,)), measured("peak_reserved_bytes", (2**31,))
+
+    assert signature.answer(Held(signature.judge()(a, b), a, b)) == ("bad", "1.00 -> 2.00, +100.0 %")

@@ -491,3 +491,89 @@ def test_wall_time_counts_only_in_the_company_of_its_baseline(then: int | None, 
     verdict = judge(beside(now, 1.5), Reference(measurement=beside(then, 3.0)))
 
     assert the_metric(verdict, "samples_per_second").gates == gates
+
+
+@pytest.mark.parametrize(("then", "now", "who"), [(3, 0, "the baseline"), (0, 3, "this one")])
+def test_wall_time_in_other_company_says_who_was_not_alone(then: int, now: int, who: str) -> None:
+    verdict = judge(beside(now, 1.5), Reference(measurement=beside(then, 3.0)))
+
+    assert the_metric(verdict, "samples_per_second").reason == (
+        f"advisory: {who} was measured beside other rows, which share the CPUs"
+    )
+
+
+def test_a_metric_that_is_gone_says_why_it_was_not_measured() -> None:
+    lost = Process(outcome="ok", missing={"loss_first": "no loss"})
+    before = Reference(measurement=measured({"loss_first": 2.0, "loss_last": 2.0}))
+
+    verdict = judge(measured(processes=(lost,)), before)
+
+    assert the_metric(verdict, "loss_first").reason == "not measured: no loss"
+    assert the_metric(verdict, "loss_last").reason == "not measured: no reason given"
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "timeout", "diverged"])
+def test_a_failure_names_its_outcome_and_reason_with_and_without_a_baseline(outcome: Outcome) -> None:
+    assert judge(ended(outcome), Reference(measurement=measured(SPEED))).reason == f"{outcome}: a reason"
+    assert judge(ended(outcome), None).reason == f"{outcome}: a reason; no baseline is stored for this row"
+    assert judge(ended(outcome, None), Reference(measurement=measured(SPEED))).reason == outcome
+
+
+def test_a_row_counts_its_metrics_and_names_those_too_noisy_to_count() -> None:
+    host_bound: dict[str, Value] = {"samples_per_second": 3.0, "host_bound": 0.5, "loss_first": 2.0, "loss_last": 2.0}
+
+    assert compared(host_bound, host_bound).reason == (
+        "2 metrics within their limits; too noisy to count: samples_per_second"
+    )
+
+
+def test_what_does_not_compare_says_each_difference_with_both_values() -> None:
+    verdict = judge(measured(SPEED, case=Case(model="qwen-14b-chat")), Reference(measurement=measured(SPEED)))
+
+    assert verdict.differing == ("case.model",)
+    assert verdict.reason == "not comparable: case.model qwen-7b-chat -> qwen-14b-chat"
+
+
+def test_a_row_asks_for_as_many_processes_as_its_neediest_speed() -> None:
+    both: dict[str, Value] = {"samples_per_second": 3.0, "device_busy_seconds_per_sample": 0.3, "host_bound": 0.95}
+    worse: dict[str, Value] = {**both, "samples_per_second": 2.95, "device_busy_seconds_per_sample": 0.3045}
+
+    verdict = compared(both, worse)
+
+    needed = [metric.processes_needed for metric in verdict.metrics if metric.processes_needed is not None]
+    assert not verdict.failed
+    assert len(needed) == 2
+    assert verdict.processes_needed == max(one or 0 for one in needed)
+
+
+def test_what_looks_better_while_losses_moved_names_them_all() -> None:
+    before: dict[str, Value] = {"peak_reserved_bytes": (2 * GIB,), "loss_first": 2.0, "loss_last": 2.0}
+    after: dict[str, Value] = {"peak_reserved_bytes": (GIB,), "loss_first": 3.0, "loss_last": 3.0}
+
+    assert the_metric(compared(before, after), "peak_reserved_bytes").reason == (
+        "better, but loss_first, loss_last moved or is not known: it may no longer compute the same"
+    )
+
+
+def test_a_loss_that_does_not_count_casts_no_doubt_on_an_improvement() -> None:
+    before: dict[str, Value] = {"peak_reserved_bytes": (2 * GIB,), "host_bound": 0.95}
+    after: dict[str, Value] = {"peak_reserved_bytes": (GIB,), "host_bound": 0.5}
+
+    assert compared(before, after).status == "improved"
+
+
+def test_a_metric_that_the_baseline_lacks_says_so() -> None:
+    verdict = compared(SPEED, {**SPEED, "loss_first": 2.0})
+
+    assert the_metric(verdict, "loss_first").reason == "the baseline does not have it"
+
+
+def test_every_speed_that_is_too_noisy_to_count_is_named() -> None:
+    here = surroundings.environment(device="cpu")
+    row: dict[str, Value] = {**SPEED, "device_busy_seconds_per_sample": 0.3, "loss_first": 2.0}
+
+    verdict = judge(measured(row, environment=here), Reference(measurement=measured(row, environment=here)))
+
+    assert verdict.reason == (
+        "1 metrics within their limits; too noisy to count: samples_per_second, device_busy_seconds_per_sample"
+    )

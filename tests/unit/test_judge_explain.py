@@ -8,7 +8,10 @@ import msgspec
 import pytest
 
 import surroundings
+from measurements import open_row
 from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.explain import explain
+from pytest_llmbench.judge.verdict import MetricVerdict, Status
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import AllocationShare, KernelShare, Measurement, MemoryPoint, Process
 from pytest_llmbench.schema.metrics import MIB, Value
@@ -284,3 +287,119 @@ def test_everything_that_moved_is_told() -> None:
 
 def test_a_suspect_that_is_not_proven_is_told_too() -> None:
     assert told(device_busy_seconds_per_sample=0.24 * 1.015) == "GPU +1.5 %"
+
+
+def test_kernels_that_moved_by_little_are_told_with_as_many_digits_as_it_takes() -> None:
+    before = measured({}, (kernel("gemm", 0.1230),))
+    now = measured({}, (kernel("gemm", 0.1232),))
+
+    assert explain([moved(BUSY, 0.24, 0.2401)], before, now).endswith("gemm 123 ms -> 123.2 ms")
+
+
+def test_kernels_are_those_of_the_processes_that_ended_well() -> None:
+    crashed = Process(outcome="crashed", reason="why", kernels=(kernel("gemm", 9.0),))
+
+    def of(seconds: float, busy: float) -> Measurement:
+        row = {**DEVICE_BOUND, BUSY: busy}
+        return measured(
+            row, processes=(crashed, Process(outcome="ok", metrics=row, kernels=(kernel("gemm", seconds),)))
+        )
+
+    verdict = judge(of(0.22, 0.26), Reference(measurement=of(0.2, 0.24)))
+
+    assert verdict.explanation == "GPU +8.3 %: top kernels that changed, per sample: gemm 200 ms -> 220 ms"
+
+
+def test_the_kernels_of_several_processes_count_by_their_mean() -> None:
+    def of(busy: float, *seconds: float) -> Measurement:
+        row = {**DEVICE_BOUND, BUSY: busy}
+        processes = (Process(outcome="ok", metrics=row, kernels=(kernel("gemm", one),)) for one in seconds)
+        return measured(row, processes=tuple(processes))
+
+    verdict = judge(of(0.26, 0.21, 0.23), Reference(measurement=of(0.24, 0.19, 0.21)))
+
+    assert verdict.explanation.endswith("gemm 200 ms -> 220 ms")
+
+
+def moved(metric: str, before: Value | None, now: Value | None, status: Status = "regressed") -> MetricVerdict:
+    return MetricVerdict(metric=metric, status=status, baseline=before, now=now, change=0.1, gates=True, reason="r")
+
+
+def test_memory_that_grew_from_nothing_is_told_whole() -> None:
+    grown = moved("peak_allocated_bytes", 0, 5 * MIB)
+
+    assert explain([grown], measured({}), measured({})).endswith("peak_allocated_bytes +5 MiB")
+
+
+def test_memory_is_told_of_the_gpu_where_it_is_worst() -> None:
+    grown = moved("peak_allocated_bytes", (5 * MIB, 5 * MIB), (5 * MIB, 7 * MIB))
+
+    told_of_1 = explain([msgspec.structs.replace(grown, device=1)], measured({}), measured({}))
+
+    assert told_of_1.endswith("peak_allocated_bytes +2 MiB")
+
+
+def test_a_move_below_a_mebibyte_is_told_in_bytes() -> None:
+    grown = moved("peak_footprint_bytes", 5 * MIB, 5 * MIB - 512)
+
+    assert explain([grown], measured({}), measured({})).endswith("peak_footprint_bytes -512 B")
+
+
+def test_a_gpu_of_which_noise_leaves_the_move_open_is_not_said_to_be_unchanged() -> None:
+    [busy] = open_row(slower=0.007).metrics
+
+    sentence = explain([busy, moved("kernels_per_sample", 100.0, 200.0)], measured({}), measured({}))
+
+    assert sentence == "GPU work not seen to change, host side: 100 kernels per sample before, 200 now"
+
+
+def test_several_counts_that_moved_are_all_told() -> None:
+    counts = [moved("kernels_per_sample", 100.0, 200.0), moved("operators_per_sample", 10.0, 20.0)]
+
+    assert explain(counts, measured({}), measured({})) == (
+        "GPU work not measured, host side: 100 kernels per sample before, 200 now; "
+        "10 operators per sample before, 20 now"
+    )
+
+
+def test_several_losses_that_moved_are_all_told_and_those_that_do_not_count_are_not() -> None:
+    losses = [
+        moved("loss_first", 1.0, 2.0),
+        moved("loss_last", 1.0, 2.0),
+        msgspec.structs.replace(moved("grad_norm", 1.0, 2.0), gates=False),
+        moved("parameters", 1, 1, "unchanged"),
+    ]
+
+    assert explain(losses, measured({}), measured({})) == (
+        "It does not compute what the baseline did: loss_first, loss_last moved"
+    )
+
+
+def test_memory_that_nothing_listed_accounts_for_names_nobody() -> None:
+    same = AllocationShare("aten::linear in Linear.forward (torch/nn/linear.py)", 1, 2 * GIB)
+
+    verdict = judge(alive(19 * GIB, same), Reference(measurement=alive(18 * GIB, same)))
+
+    assert "alive at the peak" not in verdict.explanation
+    assert "peak_allocated_bytes +1.00 GiB" in verdict.explanation
+
+
+@pytest.mark.parametrize(("longer", "named"), [(0.0021, True), (0.0019, False)])
+def test_a_kernel_is_named_from_a_tenth_of_the_difference_on(longer: float, *, named: bool) -> None:
+    before = measured({}, (kernel("gemm", 0.1), kernel("add", 0.1)))
+    now = measured({}, (kernel("gemm", 0.118), kernel("add", 0.1 + longer)))
+
+    assert ("add" in explain([moved(BUSY, 0.24, 0.26)], before, now)) == named
+
+
+@pytest.mark.parametrize(("longer", "host"), [(0.011, ", host side +1.1 % of the wall time"), (0.009, "")])
+def test_a_host_beside_the_gpu_is_told_from_a_hundredth_of_the_wall_time_on(longer: float, host: str) -> None:
+    slower = [moved(BUSY, 0.5, 0.6), moved(SPEED, 1.0, 1 / (1.1 + longer))]
+
+    assert explain(slower, measured({}), measured({})) == f"GPU +10.0 %{host}"
+
+
+def test_a_host_that_got_faster_beside_a_slower_row_is_not_told() -> None:
+    slower = [moved(BUSY, 0.5, 0.7), moved(SPEED, 1.0, 1 / 1.1)]
+
+    assert explain(slower, measured({}), measured({})) == "GPU +10.0 %"

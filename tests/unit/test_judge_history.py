@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import statistics
 
 import pytest
 from hypothesis import given
@@ -92,3 +93,69 @@ def test_a_creep_is_the_end_against_the_beginning() -> None:
 
 def test_a_flat_series_does_not_creep() -> None:
     assert creep(noise(60, seed=1), smallest=0.003) is None
+
+
+def test_a_steps_chance_is_that_of_students_t_over_its_two_levels() -> None:
+    series = [9.0, *noise(10, seed=1, sd=1.0), *noise(7, seed=2, level=30.0, sd=1.0)]
+
+    [step] = steps(series, smallest=0.0)
+
+    assert step.effect == pytest.approx(statistics.fmean(series[step.at :]) - statistics.fmean(series[: step.at]))
+    assert step.p_value == pytest.approx(students_t(series[: step.at], series[step.at :]), rel=1e-6)
+
+
+def test_a_creeps_chance_is_that_of_students_t_over_the_two_quarters() -> None:
+    series = [*noise(4, seed=1, sd=1.0), *[5.0] * 8, *noise(4, seed=2, level=8.0, sd=1.0)]
+
+    found = creep(series, smallest=0.0, max_p=0.5)
+
+    assert found is not None
+    assert found.effect == pytest.approx(statistics.fmean(series[-4:]) - statistics.fmean(series[:4]))
+    assert found.p_value == pytest.approx(students_t(series[:4], series[-4:]), rel=1e-6)
+
+
+def students_t(before: list[float], after: list[float]) -> float:
+    from scipy import stats
+
+    return float(stats.ttest_ind(before, after).pvalue)
+
+
+def test_a_step_that_is_not_sure_is_dropped_and_a_surer_one_behind_it_stays() -> None:
+    weak_then_strong = [1, -1] * 3 + [3.5, 1.5] * 3 + [32.5, 30.5] * 6
+
+    [step] = steps(weak_then_strong, smallest=0.5)
+
+    assert step.at == 12
+    assert step.effect == pytest.approx(31.5 - 1.25)
+
+
+def test_a_step_that_is_too_small_is_dropped_and_a_larger_one_behind_it_stays() -> None:
+    small_then_large = [0.0, 0.001] * 5 + [0.1, 0.101] * 5 + [3.1, 3.101] * 5
+
+    assert [step.at for step in steps(small_then_large, smallest=0.2)] == [20]
+    assert [step.at for step in steps(small_then_large, smallest=0.05)] == [10, 20]
+
+
+def test_a_step_down_is_below_zero() -> None:
+    [step] = steps([5.0, 5.1] * 4 + [1.0, 1.1] * 4, smallest=0.5)
+
+    assert step.at == 8
+    assert step.effect == pytest.approx(-4.0)
+
+
+@pytest.mark.parametrize(("count", "seen"), [(11, False), (12, True)])
+def test_a_creep_takes_a_quarter_of_three_points(count: int, *, seen: bool) -> None:
+    series = [0.0] * 6 + [9.0] * (count - 6)
+
+    assert (creep(series, smallest=1.0) is not None) == seen
+
+
+def test_a_step_that_another_hides_is_found_if_both_are_sure_together() -> None:
+    """Half of the points are high: no single division of the whole series is sure by itself."""
+    low, high, again = (
+        [0.03, 0.38, -0.28, 0.3, -0.08, -0.08],
+        [1.57, 1.05, 0.99, 1.22, 1.34, 0.99, 0.18],
+        [-0.29, -0.11, -0.13, -0.4, -0.45],
+    )
+
+    assert [step.at for step in steps([*low, *high, *again], smallest=0.1)] == [6, 13]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import surroundings
-from pytest_llmbench.judge.noise import estimate_noise, pooled, row_class
+from pytest_llmbench.judge.noise import OTHER_CARD_SD, estimate_noise, on_other_cards, pooled, row_class
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS, Noise, RowClass, Value
@@ -166,3 +166,49 @@ def test_other_work_is_no_session_of_the_case() -> None:
 def test_nothing_has_no_noise_to_estimate() -> None:
     with pytest.raises(ValueError, match="no measurement to take the noise from"):
         estimate_noise([])
+
+
+def test_another_card_adds_its_variance_to_that_of_the_session() -> None:
+    found = on_other_cards(PRIOR)
+
+    assert found.session_sd**2 == pytest.approx(PRIOR.session_sd**2 + OTHER_CARD_SD**2)
+    assert msgspec.structs.replace(found, session_sd=PRIOR.session_sd) == PRIOR
+
+
+WIDE = Noise(process_sd=0.1, process_df=4, session_sd=0.2, session_df=5)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "process_variance", "process_df", "session_variance", "session_df"),
+    [
+        # Squares 0.02 over 1 degree of freedom; means 0.1 and 0.6; 0.015 of their 0.125 is the processes'.
+        ([[0.0, 0.2], [0.6]], 0.02, 5, 0.11, 5 + (0.04 / 0.055) ** 2),
+        # As above, but the means are nearer to each other than the prior has them.
+        ([[0.0, 0.2], [0.3]], 0.02, 5, (0.2 + 0.005 * (0.04 / 0.055) ** 2) / (5 + (0.04 / 0.055) ** 2), 5.52893),
+        # Three means, 0.1, 0.3 and 0.2: a variance of 0.01, of which 1/60 is the processes'.
+        ([[0.0, 0.2], [0.3], [0.2]], 0.02, 5, (0.2 - 2 / 300 * 0.99654) / 5.99654, 5.99654),
+        # One process each: the prior alone says what the processes do.
+        ([[0.0], [0.1]], 0.01, 4, (0.2 - 0.005 * 0.64) / 5.64, 5.64),
+    ],
+)
+def test_noise_is_an_analysis_of_variance_with_the_prior_as_more_observations(
+    sessions: list[list[float]],
+    process_variance: float,
+    process_df: float,
+    session_variance: float,
+    session_df: float,
+) -> None:
+    found = pooled(sessions, WIDE)
+
+    assert found.process_sd**2 == pytest.approx(process_variance, rel=1e-4)
+    assert found.process_df == process_df
+    assert found.session_sd**2 == pytest.approx(session_variance, rel=1e-4)
+    assert found.session_df == pytest.approx(session_df, rel=1e-4)
+
+
+def test_a_row_of_which_no_noise_between_sessions_is_known_gets_none() -> None:
+    known = msgspec.structs.replace(WIDE, session_sd=0.0)
+
+    found = pooled([[0.0], [9.0]], known)
+
+    assert (found.session_sd, found.session_df) == (0.0, known.session_df)

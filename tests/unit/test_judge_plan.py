@@ -236,3 +236,39 @@ def test_one_slow_process_in_the_screening_is_outvoted_by_the_others() -> None:
     found = settle(Plan(max_processes=9, looks=2), kind, [0.04, *[0.001, -0.001] * 4], judged)
     assert isinstance(found, Settled)
     assert not found.verdict.failed
+
+
+def beside(verdict: RowVerdict, *, gates: bool) -> RowVerdict:
+    """The same row with a count that moved, too."""
+    count = MetricVerdict(metric="n", status=verdict.status, gates=gates, reason="r")
+    return RowVerdict(status=verdict.status, metrics=(*verdict.metrics, count), reason="why")
+
+
+def test_a_count_that_does_not_gate_leaves_a_slower_row_a_suspect() -> None:
+    assert is_suspect(beside(SLOWER, gates=False))
+    assert not is_suspect(beside(SLOWER, gates=True))
+
+
+def test_a_row_without_a_metric_that_counts_is_no_suspect() -> None:
+    assert not is_suspect(RowVerdict(status="regressed", reason="crashed"))
+
+
+def test_a_better_count_and_a_slower_speed_that_is_not_sure_are_by_no_noise() -> None:
+    better = row("improved", p_value=None)
+
+    assert is_suspect(better, repeats=1)
+    assert settled(PLAN, TWO, {3: better, 4: better, 1: better}, *good(4)).verdict.reason.endswith("with 1 more pair")
+
+
+def test_a_speed_that_pairs_improved_gets_a_whole_look() -> None:
+    better = row("improved", p_value=0.999)
+
+    assert after(PLAN, TWO, {3: better}, *good(3)) == Wanted(8, confirms=True)
+
+
+def test_a_look_that_has_some_of_its_observations_wants_the_others() -> None:
+    assert after(PLAN, ONE, {3: OPEN}, *good(5)) == Wanted(6, confirms=True)
+
+
+def test_more_than_one_more_observation_is_told_in_the_plural() -> None:
+    assert settled(PLAN, ONE, {3: OPEN, 11: SAME}, *good(11)).verdict.reason == "why; with 8 more processes"

@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from measurements import measured
+from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.measurement import Process
 
 BITSANDBYTES = PackageChange("bitsandbytes", "0.48.2", "0.50.2")
 PACKAGES: dict[str, Any] = {
@@ -202,3 +205,57 @@ def test_unchanged_packages_are_said_too() -> None:
 
 def test_without_a_baseline_there_is_nothing_to_say_about_packages() -> None:
     assert failure_sentence("row", RowVerdict(status="regressed", reason="crashed")) == "row: crashed."
+
+
+@pytest.mark.parametrize(
+    ("metric", "sentence"),
+    [
+        (
+            {"metric": "host_bound", "baseline": 0.95, "now": 0.8, "change": -0.158, "limit": 0.1},
+            "row: host_bound 0.95 -> 0.8, -15.8 % (limit -10.0 %), must not move.",
+        ),
+        (
+            {"metric": "parameters", "baseline": 123456789, "now": 123456790, "change": 8.1e-9, "limit": 0.0},
+            "row: parameters 123456789 -> 123456790, +0.00 % (limit 0, default tolerance), must not move.",
+        ),
+        (
+            {"metric": "loss_first", "baseline": 2.000001, "now": 2.000002, "change": 5e-7, "limit": 1e-7},
+            "row: loss_first 2.000001 -> 2.000002 nat, +0.00 % (limit +0.00 %), must not move.",
+        ),
+        (
+            {"metric": "kernels_per_sample", "baseline": 999.94, "now": 1000.5, "change": 0.00056, "limit": 0.0},
+            "row: kernels_per_sample 999.9 -> 1000.5, +0.06 % (limit 0, default tolerance), lower is better.",
+        ),
+    ],
+)
+def test_a_share_and_a_count_have_no_unit_and_figures_are_told_apart(metric: dict[str, Any], sentence: str) -> None:
+    assert told(**metric) == sentence
+
+
+def test_a_metric_that_was_not_measured_is_told_with_its_reason_beside_one_that_moved() -> None:
+    before = Reference(measurement=measured({"loss_first": 2.0}))
+    [lost] = judge(measured(Process(outcome="ok", missing={"loss_first": "no loss"})), before).metrics
+    both = RowVerdict(status="regressed", metrics=(lost, SLOWER), reason="r")
+
+    first, second = failure_sentence("row", both).splitlines()
+
+    assert first.startswith("row: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 %")
+    assert second.startswith("row: loss_first ")
+    assert second.endswith("not measured: no loss.")
+
+
+def test_all_packages_that_changed_are_named_and_of_the_others_only_the_training_stack() -> None:
+    changes = (BITSANDBYTES, PackageChange("peft", "1", "2"))
+    row = RowVerdict(
+        status="regressed", reason="r", package_changes=changes, unchanged_packages=("numpy", "driver", "torch")
+    )
+
+    assert failure_sentence("row", row) == (
+        "row: r. Packages: bitsandbytes 0.48.2 -> 0.50.2; peft 1 -> 2; torch, driver unchanged."
+    )
+
+
+def test_packages_that_changed_stand_alone_where_none_of_the_training_stack_is_known() -> None:
+    row = RowVerdict(status="regressed", reason="r", package_changes=(BITSANDBYTES,), unchanged_packages=("numpy",))
+
+    assert failure_sentence("row", row) == "row: r. Packages: bitsandbytes 0.48.2 -> 0.50.2."

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.decision import SESSIONS, difference
+from pytest_llmbench.judge.statistics import threshold
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
@@ -304,3 +306,22 @@ def test_a_statistical_metric_of_another_package_is_judged_by_its_own_prior(monk
 
     assert (slow.status, slow.gates) == ("regressed", True)
     assert noisy.status == "unchanged"
+
+
+def test_a_speed_has_its_share_of_the_rows_chance_of_a_false_alarm() -> None:
+    kind = METRICS[BUSY].prior["device-bound"]
+    known = difference(SESSIONS, [0.0], [0.0], kind)
+
+    limit = of(compared(DEVICE_BOUND, slower(DEVICE_BOUND, **{BUSY: 0.001})), BUSY).limit
+
+    # One row in ten thousand, over two looks and two speeds.
+    assert limit == pytest.approx(math.expm1(threshold(known, 0.0001 / 2 / 2)))
+
+
+@pytest.mark.parametrize("by", [0.09, -0.09])
+def test_a_move_that_noise_does_not_explain_says_so(by: float) -> None:
+    assert of(compared(DEVICE_BOUND, slower(DEVICE_BOUND, **{BUSY: by})), BUSY).reason == "more than noise explains"
+
+
+def test_a_speed_that_did_not_move_says_within_what() -> None:
+    assert of(compared(DEVICE_BOUND, DEVICE_BOUND), BUSY).reason == "surely within 1.5 %"

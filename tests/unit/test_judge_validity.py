@@ -226,3 +226,34 @@ def test_a_calibrated_row_goes_by_its_own_noise() -> None:
 @pytest.mark.parametrize(("slower", "known"), [(0.025, "regressed"), (0.035, "unmeasured")])
 def test_a_gpu_is_slower_itself_from_3_percent_on(slower: float, known: str) -> None:
     assert status(measured(flops=(700e12 * (1 - slower),), busy=0.1035)) == known
+
+
+def only_wall_time(speed: float, flops: float = 700e12) -> Measurement:
+    metrics: dict[str, Value] = {"samples_per_second": speed, "host_bound": 0.95}
+    evidence = Evidence(canary_flops_per_second=(flops,), canary_copy_bytes_per_second=(4e12,))
+    return msgspec.structs.replace(
+        measured(), processes=tuple(Process(outcome="ok", metrics=metrics, evidence=evidence) for _ in range(5))
+    )
+
+
+@pytest.mark.parametrize(("speed", "failed_for_the_gpu"), [(9.0, True), (8.3, False)])
+def test_wall_time_that_is_longer_by_as_much_as_the_gpu_is_not_known(speed: float, *, failed_for_the_gpu: bool) -> None:
+    verdict = judge(only_wall_time(speed, flops=630e12), Reference(measurement=only_wall_time(10.0)))
+
+    assert ("the GPU itself is 10.0 % slower" in verdict.metrics[0].reason) == failed_for_the_gpu
+    assert verdict.failed
+
+
+def test_a_step_that_compiles_more_says_how_many_graphs() -> None:
+    verdict = judge(measured(busy=0.2, compiled=3), Reference(measurement=measured(compiled=1)))
+
+    assert {metric.reason for metric in verdict.metrics if metric.metric == BUSY} == {
+        "torch.compile compiled 3 graphs within the measured rounds, for the baseline 1"
+    }
+
+
+@pytest.mark.parametrize(("tokens", "equal"), [(110, True), (111, False)])
+def test_rounds_are_equal_work_up_to_a_tenth_more_tokens(tokens: int, *, equal: bool) -> None:
+    one = Process(outcome="ok", rounds=(Round(9.0, 4, tokens), Round(1.0, 4, 100), Round(1.0, 4, 100)))
+
+    assert (why_invalid(one) is not None) == equal

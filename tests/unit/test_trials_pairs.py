@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -9,19 +10,22 @@ import pytest
 from rich.console import Console
 
 import surroundings
+from measurements import is_open
 from pytest_llmbench.judge.plan import DOUBTED, Plan, Settled, Wanted, settle
 from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.metrics import Tolerance, Value
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
-from pytest_llmbench.trials.pairs import Held, held_so_far, judge_of, measure
+from pytest_llmbench.trials.pairs import Held, comparison_of, held_so_far, judge_of, measure
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR
+from told import Told
 
 CASE = Case(model="qwen-7b-chat")
 HERE = surroundings.environment(device="cpu", python="3.11", packages={"torch": "2.0"})
@@ -183,6 +187,138 @@ def test_the_peak_is_looked_at_until_a_pair_is_good() -> None:
     )
 
     assert explained == [True, True, False, False]
+
+
+class Canned:
+    """Both sides, whose pairs are set here."""
+
+    def __init__(self, *pairs: Pair) -> None:
+        self.left = list(pairs)
+        self.asked: list[tuple[object, ...]] = []
+
+    def pair(self, *asked: object, explain_peak: bool) -> tuple[Measurement, Measurement]:
+        self.asked.append(asked)
+        one = self.left.pop(0)
+        return one.a, one.b
+
+
+def measured_by(canned: Canned, begun: Journal, progress: Told) -> Held:
+    return measure("t[r]", CASE, begun, lambda: cast("Sides", canned), judge=judge_of(ASKED), progress=progress)
+
+
+def test_each_pair_is_told_and_the_verdict_at_the_end() -> None:
+    progress = Told()
+
+    measured_by(Canned(*[pair(b=MORE)] * 3), journal(), progress)
+
+    assert progress.calls == [
+        ("pair", 1, False),
+        ("pair", 2, False),
+        ("pair", 3, True),
+        ("end", "regressed, 3 pairs"),
+    ]
+
+
+def test_a_missing_library_is_told_as_such() -> None:
+    progress = Told()
+
+    measured_by(Canned(pair(b=measured(outcome="unavailable"))), journal(), progress)
+
+    assert progress.calls[-1] == ("end", "unavailable, 1 pair")
+
+
+def test_every_pair_is_asked_for_with_its_case_and_who_goes_first() -> None:
+    canned, progress = Canned(*[pair()] * 2), Told()
+
+    measured_by(canned, journal(), progress)
+
+    assert canned.asked == [(CASE, ASKED.workload, side, progress.phase) for side in ("a", "b")]
+
+
+def test_every_pair_is_written_down_with_who_went_first() -> None:
+    begun = journal()
+
+    measured_by(Canned(pair(), pair(b=MORE)), begun, Told())
+
+    assert [(one.first, one.a, one.b) for one in begun.pairs("t[r]")] == [
+        ("a", measured(), measured()),
+        ("b", measured(), MORE),
+    ]
+
+
+def test_pairs_that_were_written_down_need_not_be_measured() -> None:
+    canned = Canned(pair())
+
+    held = measured_by(canned, journal(pair()), Told())
+
+    assert (len(canned.asked), len(held.a.processes), len(held.b.processes)) == (1, 2, 2)
+
+
+def test_a_comparison_shows_settled_and_open_cases_and_names_the_open_ones() -> None:
+    asked = msgspec.structs.replace(
+        ASKED,
+        a=Named("old", {"peft": "1", "torch": "1"}),
+        b=Named("new", {"peft": "2", "torch": "1"}),
+        selected=tuple(Selected("t", name, CASE) for name in ("done", "begun", "next")),
+    )
+    begun = Journal.begin(None, asked)
+    for case in ("t[done]", "t[done]", "t[begun]"):
+        begun.add(Taken(case=case, pair=pair()))
+
+    found = comparison_of(begun, judge_of(asked), ["no GPU for t[four]"])
+
+    assert [(row.name, row.pairs, is_open(row.verdict)) for row in found.rows] == [
+        ("t[done]", 2, False),
+        ("t[begun]", 1, True),
+    ]
+    assert found.left_out == ("no GPU for t[four]", "not measured to the end: t[begun], t[next]")
+    assert (found.a, found.b) == ("old", "new")
+    assert (found.changes, found.num_unchanged) == ((PackageChange("peft", "1", "2"),), 1)
+
+
+@pytest.mark.parametrize(
+    ("device", "samples", "told"),
+    [
+        ("cpu", 16, "a CPU, scale smoke, 16 samples"),
+        ("NVIDIA H200", "full", "NVIDIA H200, scale smoke, whole epoch"),
+        (None, 4, "scale smoke, 4 samples"),
+    ],
+)
+def test_a_comparison_tells_on_what_it_was_measured(device: str | None, samples: int, told: str) -> None:
+    where = None if device is None else surroundings.environment(device=device)
+    here = msgspec.structs.replace(measured(), environment=where)
+    nowhere = msgspec.structs.replace(measured(), environment=None)
+    workload = msgspec.structs.replace(ASKED.workload, samples=samples)
+    begun = Journal.begin(None, msgspec.structs.replace(ASKED, workload=workload))
+    begun.add(Taken(case="t[r]", pair=pair(a=nowhere, b=here)))
+
+    assert comparison_of(begun, judge_of(ASKED)).measured_on == told
+
+
+def test_an_environment_below_the_current_folder_is_named_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = msgspec.structs.replace(ASKED, a=Named(str(tmp_path / "old.txt"), {}), b=Named("/elsewhere/new.txt", {}))
+    begun = Journal.begin(None, asked)
+
+    found = comparison_of(begun, judge_of(asked))
+
+    assert (found.a, found.b) == ("old.txt", "/elsewhere/new.txt")
+
+
+def test_a_tolerance_that_was_asked_for_lets_a_count_move() -> None:
+    judge = judge_of(msgspec.structs.replace(ASKED, tolerances={"operators_per_sample": Tolerance(relative=0.6)}))
+
+    assert judge(measured(), MORE).status == "unchanged"
+
+
+@pytest.mark.parametrize("outcome", ["crashed", "timeout", "diverged", "invalid"])
+def test_what_fails_on_both_sides_alike_says_so_and_is_not_green(outcome: Outcome) -> None:
+    failed = measured(outcome=outcome)
+    verdict = judge_of(ASKED)(failed, failed)
+
+    assert (verdict.reason, verdict.failed) == (f"{outcome} on both sides: why", True)
 
 
 @pytest.mark.parametrize("outcome", ["oom", "crashed", "timeout"])

@@ -41,12 +41,12 @@ def _switched_off(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def switch_off(count: int) -> None:
         calls = itertools.count()
 
-        def enable(self: Any, *, enable: bool, gradient_checkpointing_func: Any) -> None:
+        def enable(self: Any, *, gradient_checkpointing_func: Any, **options: Any) -> None:
             # Blocks call it, and the model did for them in transformers before GradientCheckpointingLayer.
             def some(function: Any, *args: Any) -> Any:
                 return function(*args) if next(calls) % 2 < count else gradient_checkpointing_func(function, *args)
 
-            as_it_was(self, enable=enable, gradient_checkpointing_func=some)
+            as_it_was(self, gradient_checkpointing_func=some, **options)
 
         monkeypatch.setattr(PreTrainedModel, "_set_gradient_checkpointing", enable)
 

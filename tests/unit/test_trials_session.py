@@ -13,7 +13,8 @@ from measurements import good, measured
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import CURRENT, Source
-from pytest_llmbench.store.journal import Asked, Journal, JournalError, Named, Taken
+from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
+from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected, SelectionError
 from pytest_llmbench.trials.session import Started, _fitting, begin, go_on, measure_all
@@ -100,7 +101,7 @@ def test_a_comparison_does_not_go_on_in_an_environment_that_has_changed(tmp_path
     with Journal.begin(file, msgspec.structs.replace(asked, **{side: Named(CURRENT, packages)})):
         pass
 
-    with pytest.raises(JournalError) as refused:
+    with pytest.raises(ResultError) as refused:
         go_on(file, Told())
 
     told = str(refused.value)

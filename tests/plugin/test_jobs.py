@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,13 +74,11 @@ def test_a_result_has_the_seconds_of_its_own_case(many: Bench) -> None:
 
 def test_a_run_that_stops_early_leaves_nothing_running(many: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBENCH_TEST_JOBS", "4")
-    rows(many, "a 0.1", "b 30", "c 30", "d 30", after="assert False")
+    rows(many, "a 0.1", "b 3000", "c 3000", "d 3000", after="assert False")  # nobody waits for them
 
-    started = time.monotonic()
     run = many.run_apart(*SMOKE, "-x", plugin="sleeping")
 
     run.assert_outcomes(failed=1)
-    assert time.monotonic() - started < 12
     assert order(many) == ["a"]
 
 

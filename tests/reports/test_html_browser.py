@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=390, height=844)
-OPENS_WITHIN_MILLISECONDS = 1000
 
 
 def _installed() -> str | None:
@@ -100,12 +99,15 @@ def small(bench: Bench, *results: Result) -> str:
     return html_report([ResultFile("run", results)], store=bench.store, published={})
 
 
-def test_96_rows_of_5_processes_open_within_a_second(whole_html: str, opened: Opening) -> None:
-    timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
-    # The first page of a browser pays for the browser, and the machine may have others.
-    took = min(opened(whole_html).page.evaluate(timing) for _ in range(3))
+def test_what_is_known_of_96_rows_is_mere_text_until_a_row_is_opened(whole_html: str, opened: Opening) -> None:
+    """So that a page of any length opens at once."""
+    page = opened(whole_html).page
+    assert page.locator("tr.detail").count() >= 90
+    assert page.locator("tr.detail .inside").count() == 0
 
-    assert 0 < took < OPENS_WITHIN_MILLISECONDS
+    page.locator(".open").first.click()
+
+    assert page.locator("tr.detail .inside").count() == 1
 
 
 def test_a_click_on_a_row_shows_its_processes(bench: Bench, opened: Opening) -> None:
@@ -133,7 +135,7 @@ def test_text_filters_rows(whole_html: str, opened: Opening) -> None:
     page = opened(whole_html).page
 
     page.keyboard.press("/")
-    page.keyboard.type("14b int4")
+    page.keyboard.type("14b gptq")
 
     expect(page.locator("tbody.row:visible")).to_have_count(2)
     expect(page.locator("section.table:visible .tally")).to_have_text("2 of 12 rows")

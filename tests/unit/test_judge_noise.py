@@ -124,6 +124,12 @@ def test_every_measurement_is_a_session() -> None:
     assert found[BUSY].session_sd == pytest.approx(expected.session_sd)
 
 
+def test_a_case_noisier_than_its_prior_is_known_as_well_as_it_was_seen() -> None:
+    seen = [[0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]]
+
+    assert pooled(seen, WIDE).process_df == 6
+
+
 def test_processes_that_failed_say_nothing() -> None:
     ok: dict[str, Value] = {BUSY: 0.25}
     failed = Process(outcome="invalid", reason="throttled", metrics={BUSY: 0.5})
@@ -181,12 +187,12 @@ WIDE = Noise(process_sd=0.1, process_df=4, session_sd=0.2, session_df=5)
 @pytest.mark.parametrize(
     ("sessions", "process_variance", "process_df", "session_variance", "session_df"),
     [
-        # Squares 0.02 over 1 degree of freedom; means 0.1 and 0.6; 0.015 of their 0.125 is the processes'.
-        ([[0.0, 0.2], [0.6]], 0.02, 5, 0.11, 5 + (0.04 / 0.055) ** 2),
+        # Squares 0.02 over 1 degree of freedom, more than the prior: its own 4 stay; means 0.1 and 0.6; 0.015 of their 0.125 is the processes'.
+        ([[0.0, 0.2], [0.6]], 0.02, 4, 0.11, 5 + (0.04 / 0.055) ** 2),
         # As above, but the means are nearer to each other than the prior has them.
-        ([[0.0, 0.2], [0.3]], 0.02, 5, (0.2 + 0.005 * (0.04 / 0.055) ** 2) / (5 + (0.04 / 0.055) ** 2), 5.52893),
+        ([[0.0, 0.2], [0.3]], 0.02, 4, (0.2 + 0.005 * (0.04 / 0.055) ** 2) / (5 + (0.04 / 0.055) ** 2), 5.52893),
         # Three means, 0.1, 0.3 and 0.2: a variance of 0.01, of which 1/60 is the processes'.
-        ([[0.0, 0.2], [0.3], [0.2]], 0.02, 5, (0.2 - 2 / 300 * 0.99654) / 5.99654, 5.99654),
+        ([[0.0, 0.2], [0.3], [0.2]], 0.02, 4, (0.2 - 2 / 300 * 0.99654) / 5.99654, 5.99654),
         # One process each: the prior alone says what the processes do.
         ([[0.0], [0.1]], 0.01, 4, (0.2 - 0.005 * 0.64) / 5.64, 5.64),
     ],

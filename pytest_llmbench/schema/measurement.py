@@ -6,7 +6,7 @@ Everything here is a frozen value with a strict JSON form. Unknown is None with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -30,6 +30,7 @@ __all__ = [
     "fullest",
     "joined",
     "now",
+    "thinned",
 ]
 
 Outcome = Literal["ok", "oom", "crashed", "timeout", "diverged", "unavailable", "invalid"]
@@ -219,12 +220,20 @@ def failed(
 
 
 def joined(first: Measurement, second: Measurement) -> Measurement:
+    """The processes of two measurements of one case in one session, dated as the second, and `thinned`."""
+    return msgspec.structs.replace(second, processes=thinned((*first.processes, *second.processes)))
+
+
+def thinned(processes: Sequence[Process]) -> tuple[Process, ...]:
     """
-    The processes of two measurements of one case in one session, dated as the second.
+    Processes of one row, as they are judged and kept.
 
     Kernels, the course of memory and what its peak is made up of are kept of the last process that has them
     only: they differ by little, and take most of the room.
     """
-    again = {"peak_allocations": ()} if second.peak_allocations else {}
-    earlier = tuple(msgspec.structs.replace(process, kernels=(), memory=(), **again) for process in first.processes)
-    return msgspec.structs.replace(second, processes=(*earlier, *second.processes))
+    names = ("kernels", "memory", "peak_allocations")
+    last = {name: max((i for i, one in enumerate(processes) if getattr(one, name)), default=-1) for name in names}
+    return tuple(
+        msgspec.structs.replace(process, **{name: () for name in names if number != last[name]})
+        for number, process in enumerate(processes)
+    )

@@ -19,7 +19,7 @@ from pytest_llmbench.judge.plan import Plan, Wanted, so_far
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case, Loop
-from pytest_llmbench.schema.measurement import Measurement, Process, joined
+from pytest_llmbench.schema.measurement import Measurement, Process, joined, thinned
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -268,7 +268,7 @@ class Gate:
         measurement, seconds = taken.measurement, taken.seconds
 
         def judged(processes: Sequence[Process]) -> RowVerdict:
-            return judge(msgspec.structs.replace(measurement, processes=tuple(processes)), against, self._tolerances)
+            return judge(msgspec.structs.replace(measurement, processes=thinned(processes)), against, self._tolerances)
 
         if (on_phase := taken.on_phase) is None:
             return measurement, seconds, judged(measurement.processes)
@@ -294,7 +294,7 @@ class Gate:
         found = so_far(PROCESS, measurement.processes, judged, why) if isinstance(step, Wanted) else step
         if found is None:  # no process ended well, and the row is not settled
             return measurement, seconds, judged(measurement.processes)
-        return msgspec.structs.replace(measurement, processes=found.taken), seconds, found.verdict
+        return msgspec.structs.replace(measurement, processes=thinned(found.taken)), seconds, found.verdict
 
     def _decide(self, name: str, verdict: RowVerdict, measurement: Measurement, *, has_baseline: bool) -> _Decided:
         if measurement.outcome == "unavailable" and not has_baseline:

@@ -12,7 +12,7 @@ from measurements import BUSY, CASE, LOSS, ended, good, is_open, measured
 from pytest_llmbench.executors import NotMeasurable, Timed
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import AllocationShare, Evidence, Measurement, Process
+from pytest_llmbench.schema.measurement import AllocationShare, Evidence, KernelShare, Measurement, Process
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -181,6 +181,14 @@ def test_what_the_peak_is_made_up_of_is_kept_when_more_processes_confirm_the_row
     result = Row(tmp_path, first, *[SLOW] * 4).baseline().result()
 
     assert result.measurement.peak_allocations == share
+
+
+def test_kernels_are_kept_of_the_last_process_of_a_row(tmp_path: Path) -> None:
+    seen = took(0.275, kernels=(KernelShare("gemm", 1.0, 0.2),))
+
+    result = Row(tmp_path, *[seen] * 5).baseline().result()
+
+    assert [len(process.kernels) for process in result.measurement.processes] == [0, 0, 0, 0, 1]
 
 
 def test_the_case_and_the_workload_are_asked_for(tmp_path: Path) -> None:

@@ -70,12 +70,12 @@ def test_printing_without_end_is_a_timeout_that_fills_neither_disk_nor_memory(
 
     assert measurement.outcome == "timeout"
     printed = re.search(
-        r"its last output:\n(?:an epoch of nothing at all\n){7}[^\n]*\nof (\d+) MiB, which began with\n"
+        r"its last output:\n(?:an epoch of nothing at all\n){7}[^\n]*\nof ([\d.,]+) ([MG]iB), which began with\n"
         r"the first line\nan epoch of nothing at all\n",
         measurement.reason or "",
     )
     assert printed, measurement.reason
-    assert int(printed[1]) >= 2
+    assert printed[2] == "GiB" or float(printed[1].replace(",", "")) >= 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < 16 * MIB
 
 

@@ -40,6 +40,8 @@ class Trail(NamedTuple):
     """What the rounds left behind; tensors are still on the device."""
 
     rounds: tuple[Round, ...]
+    micro_batches: int
+    """How many the rounds had, together."""
     losses: tuple[Tensor, ...]
     """One per micro-batch, or none where the step has no loss."""
     grad_norm: Tensor | None
@@ -71,7 +73,7 @@ def run_rounds(
     watch = _Timed([len(steps) for steps in rounds], synchronise, on_round)
     with collector_off():
         ran = run_steps(training, [step for steps in rounds for step in steps], watch)
-    return Trail(tuple(watch.rounds), ran.losses, ran.grad_norm)
+    return Trail(tuple(watch.rounds), len(training.micro_batch_tokens), ran.losses, ran.grad_norm)
 
 
 def counted_micro_batches(training: AnyTraining, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:

@@ -96,7 +96,7 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
     then = against.measurement
     if then.outcome not in ("ok", "oom"):
         return RowVerdict(status="unmeasured", reason=f"nothing to hold it against: {_told(then)}")
-    differing = differences(then, now, against.workload_version)
+    differing = differences(then, now, against.workload_version) | _other_work(then, now)
     if differing:
         told = "; ".join(f"{name} {old} -> {new}" for name, (old, new) in differing.items())
         return RowVerdict(status="not comparable", differing=tuple(differing), reason=f"not comparable: {told}")
@@ -114,6 +114,16 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
             return RowVerdict(status="improved", reason="fits into memory, the baseline does not")
         case _:
             return RowVerdict(status="unchanged", reason="out of memory, as the baseline")
+
+
+def _other_work(then: Measurement, now: Measurement) -> dict[str, tuple[object, object]]:
+    """Metrics that say how much work was done, and say something else on the other side."""
+    found = {
+        metric.name: (typical_value(then, metric.name), typical_value(now, metric.name))
+        for metric in METRICS.values()
+        if metric.gate == "workload"
+    }
+    return {name: sides for name, sides in found.items() if None not in sides and sides[0] != sides[1]}
 
 
 def _told(measurement: Measurement) -> str:
@@ -137,8 +147,13 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
     before, after = typical_value(then, name), typical_value(sides.now, name)
     if before is None:
         return None if after is None else _novel(metric, after, then)
+    if metric.of_python and (versions := _pythons(then, sides.now)):
+        reason = f"counted by Python {versions[0]} and by {versions[1]}, which count otherwise"
+        return MetricVerdict(
+            metric=name, status="not comparable", baseline=before, now=after, gates=False, reason=reason
+        )
     limit = set_by_user(metric, sides.against.tolerances, sides.rules.overrides)
-    gates = metric.gate != "advisory" and (limit is not None or not _is_of_others(metric, sides.kind))
+    gates = metric.gate != "advisory" and (limit is not None or not _is_told(metric, sides))
     verdict = MetricVerdict(
         metric=name, status="unmeasured", baseline=before, now=after, gates=gates, reason=_why_absent(sides.now, name)
     )
@@ -231,9 +246,22 @@ def _why_absent(now: Measurement, name: str) -> str:
     return f"not measured: {why}"
 
 
-def _is_of_others(metric: Metric, kind: RowClass) -> bool:
-    """Wall time on a CPU, which others share: it fails a row only if somebody has set its tolerance."""
-    return metric.unit == "1/s" and kind == "CPU"
+def _is_told(metric: Metric, sides: _Sides) -> bool:
+    """
+    Tell whether a metric fails a row only if somebody has set its tolerance.
+
+    That is so of wall time on a CPU, which others share, and of what another environment counts: what the things
+    cost is in metrics of their own.
+    """
+    if metric.told_across and not sides.same_environment:
+        return True
+    return metric.unit == "1/s" and sides.kind == "CPU"
+
+
+def _pythons(then: Measurement, now: Measurement) -> tuple[str, str] | None:
+    """The minor versions of Python of both sides, if they differ."""
+    versions = [".".join(side.environment.python.split(".")[:2]) for side in (then, now) if side.environment]
+    return (versions[0], versions[1]) if len(set(versions)) > 1 else None
 
 
 def _by_noise(verdict: MetricVerdict, metric: Metric, sides: _Sides) -> MetricVerdict:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.profile import Profile
 from pytest_llmbench.schema.workload import Workload, workload_hash
 
 __all__ = [
@@ -97,9 +98,9 @@ class AllocationShare(msgspec.Struct, frozen=True, array_like=True, forbid_unkno
     """Tensors of one origin that are alive where memory peaks, written as `[name, count, bytes]`."""
 
     name: str
-    """See `probes.allocations.origin`; `other` for all that are not listed, `before the step` for what was there."""
+    """Operator and place; `other` for all that are not listed, `before the step` for what was there."""
     count: int | None
-    """None where it is not known."""
+    """How many they are; None where they were not counted."""
     bytes: int
 
 
@@ -144,6 +145,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     What the longest micro-batch and its optimizer step hold at their peak, on the fullest GPU: most bytes
     first. Measured after the rounds, in a pass of its own.
     """
+    profile: Profile | None = None
+    """What one step does, by name and place; None in all but one process of a row."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
     neighbours: int | None = None
@@ -189,6 +192,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return next((process.peak_allocations for process in reversed(self.processes) if process.peak_allocations), ())
 
     @property
+    def profile(self) -> Profile | None:
+        """That of the last process that has one; None if none does."""
+        return next((process.profile for process in reversed(self.processes) if process.profile), None)
+
+    @property
     def workload_hash(self) -> str:
         return workload_hash(self.case, self.workload)
 
@@ -228,12 +236,12 @@ def thinned(processes: Sequence[Process]) -> tuple[Process, ...]:
     """
     Processes of one row, as they are judged and kept.
 
-    Kernels, the course of memory and what its peak is made up of are kept of the last process that has them
-    only: they differ by little, and take most of the room.
+    Kernels, the course of memory, what its peak is made up of and the profile are kept of the last process that
+    has them only: they differ by little, and take most of the room.
     """
-    names = ("kernels", "memory", "peak_allocations")
-    last = {name: max((i for i, one in enumerate(processes) if getattr(one, name)), default=-1) for name in names}
+    empty: dict[str, Any] = {"kernels": (), "memory": (), "peak_allocations": (), "profile": None}
+    last = {name: max((i for i, one in enumerate(processes) if getattr(one, name)), default=-1) for name in empty}
     return tuple(
-        msgspec.structs.replace(process, **{name: () for name in names if number != last[name]})
+        msgspec.structs.replace(process, **{name: empty[name] for name in empty if number != last[name]})
         for number, process in enumerate(processes)
     )

@@ -21,6 +21,7 @@ __all__ = [
     "NOTHING_SEEN",
     "Metric",
     "Noise",
+    "Quantity",
     "RowClass",
     "Tolerance",
     "Value",
@@ -54,6 +55,9 @@ class Tolerance(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 RowClass = Literal["device-bound", "host-bound", "CPU"]
 
+Quantity = Literal["operators", "moved_bytes", "flops", "reads", "calls", "instructions", "live", "retained"]
+"""What a profile says of each operator and place."""
+
 Weight = Annotated[float, msgspec.Meta(ge=1)]
 
 
@@ -86,12 +90,19 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     better: Literal["higher", "lower", "same"]
     """Where an improvement lies; `same` where any move is a regression."""
-    gate: Literal["statistical", "tolerance", "exact", "advisory"]
+    gate: Literal["statistical", "tolerance", "exact", "advisory", "workload"]
     """
     `statistical` fails on what its noise cannot explain, see `judge.compare`; `tolerance` fails
     beyond the tolerance; `exact` does so too across environments but demands equality within one;
-    `advisory` is shown and never fails.
+    `advisory` is shown and never fails; one of the `workload` says how much work was done, so that rows with
+    another value do not compare.
     """
+    told_across: bool = False
+    """Whether another environment may move it without failing: it counts things, and others say what they cost."""
+    of_python: bool = False
+    """Whether another minor version of Python counts otherwise, so that the two do not compare."""
+    explained_by: Quantity | None = None
+    """What of a profile makes up the metric, by which its movers are found."""
     tolerance: Tolerance = Tolerance()
     """None for a statistical metric: one that a user sets takes the place of the statistics."""
     jitter: float = 0.0
@@ -159,6 +170,7 @@ it; wall time never fails a row there.
 
 _BYTES_MOVE = Tolerance(0.02, 64 * MIB)
 _COUNT_MOVE = Tolerance(0.02)
+_COST_MOVE = Tolerance(0.01)
 
 _ALL = (
     Metric(
@@ -209,6 +221,8 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        told_across=True,
+        explained_by="operators",
         over_ranks="mean",
         label="kernels/sample",
         in_words="kernels",
@@ -222,6 +236,8 @@ _ALL = (
         better="lower",
         gate="exact",
         tolerance=_COUNT_MOVE,
+        told_across=True,
+        explained_by="operators",
         over_ranks="mean",
         label="operators/sample",
         in_words="operators",
@@ -235,12 +251,66 @@ _ALL = (
         better="lower",
         gate="tolerance",
         tolerance=Tolerance(0.01),
+        told_across=True,
+        of_python=True,
+        explained_by="calls",
         over_ranks="mean",
         label="calls/sample",
         in_words="Python calls",
         sums_up=True,
         never_zero=True,
         describe="Calls from Python code per sample, of Python and of C functions.",
+    ),
+    Metric(
+        name="python_instructions_per_sample",
+        unit="1",
+        better="lower",
+        gate="tolerance",
+        tolerance=_COUNT_MOVE,
+        of_python=True,
+        explained_by="instructions",
+        over_ranks="mean",
+        label="bytecodes/sample",
+        in_words="Python instructions",
+        never_zero=True,
+        describe="Bytecode instructions of Python per sample, those of the measuring loop left out.",
+    ),
+    Metric(
+        name="host_reads_per_sample",
+        unit="1",
+        better="lower",
+        gate="exact",
+        explained_by="reads",
+        over_ranks="mean",
+        label="host reads/sample",
+        in_words="host reads",
+        describe="Values that the host reads from a tensor, per sample: on a GPU it waits for each.",
+    ),
+    Metric(
+        name="flops_per_sample",
+        unit="1",
+        better="lower",
+        gate="exact",
+        tolerance=Tolerance(0.005),
+        explained_by="flops",
+        over_ranks="mean",
+        label="flops/sample",
+        in_words="flops",
+        never_zero=True,
+        describe="Floating-point operations of matrix products and attention, per sample.",
+    ),
+    Metric(
+        name="moved_bytes_per_sample",
+        unit="B",
+        better="lower",
+        gate="exact",
+        tolerance=_COST_MOVE,
+        explained_by="moved_bytes",
+        over_ranks="mean",
+        label="moved GiB/sample",
+        in_words="moved bytes",
+        never_zero=True,
+        describe="Bytes that operators read and write, by the shapes of their tensors, per sample.",
     ),
     Metric(
         name="host_instructions_per_sample",
@@ -284,6 +354,33 @@ _ALL = (
         describe="How much longer the slowest rank computes than the fastest, for the same samples.",
     ),
     Metric(
+        name="model_flops_utilization",
+        unit="ratio",
+        better="higher",
+        gate="advisory",
+        tolerance=Tolerance(0.05),
+        over_ranks="mean",
+        label="MFU",
+        never_zero=True,
+        describe="Flops of the model per second, recomputed ones left out, over the peak of the card's data sheet.",
+    ),
+    Metric(
+        name="tokens_per_sample",
+        unit="1",
+        better="same",
+        gate="workload",
+        over_ranks="mean",
+        describe="Tokens of the measured rounds over their samples, padding left out.",
+    ),
+    Metric(
+        name="samples_per_micro_batch",
+        unit="1",
+        better="same",
+        gate="workload",
+        over_ranks="same",
+        describe="Samples of the measured rounds over their micro-batches.",
+    ),
+    Metric(
         name="trainable_parameters",
         unit="1",
         better="same",
@@ -301,6 +398,40 @@ _ALL = (
         tolerance=Tolerance(),
         over_ranks="same",
         describe="All parameters, adapters included.",
+    ),
+    Metric(
+        name="peak_live_bytes",
+        unit="B",
+        better="lower",
+        gate="exact",
+        tolerance=Tolerance(0.005),
+        explained_by="live",
+        over_ranks="each",
+        label="live GiB",
+        in_words="live tensors",
+        has_trend=True,
+        describe="Most bytes of tensors alive in the costliest micro-batch and optimizer step, scratch left out.",
+    ),
+    Metric(
+        name="retained_bytes_per_step",
+        unit="B",
+        better="lower",
+        gate="exact",
+        explained_by="retained",
+        over_ranks="each",
+        label="retained/step",
+        in_words="retained bytes",
+        describe="Bytes of tensors that an optimizer step leaves behind, after a collection of garbage.",
+    ),
+    Metric(
+        name="peak_rss_bytes",
+        unit="B",
+        better="lower",
+        gate="advisory",
+        tolerance=Tolerance(0.1),
+        over_ranks="largest",
+        label="host GiB",
+        describe="Most memory of the host that the measuring process had at a time, all passes included.",
     ),
     Metric(
         name="peak_allocated_bytes",
@@ -389,8 +520,8 @@ _ALL = (
         name="load_seconds",
         unit="s",
         better="lower",
-        gate="advisory",
-        tolerance=Tolerance(0.2, 0.5),
+        gate="tolerance",
+        tolerance=Tolerance(1.0, 10.0),
         over_ranks="largest",
         label="load ms",
         describe="Time to build the model and the optimizer on the device.",

@@ -240,11 +240,11 @@ class Gate:
         return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
 
     def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
-        return tuple(Request(case=case, workload=self.workload, explain_peak=number == 0) for number in range(count))
+        return tuple(Request(case=case, workload=self.workload, with_profile=number == 0) for number in range(count))
 
     def _more(self, case: Case, count: int) -> tuple[Request, ...]:
         """Requests of a row whose peak of memory was explained already."""
-        return (Request(case=case, workload=self.workload, explain_peak=False),) * count
+        return (Request(case=case, workload=self.workload, with_profile=False),) * count
 
     def _valid(self, request: Request, on_phase: OnPhase) -> Timed:
         """One process, and the seconds of all its tries."""

@@ -64,7 +64,7 @@ def measure(
         first = first_side(len(taken))
         progress.pair(len(taken) + 1, confirms=wanted.confirms)
         explained = any(pair.is_ok for pair in taken)
-        a, b = sides().pair(case, journal.asked.workload, first, progress.phase, explain_peak=not explained)
+        a, b = sides().pair(case, journal.asked.workload, first, progress.phase, with_profile=not explained)
         pair = Pair(first=first, a=a, b=b)
         journal.add(Taken(case=name, pair=pair))
         return (pair,)

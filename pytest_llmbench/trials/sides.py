@@ -80,7 +80,7 @@ class Sides:
         self._executors["b"] = self._executor("b")
 
     def pair(
-        self, case: Case, workload: Workload, first: Side, on_phase: OnPhase, *, explain_peak: bool
+        self, case: Case, workload: Workload, first: Side, on_phase: OnPhase, *, with_profile: bool
     ) -> tuple[Measurement, Measurement]:
         """
         One fresh process of each environment, with nobody else on the GPUs in between; A's measurement, then B's.
@@ -89,7 +89,7 @@ class Sides:
 
         Args:
             first: the side that measures first.
-            explain_peak: look at what the peak of memory is made up of.
+            with_profile: look at what the peak of memory is made up of.
             on_phase: called as the process of a side enters a phase.
 
         Raises:
@@ -97,7 +97,7 @@ class Sides:
         """
         chosen = [gpu.uuid for gpu in self._gpus[: case.num_gpus]]
         devices = ",".join(chosen) if chosen else None
-        request = Request(case=case, workload=workload, visible_devices=devices, explain_peak=explain_peak)
+        request = Request(case=case, workload=workload, visible_devices=devices, with_profile=with_profile)
         measured: dict[Side, Measurement] = {}
         try:
             with lease(chosen, self._announce) if chosen else nullcontext():

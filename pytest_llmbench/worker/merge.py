@@ -103,6 +103,7 @@ def _failed(answers: Sequence[Measurement | None], failures: Sequence[Failure]) 
         kernels=(),
         memory=(),
         peak_allocations=(),
+        profile=None,
         evidence=Evidence(),
     )
 
@@ -135,6 +136,7 @@ def _together(processes: Sequence[Process]) -> Process:
         kernels=_kernels([process.kernels for process in processes]),
         memory=_memory([process.memory for process in processes]),
         peak_allocations=fullest(process.peak_allocations for process in processes),
+        profile=first.profile,
         phase_seconds={
             name: max(process.phase_seconds.get(name, 0.0) for process in processes) for name in first.phase_seconds
         },

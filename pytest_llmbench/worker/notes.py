@@ -21,6 +21,7 @@ from pytest_llmbench.schema.measurement import (
     Round,
 )
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Value
+from pytest_llmbench.schema.profile import Profile
 from pytest_llmbench.schema.protocol import Phase
 
 __all__ = ["Notes"]
@@ -35,6 +36,10 @@ class Notes:
         self.kernels: tuple[KernelShare, ...] = ()
         self.memory: tuple[MemoryPoint, ...] = ()
         self.peak_allocations: tuple[AllocationShare, ...] = ()
+        self.profile: Profile | None = None
+        self.retained: dict[str, int] = {}
+        self.model_flops_per_sample: float | None = None
+        """Flops of forward and backward passes, those of recomputed blocks left out; None if not counted."""
         self._report = report
         self.metrics: dict[str, Value] = {}
         self._missing: dict[str, str] = {}
@@ -83,6 +88,10 @@ class Notes:
         else:
             self._observed[name] = value
 
+    def observed(self, name: str) -> Any:
+        """A field of the evidence that was noted by itself; None if it was not."""
+        return self._observed.get(name)
+
     def process(self, outcome: Outcome, reason: str | None = None) -> Process:
         return Process(
             outcome=outcome,
@@ -95,5 +104,6 @@ class Notes:
             kernels=self.kernels,
             memory=self.memory,
             peak_allocations=self.peak_allocations,
+            profile=self.profile,
             phase_seconds=dict(self.phase_seconds),
         )

@@ -102,13 +102,13 @@ def test_the_same_row_counts_the_same_operators_again(row: Measurement) -> None:
     assert again.processes[0].metrics["operators_per_sample"] == row.processes[0].metrics["operators_per_sample"]
 
 
-@pytest.mark.parametrize("explain_peak", [True, False])
-def test_what_the_peak_is_made_up_of_is_looked_at_if_asked_for(explain_peak: bool) -> None:
-    request = Request(case=Case(model="qwen-7b-chat"), workload=SMOKE, explain_peak=explain_peak)
+@pytest.mark.parametrize("with_profile", [True, False])
+def test_what_the_peak_is_made_up_of_is_looked_at_if_asked_for(with_profile: bool) -> None:
+    request = Request(case=Case(model="qwen-7b-chat"), workload=SMOKE, with_profile=with_profile)
 
     [process] = measure(request, lambda _: None).processes
 
-    assert ("peak" in process.phase_seconds, bool(process.peak_allocations)) == (explain_peak, explain_peak)
+    assert ("peak" in process.phase_seconds, bool(process.peak_allocations)) == (with_profile, with_profile)
 
 
 def test_the_environment_is_told_before_the_model_is_built() -> None:

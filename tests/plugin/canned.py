@@ -97,7 +97,7 @@ def _process(answer: Answer, request: Request) -> Process:
             metrics={**METRICS, **answer.metrics},
             evidence=answer.evidence,
             rounds=answer.rounds,
-            peak_allocations=(AllocationShare("aten::linear", 1, 2**30),) if request.explain_peak else (),
+            peak_allocations=(AllocationShare("aten::linear", 1, 2**30),) if request.with_profile else (),
         )
     return Process(outcome=answer.outcome, reason=f"a canned {answer.outcome}", metrics=answer.metrics)
 

@@ -68,7 +68,7 @@ def case(step: str) -> Case:
 
 
 def test_a_disturbed_process_of_a_side_is_measured_again(sides: Sides, said: list[str], tmp_path: Path) -> None:
-    a, b = sides.pair(case("braked"), WORKLOAD, "a", lambda *_: None, explain_peak=False)
+    a, b = sides.pair(case("braked"), WORKLOAD, "a", lambda *_: None, with_profile=False)
 
     assert (a.outcome, b.outcome) == ("ok", "ok")
     assert len((tmp_path / "tries").read_text()) == 3
@@ -78,20 +78,20 @@ def test_a_disturbed_process_of_a_side_is_measured_again(sides: Sides, said: lis
 
 
 def test_a_side_that_is_always_disturbed_is_invalid(sides: Sides, said: list[str]) -> None:
-    a, b = sides.pair(case("always_braked"), WORKLOAD, "b", lambda *_: None, explain_peak=False)
+    a, b = sides.pair(case("always_braked"), WORKLOAD, "b", lambda *_: None, with_profile=False)
 
     assert (a.outcome, b.outcome) == ("invalid", "invalid")
     assert [sentence[0] for sentence in said] == ["B"] * 3 + ["A"] * 3
 
 
-@pytest.mark.parametrize("explain_peak", [True, False])
-def test_a_pair_looks_at_what_its_peak_is_made_up_of_if_it_is_asked_to(sides: Sides, *, explain_peak: bool) -> None:
-    a, b = sides.pair(case("plain"), WORKLOAD, "a", lambda *_: None, explain_peak=explain_peak)
+@pytest.mark.parametrize("with_profile", [True, False])
+def test_a_pair_looks_at_what_its_peak_is_made_up_of_if_it_is_asked_to(sides: Sides, *, with_profile: bool) -> None:
+    a, b = sides.pair(case("plain"), WORKLOAD, "a", lambda *_: None, with_profile=with_profile)
 
-    assert [bool(side.peak_allocations) for side in (a, b)] == [explain_peak] * 2
+    assert [bool(side.peak_allocations) for side in (a, b)] == [with_profile] * 2
 
 
 def test_a_pair_knows_how_many_neighbours_it_had(sides: Sides) -> None:
-    a, b = sides.pair(case("plain"), WORKLOAD, "a", lambda *_: None, explain_peak=False)
+    a, b = sides.pair(case("plain"), WORKLOAD, "a", lambda *_: None, with_profile=False)
 
     assert None not in [process.neighbours for side in (a, b) for process in side.processes]

@@ -171,7 +171,7 @@ def test_one_process_of_a_row_looks_at_its_peak_of_memory(tmp_path: Path) -> Non
 
     row.result()
 
-    assert [request.explain_peak for request in row.executor.asked] == [True, False, False, False, False]
+    assert [request.with_profile for request in row.executor.asked] == [True, False, False, False, False]
 
 
 def test_what_the_peak_is_made_up_of_is_kept_when_more_processes_confirm_the_row(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_number_of_processes_is_measured_at_once_and_is_final(tmp_path: Path) 
     result = row.result()
 
     assert (row.num_asked, row.more, len(result.measurement.processes)) == (3, [], 3)
-    assert [request.explain_peak for request in row.executor.asked] == [True, False, False]
+    assert [request.with_profile for request in row.executor.asked] == [True, False, False]
 
 
 def test_the_first_process_that_fails_is_the_last_of_its_row(tmp_path: Path) -> None:

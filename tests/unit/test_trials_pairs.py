@@ -171,8 +171,8 @@ def test_the_peak_is_looked_at_until_a_pair_is_good() -> None:
     explained = []
 
     class Canned:
-        def pair(self, *_: object, explain_peak: bool) -> tuple[Measurement, Measurement]:
-            explained.append(explain_peak)
+        def pair(self, *_: object, with_profile: bool) -> tuple[Measurement, Measurement]:
+            explained.append(with_profile)
             return next(coming)
 
     progress = Progress(Console(quiet=True))
@@ -196,7 +196,7 @@ class Canned:
         self.left = list(pairs)
         self.asked: list[tuple[object, ...]] = []
 
-    def pair(self, *asked: object, explain_peak: bool) -> tuple[Measurement, Measurement]:
+    def pair(self, *asked: object, with_profile: bool) -> tuple[Measurement, Measurement]:
         self.asked.append(asked)
         one = self.left.pop(0)
         return one.a, one.b

@@ -1,0 +1,357 @@
+"""
+What tensors do in an optimizer step: operators by name and place, bytes, flops, reads of the host, live memory.
+
+Seen where torch dispatches an operator, on real tensors and on fake ones, in a pass of its own. What is below that is
+not seen: scratch memory of a kernel, a kernel that a library launches by itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pytest_llmbench.probes.flops import Formula, flops_of
+from pytest_llmbench.probes.places import Places
+from pytest_llmbench.probes.recorder import Recorder
+from pytest_llmbench.schema.measurement import AllocationShare
+
+__all__ = ["BEFORE", "LISTED", "REST", "Asked", "Done", "Memory", "OperationRecorder", "Peak", "Positions", "shares"]
+
+LISTED = 12
+BEFORE, REST = "before the step", "other"
+
+_BACKWARD = _engine_run_backward.__code__
+_PLAIN = torch._C._disabled_torch_dispatch_impl
+
+_EMPTY = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"))
+"""Operators that give memory and write nothing."""
+_CHOOSING = frozenset(("embedding", "index", "index_select", "gather"))
+"""Operators that read as much as they write, however much they choose from."""
+_READ = frozenset(
+    (
+        "_local_scalar_dense",
+        "equal",
+        "is_nonzero",
+        "masked_select",
+        "nonzero",
+        "unique_consecutive",
+        "unique_dim",
+        "_unique2",
+    )
+)
+"""Operators whose result the host has to know, as a value or as the size of what comes out."""
+_MASKED = frozenset(("index", "index_put", "index_put_", "_index_put_impl_"))
+"""Operators that look for what is true in a mask, if they are given one."""
+
+Positions = dict[torch.device, int]
+"""How many events of memory there were, by device."""
+
+
+class Asked(NamedTuple):
+    """Who asked for an operator."""
+
+    operator: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{self.operator} in {self.place}" if self.place else self.operator
+
+
+class Done:
+    """How often an operator ran at one place, and what it cost there."""
+
+    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops")
+
+    def __init__(self) -> None:
+        self.count = self.moved_bytes = self.flops = self.recomputed_flops = self.reads = 0
+
+
+class _Kind(NamedTuple):
+    """What is known of an operator once and for all."""
+
+    name: str
+    moves: Callable[[Any, Any, Any], int]
+    reads: Callable[[Any, Any], int]
+    flops: Formula | None
+
+
+class OperationRecorder(Recorder):
+    """
+    Counts operators of the micro-batches and of the optimizer step, and follows the memory of a device's tensors.
+
+    Attributes:
+        micro_batches, optimizer_step: what was done, by who asked.
+        memory: the tensors that came and went since the recorder was entered.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.memory = Memory(device.type)
+        self.micro_batches: dict[Asked, Done] = {}
+        self.optimizer_step: dict[Asked, Done] = {}
+        self._counts: dict[Asked, Done] | None = None
+        self._kinds: dict[Any, _Kind] = {}
+        self._places = Places()
+        self._asked: dict[tuple[str, str], Asked] = {}
+        self._forward: dict[int, str] = {}
+        self._mode = _Operators(self._ran)
+
+    @property
+    def parts(self) -> tuple[Mapping[Asked, Done], Mapping[Asked, Done]]:
+        """Micro-batches, optimizer step."""
+        return self.micro_batches, self.optimizer_step
+
+    def __enter__(self) -> Self:
+        self.memory.begin()
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._mode.__exit__(None, None, None)
+
+    def begin(self) -> None:
+        self._counts = self.micro_batches
+
+    def boundary(self) -> None:
+        if self._counts is not None:
+            self._counts = self.optimizer_step
+
+    def end(self) -> None:
+        self._counts = None
+
+    def _ran(self, operator: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
+        kind = self._kinds.get(operator)
+        if kind is None:
+            kind = self._kinds[operator] = _kind(operator)
+        asked = self._who(kind.name, sys._getframe(1))
+        self.memory.given(asked, result)
+        if self._counts is None:
+            return
+        done = self._done(asked)
+        done.count += 1
+        done.moved_bytes += kind.moves(args, kwargs, result)
+        done.reads += kind.reads(args, result)
+        if kind.flops is not None:
+            flops = kind.flops(*args, **kwargs, out_val=result)
+            done.flops += flops
+            if torch.is_grad_enabled() and torch._C._current_autograd_node() is not None:
+                done.recomputed_flops += flops  # a forward pass within a backward pass
+
+    def _done(self, asked: Asked) -> Done:
+        assert self._counts is not None
+        done = self._counts.get(asked)
+        if done is None:
+            done = self._counts[asked] = Done()
+        return done
+
+    def _who(self, name: str, frame: Any) -> Asked:
+        place = self._place(frame)
+        asked = self._asked.get((name, place))
+        if asked is None:
+            asked = self._asked[name, place] = Asked(name, place)
+        return asked
+
+    def _place(self, frame: Any) -> str:
+        """
+        Where the operator was asked for; in a backward pass where the forward operator was, whose node runs.
+
+        A node is numbered before the operators below it run, so that the first of them tells its place.
+        """
+        node = torch._C._current_autograd_node()
+        if node is None:
+            found = self._places.innermost(frame)
+            place = found.name if found else ""
+            if torch.is_grad_enabled():
+                self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, place)
+            return place
+        found = self._places.innermost(frame, _BACKWARD)
+        if found is not None and found.owner == "library":
+            return found.name
+        return self._forward.get(node._sequence_nr(), "") or node.name()
+
+
+class _Operators(TorchDispatchMode):
+    """Tells of every operator after it ran."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # which would make each operator ten times as slow, and import the compiler
+
+    def __init__(self, ran: Callable[[Any, Any, Mapping[str, Any], Any], None]) -> None:
+        super().__init__()
+        self._ran = ran
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for kind in types:
+            if kind.__torch_dispatch__ is not _PLAIN:
+                return NotImplemented  # the tensor says what it is made of, and comes here again
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        self._ran(func, args, kwargs, result)
+        return result
+
+
+def _kind(operator: Any) -> _Kind:
+    space, name = operator._schema.name.split("::")
+    if operator.is_view or (space == "aten" and name in _EMPTY):
+        moves = _nothing
+    elif space == "aten" and name in _CHOOSING:
+        moves = _as_much_as_it_writes
+    else:
+        moves = _moved
+    if space != "aten":
+        reads = _no_read
+    elif name in _READ:
+        reads = _one_read
+    elif name in _MASKED:
+        reads = _reads_of_masks
+    elif name in ("_to_copy", "copy_"):
+        reads = _read_of_a_gpu
+    else:
+        reads = _no_read
+    return _Kind(f"{space}::{name}", moves, reads, flops_of(operator))
+
+
+def _nothing(*_: Any) -> int:
+    return 0
+
+
+def _moved(args: Any, kwargs: Mapping[str, Any], result: Any) -> int:
+    total = _bytes(args) + _bytes(result)
+    return total + _bytes(tuple(kwargs.values())) if kwargs else total
+
+
+def _as_much_as_it_writes(_args: Any, _kwargs: Any, result: Any) -> int:
+    return 2 * _bytes(result)
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of all tensors; a dimension along which a tensor repeats itself counts once."""
+    if isinstance(value, Tensor):
+        if value.is_contiguous():
+            return value.numel() * value.element_size()
+        count = value.element_size()
+        for size, stride in zip(value.shape, value.stride(), strict=True):
+            count *= size if stride or not size else 1
+        return count
+    return sum(map(_bytes, value)) if isinstance(value, (tuple, list)) else 0
+
+
+def _no_read(*_: Any) -> int:
+    return 0
+
+
+def _one_read(*_: Any) -> int:
+    return 1
+
+
+def _reads_of_masks(args: Any, _: Any) -> int:
+    return sum(1 for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8))
+
+
+def _read_of_a_gpu(args: Any, result: Any) -> int:
+    source = next((one for one in reversed(args) if isinstance(one, Tensor)), None)
+    return int(source is not None and source.device.type == "cuda" and result.device.type == "cpu")
+
+
+class Memory:
+    """
+    Follows the storages that operators give back, until each is gone.
+
+    Attributes:
+        events: bytes and who asked, of each that comes; negative bytes of each that goes. By device.
+    """
+
+    def __init__(self, device_type: str) -> None:
+        self._type = device_type
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self.events: dict[torch.device, list[tuple[int, Asked]]] = {}
+
+    def begin(self) -> None:
+        """Take what is there as given."""
+        before = Asked(BEFORE, "")
+        for thing in gc.get_objects():
+            if issubclass(type(thing), Tensor) and type(thing).__torch_dispatch__ is _PLAIN:
+                self.given(before, thing)
+
+    def given(self, asked: Asked, result: Any) -> None:
+        """Note the tensors that an operator returned."""
+        if isinstance(result, Tensor):
+            if result.device.type == self._type:
+                self._note(asked, result)
+        elif isinstance(result, (tuple, list)):
+            for one in result:
+                self.given(asked, one)
+
+    def _note(self, asked: Asked, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._alive:
+            return
+        size = storage.nbytes()
+        events = self.events.setdefault(tensor.device, [])
+
+        def gone(_: Any) -> None:
+            del self._alive[key]
+            events.append((-size, asked))
+
+        self._alive[key] = weakref.ref(storage, gone)
+        events.append((size, asked))
+
+    def position(self) -> Positions:
+        """How many events there were so far, by device."""
+        return {device: len(events) for device, events in self.events.items()}
+
+    def settled(self) -> Positions:
+        """The position after a collection of garbage: what only a cycle holds is gone."""
+        gc.collect()
+        return self.position()
+
+    def live(self, device: torch.device, position: int) -> dict[Asked, int]:
+        """Bytes that were alive after so many events, by who asked."""
+        return _sums(self.events.get(device, [])[:position])
+
+    def between(self, device: torch.device, first: int, second: int) -> dict[Asked, int]:
+        """Bytes that came and stayed between two positions, by who asked; negative for what went."""
+        return _sums(self.events.get(device, [])[first:second])
+
+    def peak(self, device: torch.device, position: int) -> Peak:
+        """The most bytes that were alive within so many events."""
+        most, total = Peak(0, 0), 0
+        for number, (size, _) in enumerate(self.events.get(device, [])[:position], 1):
+            total += size
+            if total > most.bytes:
+                most = Peak(total, number)
+        return most
+
+
+class Peak(NamedTuple):
+    """The most bytes, and after how many events they were reached."""
+
+    bytes: int
+    position: int
+
+
+def _sums(events: Iterable[tuple[int, Asked]]) -> dict[Asked, int]:
+    sizes: dict[Asked, int] = {}
+    for size, asked in events:
+        sizes[asked] = sizes.get(asked, 0) + size
+    return {asked: size for asked, size in sizes.items() if size}
+
+
+def shares(alive: Mapping[Asked, int]) -> tuple[AllocationShare, ...]:
+    """By who asked, most bytes first; then those beyond `LISTED` as `REST`, then what was there `BEFORE`."""
+    sizes = {str(asked): size for asked, size in alive.items() if asked.operator != BEFORE}
+    names = sorted(sizes, key=lambda name: (-sizes[name], name))
+    found = [AllocationShare(name, None, sizes[name]) for name in names[:LISTED]]
+    if rest := names[LISTED:]:
+        found.append(AllocationShare(REST, None, sum(sizes[name] for name in rest)))
+    before = sum(size for asked, size in alive.items() if asked.operator == BEFORE)
+    return (*found, AllocationShare(BEFORE, None, before)) if before else tuple(found)

@@ -1,0 +1,218 @@
+"""
+What Python does in an optimizer step: calls and bytecode instructions by place, counted without noise.
+
+Wall time cannot show that a library got a few percent slower in Python; these counts can, and say where.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any
+
+from torch import Tensor
+
+from pytest_llmbench.probes.places import Places
+from pytest_llmbench.probes.recorder import NotCounted, Recorder
+
+__all__ = ["Counts", "PythonRecorder"]
+
+_TAKEN = frozenset(("tolist", "numpy", "cpu", "__array__"))
+"""Methods by which the host takes a tensor; on the CPU no operator runs then."""
+
+
+class Cell:
+    """What one function did on behalf of one place."""
+
+    __slots__ = ("calls", "code", "instructions", "name", "place", "reads")
+
+    def __init__(self, code: CodeType, name: str, place: str) -> None:
+        self.code = code
+        self.name = name
+        self.place = place
+        self.calls = self.instructions = self.reads = 0
+
+    def traced(self, _frame: FrameType, event: str, _argument: Any) -> Callable[..., Any]:
+        """Take part in `sys.settrace`."""
+        self.instructions += event == "opcode"
+        return self.traced
+
+
+class Counts:
+    """
+    Counts of one stretch.
+
+    Attributes:
+        calls: all calls from Python code, of Python and of C functions; those of the loop are among them.
+    """
+
+    def __init__(self, places: Places, without: str | None) -> None:
+        self.calls = 0
+        self.cells: dict[tuple[CodeType, str], Cell] = {}
+        self._places = places
+        self.without = without
+
+    @property
+    def instructions(self) -> int:
+        """Bytecode instructions outside the loop."""
+        return sum(cell.instructions for cell in self.cells.values())
+
+    @property
+    def reads(self) -> int:
+        """Tensors of the CPU that the host took as values."""
+        return sum(cell.reads for cell in self.cells.values())
+
+    def cell(self, frame: FrameType) -> Cell | None:
+        """The cell of a frame; None for the loop that drives the training."""
+        code = frame.f_code
+        own = self._places.at(frame)
+        if own.owner == "loop" or code.co_filename == self.without:
+            return None
+        place = own.name
+        if own.owner != "library":
+            around = self._places.innermost(frame)
+            place = around.name if around is not None and around.owner == "library" else own.name
+        cell = self.cells.get((code, place))
+        if cell is None:
+            cell = self.cells[code, place] = Cell(code, own.name, place)
+        return cell
+
+    def called(self, caller: FrameType | None, function: Any, of: Any) -> None:
+        """Note a call that *caller* makes; *of* is what the method is called of, if it is one."""
+        self.calls += 1
+        cell = self.cell(caller) if caller is not None else None
+        if cell is None:
+            return
+        cell.calls += 1
+        if isinstance(of, Tensor) and getattr(function, "__name__", "") in _TAKEN and of.device.type == "cpu":
+            cell.reads += 1
+
+
+class PythonRecorder(Recorder):
+    """
+    Counts what Python does in the micro-batches and in the optimizer step.
+
+    Since Python 3.12 in all threads (`sys.monitoring`). Before, in the calling thread and in those that it
+    starts meanwhile (`sys.settrace`), which misses what autograd calls back from its thread for a GPU.
+
+    Args:
+        all_threads: whether the other threads' work must be in the counts.
+        without: a source file whose functions, and calls from them, are not counted.
+
+    Raises:
+        NotCounted: it must and cannot, or another tool counts or traces already.
+    """
+
+    def __init__(self, *, all_threads: bool, without: str | None = None) -> None:
+        if all_threads and sys.version_info < (3, 12):
+            raise NotCounted("calls of autograd's threads can be counted since Python 3.12 only")
+        if sys.getprofile() is not None or (sys.version_info < (3, 12) and sys.gettrace() is not None):
+            raise NotCounted("another profiler runs in this process")
+        places = Places()
+        self.micro_batches = Counts(places, without)
+        self.optimizer_step = Counts(places, without)
+        self._stop: Callable[[], None] | None = None
+
+    def begin(self) -> None:
+        self._stop = _counting(self.micro_batches)
+
+    def boundary(self) -> None:
+        self._end()
+        self._stop = _counting(self.optimizer_step)
+
+    def end(self) -> None:
+        self._end()
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
+
+
+if sys.version_info >= (3, 12):
+
+    def _counting(counts: Counts) -> Callable[[], None]:
+        """
+        Start to count; what is returned stops it.
+
+        Raises:
+            NotCounted: a profiler is registered already.
+        """
+        monitoring = sys.monitoring
+        tool, events = monitoring.PROFILER_ID, monitoring.events
+        frames: dict[int, Cell | None] = {}
+        without = counts.without
+
+        def entered(_code: CodeType, *_: object) -> None:
+            frame = sys._getframe(1)
+            frames[id(frame)] = counts.cell(frame)
+
+        def instruction(code: CodeType, _offset: int) -> None:
+            cell = frames.get(id(sys._getframe(1)))
+            if cell is not None and cell.code is code:
+                cell.instructions += 1
+
+        def called(code: CodeType, _offset: int, function: object, first: object) -> None:
+            if code.co_filename != without:
+                counts.called(sys._getframe(1), function, first)
+
+        try:
+            monitoring.use_tool_id(tool, "llmbench")
+        except ValueError:
+            raise NotCounted("another profiler runs in this process") from None
+        callbacks = {
+            events.PY_START: entered,
+            events.PY_RESUME: entered,
+            events.PY_THROW: entered,
+            events.INSTRUCTION: instruction,
+            events.CALL: called,
+        }
+        for event, callback in callbacks.items():
+            monitoring.register_callback(tool, event, callback)
+        monitoring.set_events(tool, sum(callbacks))
+
+        def stop() -> None:
+            monitoring.set_events(tool, events.NO_EVENTS)
+            for event in callbacks:
+                monitoring.register_callback(tool, event, None)
+            monitoring.free_tool_id(tool)
+
+        return stop
+
+else:
+
+    def _counting(counts: Counts) -> Callable[[], None]:
+        """Start to count; what is returned stops it."""
+        without = counts.without
+
+        def call(frame: FrameType, event: str, function: Any) -> None:
+            if frame.f_code.co_filename == without:
+                return
+            if event == "c_call":
+                counts.called(frame, function, getattr(function, "__self__", None))
+            elif event == "call":
+                counts.called(frame.f_back, None, None)
+
+        def entered(frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any] | None:
+            frame.f_trace_lines = False
+            cell = counts.cell(frame)
+            if cell is None:
+                return None
+            frame.f_trace_opcodes = True
+            return cell.traced
+
+        for module in (threading, sys):
+            module.settrace(entered)
+            module.setprofile(call)
+
+        def stop() -> None:
+            for module in (sys, threading):
+                module.setprofile(None)
+                module.settrace(None)
+
+        return stop

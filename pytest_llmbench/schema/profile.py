@@ -6,15 +6,26 @@ A place is a function, as `peft/tuners/lora/layer.py:Linear.forward`; in a backw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["MOST_BYTES", "OTHER", "Call", "Numbers", "Operation", "Part", "Profile", "bounded", "numbers"]
+__all__ = [
+    "MOST_BYTES",
+    "OTHER",
+    "Call",
+    "Operation",
+    "Part",
+    "Profile",
+    "add_to",
+    "as_numbers",
+    "bounded",
+    "file_and_function",
+]
 
-MOST_BYTES = 16 * 2**10
-"""A profile takes no more, written as compact JSON."""
+MOST_BYTES = 11 * 2**10
+"""A profile takes no more as compact JSON, which is 16 KiB in the indented lines of a baseline file."""
 
 OTHER = "other"
 """Stands for the entries that have no room."""
@@ -30,6 +41,8 @@ class Operation(NamedTuple):
     moved_bytes: int = 0
     """Read and written, by the shapes of its tensors."""
     flops: int = 0
+    reads: int = 0
+    """Values that the host read."""
 
 
 class Call(NamedTuple):
@@ -40,21 +53,32 @@ class Call(NamedTuple):
     """Bytecodes."""
 
 
+Listing = Literal["python", "inner"]
+LISTINGS: tuple[Listing, ...] = ("python", "inner")
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Either the micro-batch or the optimizer step that follows: they recur at different rates."""
 
     operators: dict[str, dict[str, Numbers]] = {}
-    """By place, by operator: `Operation`."""
-    python: dict[str, Numbers] = {}
-    """By place: `Call`."""
-    inner: dict[str, Numbers] = {}
-    """By function of torch and of the standard library: `Call`; the places in `python` include them."""
+    """By place, by operator: `Operation`. Operators of torch are named without "aten::"."""
+    python: dict[str, dict[str, Numbers]] = {}
+    """By file, by function: `Call`."""
+    inner: dict[str, dict[str, Numbers]] = {}
+    """As `python`, of torch and of the standard library: the places in `python` include them."""
 
     def operations(self) -> Iterator[tuple[str, str, Operation]]:
         """Place, operator, and what it did there."""
         for place, operators in self.operators.items():
             for operator, text in operators.items():
                 yield place, operator, Operation(*map(int, text.split()))
+
+    def calls(self, listing: Listing) -> Iterator[tuple[str, Call]]:
+        """Place, and what Python did there."""
+        listed: dict[str, dict[str, Numbers]] = getattr(self, listing)
+        for file, functions in listed.items():
+            for function, text in functions.items():
+                yield f"{file}:{function}" if function else file, Call(*map(int, text.split()))
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,11 +100,6 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return (self.micro_batch, 1 / self.samples), (self.optimizer_step, 1 / self.samples_per_step)
 
 
-def numbers(counts: Iterable[int]) -> Numbers:
-    """The counts as a file has them."""
-    return " ".join(map(str, counts))
-
-
 def bounded(profile: Profile, most_bytes: int = MOST_BYTES) -> Profile:
     """The profile, its cheapest entries united under `OTHER` until it takes at most *most_bytes* as JSON."""
     entries = sorted(_entries(profile))
@@ -95,57 +114,65 @@ class _Entry(NamedTuple):
     share: float
     """Of all that its listing costs, both parts together."""
     part: int
-    listing: Literal["operators", "python", "inner"]
+    listing: str
     names: tuple[str, ...]
-    """Place and operator, or a function."""
+    """Place and operator, or a place."""
 
 
 def _entries(profile: Profile) -> Iterator[_Entry]:
+    """Entries that may be united: those without a host read, which costs nothing here and much on a GPU."""
     parts = tuple(part for part, _ in profile.rates())
     total = sum(done.moved_bytes + done.flops for part in parts for *_, done in part.operations()) or 1
     for number, part in enumerate(parts):
         for place, operator, done in part.operations():
-            yield _Entry((done.moved_bytes + done.flops) / total, number, "operators", (place, operator))
-    listings: tuple[Literal["python", "inner"], ...] = ("python", "inner")
-    for listing in listings:
-        counts = [_calls(getattr(part, listing)) for part in parts]
-        total = sum(call.instructions for listed in counts for call in listed.values()) or 1
-        for number, listed in enumerate(counts):
-            for name, call in listed.items():
-                yield _Entry(call.instructions / total, number, listing, (name,))
+            if not done.reads:
+                yield _Entry((done.moved_bytes + done.flops) / total, number, "operators", (place, operator))
+    for listing in LISTINGS:
+        total = sum(call.instructions for part in parts for _, call in part.calls(listing)) or 1
+        for number, part in enumerate(parts):
+            for place, call in part.calls(listing):
+                yield _Entry(call.instructions / total, number, listing, (place,))
 
 
-def _calls(listed: Mapping[str, Numbers]) -> dict[str, Call]:
-    return {name: Call(*map(int, text.split())) for name, text in listed.items()}
+_Names = Set[tuple[int, str, tuple[str, ...]]]
 
 
-def _united(profile: Profile, united: Set[tuple[int, str, tuple[str, ...]]], left_out: int) -> Profile:
+def _united(profile: Profile, united: _Names, left_out: int) -> Profile:
     parts = []
     for number, (part, _) in enumerate(profile.rates()):
         operators: dict[str, dict[str, list[int]]] = {}
         for place, operator, done in part.operations():
             away = (number, "operators", (place, operator)) in united
-            into = operators.setdefault(OTHER if away else place, {})
-            _add(into.setdefault(OTHER if away else operator, [0, 0, 0]), done)
-        python, inner = (_functions(part, listing, number, united) for listing in ("python", "inner"))
-        by_place = {
-            place: {operator: numbers(counts) for operator, counts in listed.items()}
-            for place, listed in operators.items()
-        }
-        parts.append(Part(operators=by_place, python=python, inner=inner))
+            add_to(operators, (OTHER, OTHER) if away else (place, operator), done)
+        python, inner = (_functions(part, listing, number, united) for listing in LISTINGS)
+        parts.append(Part(operators=as_numbers(operators), python=python, inner=inner))
     micro, step = parts
     return msgspec.structs.replace(profile, micro_batch=micro, optimizer_step=step, left_out=left_out)
 
 
-def _functions(
-    part: Part, listing: str, number: int, united: Set[tuple[int, str, tuple[str, ...]]]
-) -> dict[str, Numbers]:
-    kept: dict[str, list[int]] = {}
-    for name, call in _calls(getattr(part, listing)).items():
-        _add(kept.setdefault(OTHER if (number, listing, (name,)) in united else name, [0, 0]), call)
-    return {name: numbers(counts) for name, counts in kept.items()}
+def _functions(part: Part, listing: Listing, number: int, united: _Names) -> dict[str, dict[str, Numbers]]:
+    kept: dict[str, dict[str, list[int]]] = {}
+    for place, call in part.calls(listing):
+        add_to(kept, (OTHER, "") if (number, listing, (place,)) in united else file_and_function(place), call)
+    return as_numbers(kept)
 
 
-def _add(counts: list[int], more: Iterable[int]) -> None:
-    for index, count in enumerate(more):
-        counts[index] += count
+def file_and_function(place: str) -> tuple[str, str]:
+    """Both parts of a place; an empty function where it names none."""
+    file, _, function = place.partition(":")
+    return file, function
+
+
+def add_to(listing: dict[str, dict[str, list[int]]], names: tuple[str, str], counts: Sequence[int]) -> None:
+    """Add counts to what a listing has under two names."""
+    outer, inner = names
+    before = listing.setdefault(outer, {}).setdefault(inner, [0] * len(counts))
+    for index, count in enumerate(counts):
+        before[index] += count
+
+
+def as_numbers(listing: Mapping[str, Mapping[str, Iterable[int]]]) -> dict[str, dict[str, Numbers]]:
+    """A listing as a file has it."""
+    return {
+        outer: {name: " ".join(map(str, counts)) for name, counts in inner.items()} for outer, inner in listing.items()
+    }

@@ -6,6 +6,7 @@ Reads top-down: `measure` is the whole life of a measuring process, each functio
 
 from __future__ import annotations
 
+import gc
 import math
 import resource
 import time
@@ -69,6 +70,7 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         ImportError: a library that the case needs is not installed.
     """
     add_extensions()
+    gc.freeze()  # the libraries' half a million objects are none of a step's garbage
     notes = Notes(report)
     if request.workload.scale == "smoke" and request.workload.device == "cpu":
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine

@@ -36,7 +36,7 @@ from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.schema.extensions import load
 from pytest_llmbench.schema.measurement import fullest
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, NOTHING_SEEN, Value
-from pytest_llmbench.schema.profile import Part, Profile, bounded, numbers
+from pytest_llmbench.schema.profile import Part, Profile, add_to, as_numbers, bounded, file_and_function
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.worker.devices import Devices
@@ -212,25 +212,19 @@ def _note_live(
 
 
 def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:
-    by_place: dict[str, dict[str, str]] = {}
+    by_place: dict[str, dict[str, list[int]]] = {}
     for asked, done in operators.items():
-        by_place.setdefault(asked.place, {})[asked.operator] = numbers((done.count, done.moved_bytes, done.flops))
-    if python is None:
-        return Part(operators=by_place)
-    places: dict[str, list[int]] = {}
-    inner: dict[str, list[int]] = {}
-    for cell in python.cells.values():
-        for named, listed in ((cell.place, places), (cell.name, inner)):
-            if listed is inner and cell.place == cell.name:
-                continue
-            counts = listed.setdefault(named, [0, 0])
-            counts[0] += cell.calls
-            counts[1] += cell.instructions
-    return Part(
-        operators=by_place,
-        python={name: numbers(counts) for name, counts in places.items()},
-        inner={name: numbers(counts) for name, counts in inner.items()},
-    )
+        counts = (done.count, done.moved_bytes, done.flops, done.reads)
+        add_to(by_place, (asked.place, asked.operator.removeprefix("aten::")), counts)
+    places: dict[str, dict[str, list[int]]] = {}
+    inner: dict[str, dict[str, list[int]]] = {}
+    for cell in python.cells.values() if python else ():
+        add_to(places, file_and_function(cell.place), (cell.calls, cell.instructions))
+        if cell.place != cell.name:
+            add_to(inner, file_and_function(cell.name), (cell.calls, cell.instructions))
+        if cell.reads:
+            add_to(by_place, (cell.place, "taken as a value"), (cell.reads, 0, 0, cell.reads))
+    return Part(operators=as_numbers(by_place), python=as_numbers(places), inner=as_numbers(inner))
 
 
 class _Rates(NamedTuple):

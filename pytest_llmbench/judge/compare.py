@@ -17,6 +17,7 @@ from pytest_llmbench.judge.comparable import differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
+from pytest_llmbench.judge.movers import movers
 from pytest_llmbench.judge.noise import GUESSED, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
 from pytest_llmbench.judge.statistics import FEWEST_SEEN
@@ -106,6 +107,7 @@ def _compared(now: Measurement, against: Reference, rules: Rules, *, same_enviro
             metrics = tuple(
                 filter(None, (_excused(_metric_verdict(metric, sides), sides) for metric in METRICS.values()))
             )
+            metrics = tuple(_with_movers(verdict, then, now) for verdict in metrics)
             row = _summary(_without_false_improvements(metrics))
             return msgspec.structs.replace(row, explanation=explain(row.metrics, then, now))
         case ("ok", "oom"):
@@ -177,6 +179,21 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         gates=gates,
         reason=limited.reason,
     )
+
+
+def _with_movers(verdict: MetricVerdict, then: Measurement, now: Measurement) -> MetricVerdict:
+    """What made the metric move, if it did."""
+    before, after = verdict.baseline, verdict.now
+    if verdict.status not in ("regressed", "improved", "undecided") or before is None or after is None:
+        return verdict
+    metric = METRICS[verdict.metric]
+    rose = _total(after) > _total(before)
+    more = not rose if metric.better == "higher" else rose  # what a speed is explained by is a cost
+    return msgspec.structs.replace(verdict, movers=tuple(map(str, movers(metric, then, now, more=more))))
+
+
+def _total(value: Value) -> float:
+    return sum(value) if isinstance(value, tuple) else value
 
 
 def _novel(metric: Metric, after: Value, then: Measurement) -> MetricVerdict:

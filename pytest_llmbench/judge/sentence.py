@@ -3,33 +3,88 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
+from pytest_llmbench.judge.figures import number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import apart, gib, percent
 
-__all__ = ["failure_sentence"]
+__all__ = ["failure_sentence", "headline"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
+_NAMED_MOVERS = 4
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same": "must not move"}
+
+
+MOST_CHARACTERS = 160
+"""The headline has no more, the row's name included."""
 
 
 def failure_sentence(name: str, verdict: RowVerdict) -> str:
     """
-    One line for each metric that failed, or one for the row; where the difference sits; which packages are new.
+    A headline where it is known which code moved; then a line for each metric that failed, or one for the row.
 
-    Of a row that noise leaves open, the metrics that are, and what would settle them.
+    Where the difference sits and which packages are new stand last. Of a row that noise leaves open, the metrics
+    that are, and what would settle them.
 
     >>> failure_sentence("lora_rank[rank-8]", verdict)  # doctest: +SKIP
-    'lora_rank[rank-8]: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (95 % interval +8.9 % to
-    +11.2 %, limit +2.6 %), lower is better. Packages: bitsandbytes 0.48.2 -> 0.50.2; torch, transformers, peft,
-    driver unchanged.'
+    'lora_rank[rank-8]: GPU work +10.0 % (limit 2.6 %), 230.10 ms -> 253.20 ms: clone +192 a step in
+    peft/tuners/lora/layer.py:Linear.forward; peft 0.17.0 -> 0.18.0
+    lora_rank[rank-8]: device_busy_seconds_per_sample 0.2301 -> 0.2532 s, +10.0 % (95 % interval +8.9 % to
+    +11.2 %, limit +2.6 %), lower is better. Packages: peft 0.17.0 -> 0.18.0; torch, transformers unchanged.'
     """
-    told = [_metric_text(metric) for metric in _to_tell(verdict)] or [verdict.reason]
+    to_tell = _to_tell(verdict)
+    told = [_metric_text(metric) for metric in to_tell] or [verdict.reason]
     lines = [f"{name}: {text.rstrip('.')}." for text in told]
     aside = [f"{verdict.explanation}."] if verdict.explanation else []
     aside += filter(None, [_packages_text(verdict)])
-    return "\n".join([*lines, *aside]) if len(lines) > 1 else " ".join([*lines, *aside])
+    whole = "\n".join([*lines, *aside]) if len(lines) > 1 else " ".join([*lines, *aside])
+    first = headline(name, verdict)
+    return "\n".join([first, *_next_movers(to_tell), whole]) if first else whole
+
+
+def headline(name: str, verdict: RowVerdict) -> str:
+    """
+    The number, the limit, the place and the package of what failed most clearly, in at most 160 characters.
+
+    Empty where no place is known.
+    """
+    moved = [metric for metric in _to_tell(verdict) if metric.movers]
+    if not moved:
+        return ""
+    chosen = min(moved, key=lambda metric: METRICS[metric.metric].told_across)
+    where = chosen.movers[0]
+    fewest = f"{name}: {_change_text(chosen)}: {where}"
+    room = MOST_CHARACTERS - len(fewest)
+    before, after = number_texts(chosen)
+    numbers = f", {before} -> {after}"
+    packages = "; ".join(map(str, verdict.package_changes))
+    if len(packages) + 2 > room and verdict.package_changes:
+        others = len(verdict.package_changes) - 1
+        packages = f"{verdict.package_changes[0]}" + (f" and {others} more" if others else "")
+    packages = f"; {packages}" if packages and len(packages) + 2 <= room else ""
+    numbers = numbers if len(numbers) + len(packages) <= room else ""
+    return _cut(f"{name}: {_change_text(chosen)}{numbers}: {where}{packages}")
+
+
+def _change_text(verdict: MetricVerdict) -> str:
+    """`moved bytes +9.2 % (limit 1.0 %)`."""
+    words = METRICS[verdict.metric].words
+    if verdict.change is None or verdict.limit is None:
+        return words
+    limit = "exact" if verdict.limit == 0 else f"limit {percent(verdict.limit).removeprefix('+')}"
+    return f"{words} {percent(verdict.change)} ({limit})"
+
+
+def _next_movers(metrics: Iterable[MetricVerdict]) -> list[str]:
+    """What else moved, a line each; the headline has the first of the first."""
+    told = list(dict.fromkeys(mover for metric in metrics for mover in metric.movers))
+    return [f"  {mover}" for mover in told[1 : 1 + _NAMED_MOVERS]]
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 3]}..."
 
 
 def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:

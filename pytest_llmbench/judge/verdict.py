@@ -44,6 +44,8 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Of an undecided one: how many would settle it, as `reason` says; None where no number would."""
     device: int | None = None
     """The worst device, where there are several."""
+    movers: tuple[str, ...] = ()
+    """What moved it most, in words: `clone +192 a step in peft/tuners/lora/layer.py:Linear.forward`."""
     gates: bool
     """Whether this metric counts for the row."""
     reason: str

@@ -51,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     visible_devices: str | None = None
     """CUDA_VISIBLE_DEVICES of the measuring process, as UUIDs; None leaves it as it is."""
     with_profile: bool = True
-    """Whether to look at what the peak of memory is made up of: one process of a measurement is enough."""
+    """Whether to count what a step does, by name and place: one process of a measurement is enough."""
     trace: str | None = None
     """File for a trace of one optimizer step, recorded when all else has been measured."""
     protocol: int = PROTOCOL_VERSION

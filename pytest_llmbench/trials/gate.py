@@ -243,7 +243,7 @@ class Gate:
         return tuple(Request(case=case, workload=self.workload, with_profile=number == 0) for number in range(count))
 
     def _more(self, case: Case, count: int) -> tuple[Request, ...]:
-        """Requests of a row whose peak of memory was explained already."""
+        """Requests of a row whose profile was taken already."""
         return (Request(case=case, workload=self.workload, with_profile=False),) * count
 
     def _valid(self, request: Request, on_phase: OnPhase) -> Timed:

@@ -63,8 +63,10 @@ def measure(
         taken = journal.pairs(name)
         first = first_side(len(taken))
         progress.pair(len(taken) + 1, confirms=wanted.confirms)
-        explained = any(pair.is_ok for pair in taken)
-        a, b = sides().pair(case, journal.asked.workload, first, progress.phase, with_profile=not explained)
+        # What looks moved has to look so in the pairs that confirm it, too.
+        alike = taken[journal.asked.plan.screen :] if wanted.confirms else taken
+        with_profile = not any(pair.is_ok for pair in alike)
+        a, b = sides().pair(case, journal.asked.workload, first, progress.phase, with_profile=with_profile)
         pair = Pair(first=first, a=a, b=b)
         journal.add(Taken(case=name, pair=pair))
         return (pair,)

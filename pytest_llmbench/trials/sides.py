@@ -89,7 +89,7 @@ class Sides:
 
         Args:
             first: the side that measures first.
-            with_profile: look at what the peak of memory is made up of.
+            with_profile: count what a step does, by name and place.
             on_phase: called as the process of a side enters a phase.
 
         Raises:

@@ -1,0 +1,115 @@
+"""
+What made a metric move: operators, functions and allocations, by name and place, from the profiles of both sides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import Metric, Quantity
+from pytest_llmbench.schema.profile import OTHER, Profile
+from pytest_llmbench.schema.units import counted, size
+
+__all__ = ["MOST", "Mover", "movers"]
+
+MOST = 3
+"""So many are told of a metric."""
+
+_Entry = tuple[str, str]
+"""A name, empty for Python code, and a place, empty where none is known."""
+
+
+class Mover(NamedTuple):
+    """One operator at one place, one function, or one who asked for memory."""
+
+    name: str
+    place: str
+    moved: float
+    """Of one micro-batch and one optimizer step, in the unit of the quantity."""
+    text: str
+    """In words, without the place: `clone +192 a step`."""
+
+    def __str__(self) -> str:
+        return f"{self.text} in {self.place}" if self.place else self.text
+
+
+def movers(metric: Metric, then: Measurement, now: Measurement, *, more: bool) -> tuple[Mover, ...]:
+    """
+    What moved as the metric did, the most first; empty where a side has no profile.
+
+    Args:
+        more: whether the metric rose.
+    """
+    if metric.explained_by is None or then.profile is None or now.profile is None:
+        return ()
+    before, after = (_amounts(metric.explained_by, side) for side in (then, now))
+    sign = 1 if more else -1
+    moved = {
+        entry: after.get(entry, _least(after)) - before.get(entry, _least(before)) for entry in {**before, **after}
+    }
+    as_it_did = [entry for entry, amount in moved.items() if amount * sign > 0 and OTHER not in entry]
+    as_it_did.sort(key=lambda entry: (-abs(moved[entry]), entry))
+    runs = [_amounts("operators", side) for side in (then, now)]
+    return tuple(
+        Mover(*entry, moved[entry], _text(metric.explained_by, entry, moved[entry], runs)) for entry in as_it_did[:MOST]
+    )
+
+
+def _amounts(quantity: Quantity, side: Measurement) -> dict[_Entry, float]:
+    profile = side.profile
+    assert profile is not None
+    if quantity == "live":
+        return {_asked(share.name): share.bytes for share in side.peak_allocations}
+    if quantity == "retained":
+        return {_asked(name): count for name, count in profile.retained.items()}
+    if quantity in ("calls", "instructions"):
+        return _of_python(profile, quantity)
+    field = {"operators": "runs"}.get(quantity, quantity)
+    found: dict[_Entry, float] = {}
+    for part, _ in profile.rates():
+        for place, operator, done in part.operations():
+            if amount := getattr(done, field):
+                found[operator, place] = found.get((operator, place), 0) + amount
+    return found
+
+
+def _of_python(profile: Profile, quantity: Quantity) -> dict[_Entry, float]:
+    found: dict[_Entry, float] = {}
+    for part, _ in profile.rates():
+        for place, call in part.calls("python"):
+            found["", place] = found.get(("", place), 0) + getattr(call, quantity)
+    return found
+
+
+def _asked(name: str) -> _Entry:
+    operator, _, place = name.partition(" in ")
+    return operator.removeprefix("aten::"), place
+
+
+def _least(amounts: Mapping[_Entry, float]) -> float:
+    """Most that an entry that is not listed may have: nothing, or as much as the smallest that is."""
+    if not any(OTHER in entry for entry in amounts):
+        return 0
+    return min((amount for entry, amount in amounts.items() if OTHER not in entry), default=0)
+
+
+def _text(quantity: Quantity, entry: _Entry, moved: float, runs: list[dict[_Entry, float]]) -> str:
+    name = entry[0]
+    if quantity in ("live", "retained"):
+        return f"{name} {_signed(moved, size(abs(moved)))}".strip()
+    if quantity in ("calls", "instructions"):
+        return f"{_signed(moved, f'{abs(moved):,.0f}')} {quantity} a step"
+    if quantity == "reads":
+        return f"{counted(round(abs(moved)), 'host read')} {'more' if moved > 0 else 'fewer'} a step"
+    times = runs[1].get(entry, 0) - runs[0].get(entry, 0)
+    if times and math.copysign(1, times) == math.copysign(1, moved):
+        return f"{name} {_signed(times, f'{abs(times):,.0f}')} a step"
+    amount = size(abs(moved)) if quantity == "moved_bytes" else f"{abs(moved):,.3g} flops"
+    return f"{name} {_signed(moved, amount)} a step"
+
+
+def _signed(moved: float, amount: str) -> str:
+    return f"{'+' if moved > 0 else '-'}{amount}"

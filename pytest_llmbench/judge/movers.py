@@ -18,6 +18,9 @@ __all__ = ["MOST", "Mover", "movers"]
 MOST = 3
 """So many are told of a metric."""
 
+_WORTH_TELLING = 0.05
+"""What moved by less than this fraction of what moved most is left out."""
+
 _Entry = tuple[str, str]
 """A name, empty for Python code, and a place, empty where none is known."""
 
@@ -50,7 +53,12 @@ def movers(metric: Metric, then: Measurement, now: Measurement, *, more: bool) -
     moved = {
         entry: after.get(entry, _least(after)) - before.get(entry, _least(before)) for entry in {**before, **after}
     }
-    as_it_did = [entry for entry, amount in moved.items() if amount * sign > 0 and OTHER not in entry]
+    most = max((amount * sign for amount in moved.values()), default=0)
+    as_it_did = [
+        entry
+        for entry, amount in moved.items()
+        if amount * sign > 0 and amount * sign >= _WORTH_TELLING * most and OTHER not in entry
+    ]
     as_it_did.sort(key=lambda entry: (-abs(moved[entry]), entry))
     runs = [_amounts("operators", side) for side in (then, now)]
     return tuple(

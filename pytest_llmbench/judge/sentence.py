@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
-from pytest_llmbench.judge.figures import number_texts
+from pytest_llmbench.judge.figures import move_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import apart, gib, percent
 
-__all__ = ["failure_sentence", "headline"]
+__all__ = ["failure_sentence", "headline", "next_movers"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _NAMED_MOVERS = 4
@@ -40,32 +41,35 @@ def failure_sentence(name: str, verdict: RowVerdict) -> str:
     aside = [f"{verdict.explanation}."] if verdict.explanation else []
     aside += filter(None, [_packages_text(verdict)])
     whole = "\n".join([*lines, *aside]) if len(lines) > 1 else " ".join([*lines, *aside])
-    first = headline(name, verdict)
-    return "\n".join([first, *_next_movers(to_tell), whole]) if first else whole
+    first = headline(verdict, MOST_CHARACTERS - len(name) - 2)
+    return "\n".join([f"{name}: {first}", *next_movers(verdict), whole]) if first else whole
 
 
-def headline(name: str, verdict: RowVerdict) -> str:
+def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str:
     """
-    The number, the limit, the place and the package of what failed most clearly, in at most 160 characters.
+    The number, the limit, the place and the package of what failed most clearly; empty where no place is known.
 
-    Empty where no place is known.
+    Packages give way first where room is short, then the two values.
     """
     moved = [metric for metric in _to_tell(verdict) if metric.movers]
     if not moved:
         return ""
     chosen = min(moved, key=lambda metric: METRICS[metric.metric].told_across)
-    where = chosen.movers[0]
-    fewest = f"{name}: {_change_text(chosen)}: {where}"
-    room = MOST_CHARACTERS - len(fewest)
-    before, after = number_texts(chosen)
-    numbers = f", {before} -> {after}"
-    packages = "; ".join(map(str, verdict.package_changes))
-    if len(packages) + 2 > room and verdict.package_changes:
-        others = len(verdict.package_changes) - 1
-        packages = f"{verdict.package_changes[0]}" + (f" and {others} more" if others else "")
-    packages = f"; {packages}" if packages and len(packages) + 2 <= room else ""
-    numbers = numbers if len(numbers) + len(packages) <= room else ""
-    return _cut(f"{name}: {_change_text(chosen)}{numbers}: {where}{packages}")
+    change, where = _change_text(chosen), chosen.movers[0]
+    lines = [
+        f"{change}{shown}: {where}{packages}"
+        for shown in (f", {move_text(chosen)}", "")
+        for packages in (*_packages(verdict.package_changes), "")
+    ]
+    return next((line for line in lines if len(line) <= most_characters), f"{lines[-1][: most_characters - 3]}...")
+
+
+def _packages(changes: Sequence[PackageChange]) -> Iterator[str]:
+    """All that changed; then the first, and how many more."""
+    if changes:
+        yield f"; {'; '.join(map(str, changes))}"
+    if len(changes) > 1:
+        yield f"; {changes[0]} and {len(changes) - 1} more"
 
 
 def _change_text(verdict: MetricVerdict) -> str:
@@ -77,14 +81,10 @@ def _change_text(verdict: MetricVerdict) -> str:
     return f"{words} {percent(verdict.change)} ({limit})"
 
 
-def _next_movers(metrics: Iterable[MetricVerdict]) -> list[str]:
+def next_movers(verdict: RowVerdict) -> list[str]:
     """What else moved, a line each; the headline has the first of the first."""
-    told = list(dict.fromkeys(mover for metric in metrics for mover in metric.movers))
+    told = list(dict.fromkeys(mover for metric in _to_tell(verdict) for mover in metric.movers))
     return [f"  {mover}" for mover in told[1 : 1 + _NAMED_MOVERS]]
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 3]}..."
 
 
 def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:

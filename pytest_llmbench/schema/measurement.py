@@ -145,8 +145,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     What the longest micro-batch and its optimizer step hold at their peak, on the fullest GPU: most bytes
     first. Measured after the rounds, in a pass of its own.
     """
-    profile: Profile | None = None
-    """What one step does, by name and place; None in all but one process of a row."""
+    profile: Profile | msgspec.UnsetType = msgspec.UNSET
+    """What one step does, by name and place; one process of a row has it. Files have no line for one that has not."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
     neighbours: int | None = None
@@ -239,7 +239,7 @@ def thinned(processes: Sequence[Process]) -> tuple[Process, ...]:
     Kernels, the course of memory, what its peak is made up of and the profile are kept of the last process that
     has them only: they differ by little, and take most of the room.
     """
-    empty: dict[str, Any] = {"kernels": (), "memory": (), "peak_allocations": (), "profile": None}
+    empty: dict[str, Any] = {"kernels": (), "memory": (), "peak_allocations": (), "profile": msgspec.UNSET}
     last = {name: max((i for i, one in enumerate(processes) if getattr(one, name)), default=-1) for name in empty}
     return tuple(
         msgspec.structs.replace(process, **{name: empty[name] for name in empty if number != last[name]})

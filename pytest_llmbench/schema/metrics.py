@@ -170,7 +170,7 @@ it; wall time never fails a row there.
 
 _BYTES_MOVE = Tolerance(0.02, 64 * MIB)
 _COUNT_MOVE = Tolerance(0.02)
-_COST_MOVE = Tolerance(0.01)
+_COST_MOVE = Tolerance(0.005)
 
 _ALL = (
     Metric(
@@ -422,7 +422,7 @@ _ALL = (
         gate="exact",
         explained_by="retained",
         over_ranks="each",
-        label="retained/step",
+        label="retained GiB/step",
         in_words="retained bytes",
         describe="Bytes of tensors that an optimizer step leaves behind, after a collection of garbage.",
     ),

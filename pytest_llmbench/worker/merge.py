@@ -103,7 +103,7 @@ def _failed(answers: Sequence[Measurement | None], failures: Sequence[Failure]) 
         kernels=(),
         memory=(),
         peak_allocations=(),
-        profile=None,
+        profile=msgspec.UNSET,
         evidence=Evidence(),
     )
 

@@ -36,7 +36,7 @@ class Notes:
         self.kernels: tuple[KernelShare, ...] = ()
         self.memory: tuple[MemoryPoint, ...] = ()
         self.peak_allocations: tuple[AllocationShare, ...] = ()
-        self.profile: Profile | None = None
+        self.profile: Profile | msgspec.UnsetType = msgspec.UNSET
         self.retained: dict[str, int] = {}
         self.model_flops_per_sample: float | None = None
         """Flops of forward and backward passes, those of recomputed blocks left out; None if not counted."""

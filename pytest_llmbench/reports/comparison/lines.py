@@ -8,6 +8,7 @@ import msgspec
 
 from pytest_llmbench.judge.figures import number_texts
 from pytest_llmbench.judge.plan import DOUBTED
+from pytest_llmbench.judge.sentence import headline, next_movers
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.environment import PackageChange
@@ -73,7 +74,9 @@ def stories(rows: Iterable[Compared]) -> list[tuple[str, str]]:
     for row in rows:
         verdict = row.verdict
         if verdict.status != "unchanged" or DOUBTED in verdict.reason:
-            told.setdefault(". ".join(filter(None, [verdict.explanation, verdict.reason])), []).append(row.name)
+            first = headline(verdict)
+            where = "; ".join([first, *(line.strip() for line in next_movers(verdict))]) if first else ""
+            told.setdefault(". ".join(filter(None, [where, verdict.explanation, verdict.reason])), []).append(row.name)
     return [(", ".join(names), text) for text, names in told.items()]
 
 

@@ -22,7 +22,7 @@ def number_texts(metric: MetricVerdict) -> tuple[str, str]:
 def move_text(metric: MetricVerdict) -> str:
     """Both values with unit and denominator, of the worst device: `2.9 MiB -> 3.0 MiB a sample`."""
     unit = METRICS[metric.metric].unit
-    show = {"B": size, "s": _milliseconds}.get(unit, _plain)
+    show = size if unit == "B" else _milliseconds if unit == "s" else _plain
     before, after = apart(_of_device(metric.baseline, metric.device), _of_device(metric.now, metric.device), show)
     _, per, what = metric.metric.rpartition("_per_")
     return f"{before} -> {after}" + (f" a {what.replace('_', '-')}" if per else "")

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from pytest_llmbench.engine.custom import LARGEST_COUNT, build_custom
 from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload
 from pytest_llmbench.store.baselines import BaselineStore
-
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.engine.custom import LARGEST_COUNT, build_custom  # noqa: E402 - it imports torch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_step"
 CPU = torch.device("cpu")

@@ -7,21 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import installed
 import surroundings
-from pytest_llmbench.store.results import read_results
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
-import torch
-
 from pytest_llmbench.engine.attention import check_available
 from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.quantization import quantizer
+from pytest_llmbench.store.results import read_results
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
 METRIC = "saved_tensors_per_sample"

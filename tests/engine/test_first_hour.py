@@ -8,11 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 MAIN = "from pytest_llmbench.cli.{0} import {0}; import typer; a = typer.Typer(); a.command()({0}); a()"
 
 

@@ -12,8 +12,6 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source, open_stack
 from pytest_llmbench.trials.sides import Sides
 
-pytest.importorskip("torch")
-
 STEPS = """
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def test_an_environment_is_installed_from_a_file_once(folder: Path) -> None:
 def test_what_cannot_be_installed_is_told_with_the_last_words_of_the_installer(folder: Path) -> None:
     Path("bad.txt").write_text("--no-index\n--find-links wheels\npart-a==3.0\n")
     refused = CliRunner().invoke(
-        app, ["ab", "--a", "current", "--b", "bad.txt", "--scale", "smoke", "--step", "m:f", "--installer", "pip"]
+        app, ["--a", "current", "--b", "bad.txt", "--scale", "smoke", "--step", "m:f", "--installer", "pip"]
     )
 
     assert refused.exit_code == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import forked
 import installed
 import surroundings
 from pytest_llmbench.engine.attention import check_available
@@ -29,8 +30,8 @@ def _run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*options: str) -> pytest.RunResult:
-        ours = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke")
-        return pytester.runpytest_subprocess(*ours, "--llmbench-results=r.jsonl", *options)
+        ours = ("-p", "acme_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke", "--llmbench-results=r.jsonl")
+        return forked.run_forked(pytester, *ours, *options)
 
     return run
 
@@ -92,12 +93,16 @@ def test_its_metric_cannot_be_judged_where_the_package_is_not_installed(
     refused.stdout.fnmatch_lines([f"*unknown metric '{METRIC}'*"])
 
 
-def test_its_executor_runs_the_rows(run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
-    done = run("--llmbench-missing=record", "-k", "sparse", "--acme-log=acme.log")
+@pytest.mark.usefixtures("run")
+def test_its_executor_runs_the_rows_in_processes_of_their_own(pytester: pytest.Pytester) -> None:
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin")
+    done = pytester.runpytest_subprocess(
+        *plugins, "--llmbench", "--llmbench-scale=smoke", "--llmbench-missing=record", "--acme-log=acme.log"
+    )
 
-    done.assert_outcomes(passed=1)
+    done.assert_outcomes(passed=2)
     done.stdout.fnmatch_lines(["llmbench: CPU, logged to acme.log, *"])
-    assert (pytester.path / "acme.log").read_text() == "acme:twin: ok\n"
+    assert (pytester.path / "acme.log").read_text() == "acme:twin: ok\n" * 2
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pytest_llmbench.store.results import read_results
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
 METRIC = "saved_tensors_per_sample"
+SMOKE = ("--llmbench", "--llmbench-scale=smoke", "--llmbench-samples=2")
 
 
 @pytest.fixture(name="run")
@@ -30,8 +31,7 @@ def _run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*options: str) -> pytest.RunResult:
-        ours = ("-p", "acme_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke", "--llmbench-results=r.jsonl")
-        return forked.run_forked(pytester, *ours, *options)
+        return forked.run_forked(pytester, "-p", "acme_llmbench.plugin", *SMOKE, "--llmbench-results=r.jsonl", *options)
 
     return run
 
@@ -96,9 +96,7 @@ def test_its_metric_cannot_be_judged_where_the_package_is_not_installed(
 @pytest.mark.usefixtures("run")
 def test_its_executor_runs_the_rows_in_processes_of_their_own(pytester: pytest.Pytester) -> None:
     plugins = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin")
-    done = pytester.runpytest_subprocess(
-        *plugins, "--llmbench", "--llmbench-scale=smoke", "--llmbench-missing=record", "--acme-log=acme.log"
-    )
+    done = pytester.runpytest_subprocess(*plugins, *SMOKE, "--llmbench-missing=record", "--acme-log=acme.log")
 
     done.assert_outcomes(passed=2)
     done.stdout.fnmatch_lines(["llmbench: CPU, logged to acme.log, *"])

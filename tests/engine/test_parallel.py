@@ -16,7 +16,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 
-pytestmark = pytest.mark.versions
+pytestmark = [pytest.mark.versions, pytest.mark.xdist_group("parallel")]
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 ROW = Case(model="qwen-7b-chat", attention="sdpa", accumulation_steps=2)

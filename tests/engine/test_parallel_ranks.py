@@ -18,6 +18,8 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 
+pytestmark = pytest.mark.xdist_group("parallel_ranks")
+
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 
 

@@ -22,8 +22,8 @@ Place = tuple[str | int, ...]
 _DEEPEST = 16
 """More levels than the format has."""
 _LARGEST = 2**63
-_LONG = re.compile(rb"[0-9]{19}")
-"""In every number of more than 64 bits that is written out."""
+_LONG = re.compile(rb"(?<![.0-9])[0-9]{19}")
+"""In every number of more than 64 bits that is written out; fractions may have as many digits."""
 
 
 class Flaw(NamedTuple):

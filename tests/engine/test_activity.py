@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.probes.activity import OperatorRecorder, union_seconds  # noqa: E402
+from pytest_llmbench.probes.activity import OperatorRecorder, union_seconds
 
 
 @pytest.mark.parametrize(

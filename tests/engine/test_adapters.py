@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from pytest_llmbench.engine.adapters import attach, count_parameters
+from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Scale, Workload
 
-from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Scale, Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 
 def _attached(case: Case, scale: Scale, device: str) -> Any:

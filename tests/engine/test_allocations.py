@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from pytest_llmbench.probes.allocations import (  # noqa: E402
+from pytest_llmbench.probes.allocations import (
     BEFORE,
     LISTED,
     REST,
@@ -20,7 +18,7 @@ from pytest_llmbench.probes.allocations import (  # noqa: E402
     alive_at_peak,
     shares,
 )
-from pytest_llmbench.schema.measurement import AllocationShare  # noqa: E402
+from pytest_llmbench.schema.measurement import AllocationShare
 
 CPU = torch.device("cpu")
 MEGABYTE = 1_000_000

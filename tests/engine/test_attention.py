@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
-
-from pytest_llmbench.engine.attention import (  # noqa: E402
+from pytest_llmbench.engine.attention import (
     AttentionUnavailable,
     check_available,
     effective_attention,
@@ -23,10 +21,12 @@ from pytest_llmbench.engine.attention import (  # noqa: E402
     observed_attention,
     pin_kernel,
 )
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.models import build_model, enable_checkpointing  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.models import build_model, enable_checkpointing
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
+
+pytestmark = pytest.mark.versions
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

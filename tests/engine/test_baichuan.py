@@ -6,18 +6,18 @@ import math
 from typing import Any
 
 import pytest
+import torch
+import transformers
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+from pytest_llmbench.engine.attention import AttentionUnavailable
+from pytest_llmbench.engine.batches import Batch, make_batches
+from pytest_llmbench.engine.models import build_model
+from pytest_llmbench.engine.models.baichuan import alibi_mask, alibi_slopes
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
 
-from transformers.models.bloom.modeling_bloom import build_alibi_tensor  # noqa: E402
-
-from pytest_llmbench.engine.attention import AttentionUnavailable  # noqa: E402
-from pytest_llmbench.engine.batches import Batch, make_batches  # noqa: E402
-from pytest_llmbench.engine.models import build_model  # noqa: E402
-from pytest_llmbench.engine.models.baichuan import alibi_mask, alibi_slopes  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 SMOKE = Workload(scale="smoke", device="cpu")
 CPU = torch.device("cpu")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from pytest_llmbench.engine.batches import make_batches
 
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
+pytestmark = pytest.mark.versions
 
 VOCABULARY = 512
 

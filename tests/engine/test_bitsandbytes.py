@@ -6,16 +6,16 @@ import gc
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from pytest_llmbench.engine.adapters import attach, count_parameters
+from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.engine.provenance import describe_parts
+from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
+from pytest_llmbench.schema.case import Case, LoraTargets
+from pytest_llmbench.schema.workload import Workload
+
 bitsandbytes = pytest.importorskip("bitsandbytes")
-
-from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
-from pytest_llmbench.engine.training import FineTuning, build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import Case, LoraTargets  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 LAYERS = {"bnb-nf4": "Linear4bit", "bnb-int8": "Linear8bitLt"}

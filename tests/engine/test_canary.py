@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.probes.canary import sing  # noqa: E402 - it imports torch
-from pytest_llmbench.worker.devices import Devices  # noqa: E402
+from pytest_llmbench.probes.canary import sing
+from pytest_llmbench.worker.devices import Devices
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

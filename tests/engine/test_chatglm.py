@@ -6,15 +6,16 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.engine.models.chatglm import chatglm
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
 
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.engine.models.chatglm import chatglm  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 
 def _two_groups(attention: str) -> Any:

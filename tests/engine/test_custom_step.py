@@ -7,15 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+import forked
+from pytest_llmbench.engine.custom import LARGEST_COUNT, build_custom
 from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload
 from pytest_llmbench.store.baselines import BaselineStore
-
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.engine.custom import LARGEST_COUNT, build_custom  # noqa: E402 - it imports torch
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_step"
 CPU = torch.device("cpu")
@@ -30,8 +29,7 @@ def example(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*options: str) -> pytest.RunResult:
-        smoke = ("-p", "pytest_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke")
-        return pytester.runpytest_subprocess(*smoke, *options)
+        return forked.run_forked(pytester, "--llmbench", "--llmbench-scale=smoke", *options)
 
     return run
 
@@ -39,7 +37,9 @@ def example(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_the_example_is_recorded_passes_and_fails_once_it_computes_something_else(
     example: Callable[..., pytest.RunResult], pytester: pytest.Pytester
 ) -> None:
-    recorded = example("--llmbench-missing=record")
+    recorded = pytester.runpytest_subprocess(
+        "-p", "pytest_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke", "--llmbench-missing=record"
+    )
 
     recorded.assert_outcomes(passed=1)
     file = BaselineStore(pytester.path / "baselines").load("cpu-smoke", "regression_head")

@@ -7,24 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-import installed
-import surroundings
-from pytest_llmbench.store.results import read_results
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
 import torch
 
+import forked
+import installed
+import surroundings
 from pytest_llmbench.engine.attention import check_available
 from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.quantization import quantizer
+from pytest_llmbench.store.results import read_results
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "extension"
 METRIC = "saved_tensors_per_sample"
+SMOKE = ("--llmbench", "--llmbench-scale=smoke", "--llmbench-samples=2")
 
 
 @pytest.fixture(name="run")
@@ -35,8 +31,7 @@ def _run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
     def run(*options: str) -> pytest.RunResult:
-        ours = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke")
-        return pytester.runpytest_subprocess(*ours, "--llmbench-results=r.jsonl", *options)
+        return forked.run_forked(pytester, "-p", "acme_llmbench.plugin", *SMOKE, "--llmbench-results=r.jsonl", *options)
 
     return run
 
@@ -98,12 +93,14 @@ def test_its_metric_cannot_be_judged_where_the_package_is_not_installed(
     refused.stdout.fnmatch_lines([f"*unknown metric '{METRIC}'*"])
 
 
-def test_its_executor_runs_the_rows(run: Callable[..., pytest.RunResult], pytester: pytest.Pytester) -> None:
-    done = run("--llmbench-missing=record", "-k", "sparse", "--acme-log=acme.log")
+@pytest.mark.usefixtures("run")
+def test_its_executor_runs_the_rows_in_processes_of_their_own(pytester: pytest.Pytester) -> None:
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin")
+    done = pytester.runpytest_subprocess(*plugins, *SMOKE, "--llmbench-missing=record", "--acme-log=acme.log")
 
-    done.assert_outcomes(passed=1)
+    done.assert_outcomes(passed=2)
     done.stdout.fnmatch_lines(["llmbench: CPU, logged to acme.log, *"])
-    assert (pytester.path / "acme.log").read_text() == "acme:twin: ok\n"
+    assert (pytester.path / "acme.log").read_text() == "acme:twin: ok\n" * 2
 
 
 @pytest.mark.parametrize(

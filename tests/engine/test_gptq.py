@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import import_utils
+from torch import nn
 
-torch = pytest.importorskip("torch")
-import_utils = pytest.importorskip("peft.import_utils")
+from pytest_llmbench.engine.adapters import attach, count_parameters
+from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.engine.provenance import describe_parts
+from pytest_llmbench.engine.quantization import QuantizationUnavailable, quantizer
+from pytest_llmbench.engine.quantization.gptq import Gptq
+from pytest_llmbench.engine.quantization.packing import pack, repeated
+from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
+from pytest_llmbench.schema.case import Case, LoraTargets
+from pytest_llmbench.schema.workload import Workload
 
-from torch import nn  # noqa: E402
-
-from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
-from pytest_llmbench.engine.quantization import QuantizationUnavailable, quantizer  # noqa: E402
-from pytest_llmbench.engine.quantization.gptq import Gptq  # noqa: E402
-from pytest_llmbench.engine.quantization.packing import pack, repeated  # noqa: E402
-from pytest_llmbench.engine.training import FineTuning, build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import Case, LoraTargets  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 CLASSES = {"gptqmodel": "TorchLinear", "auto_gptq": "QuantLinear"}

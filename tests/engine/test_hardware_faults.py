@@ -11,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.executors.local import LocalExecutor  # noqa: E402
-from pytest_llmbench.gpus.nvml import NvmlUnavailable, open_nvml  # noqa: E402
-from pytest_llmbench.gpus.visible import visible_gpus  # noqa: E402
-from pytest_llmbench.probes.evidence import process_tree  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.protocol import Phase, Request  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+from pytest_llmbench.executors.local import LocalExecutor
+from pytest_llmbench.gpus.nvml import NvmlUnavailable, open_nvml
+from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.probes.evidence import process_tree
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 pytestmark = [pytest.mark.hardware]
 

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+from pytest_llmbench.engine.adapters import attach, count_parameters
+from pytest_llmbench.engine.attention import AttentionUnavailable, observed_attention
+from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.models import ModelUnavailable, architecture_of, build_model
+from pytest_llmbench.engine.models.hub import checkpoint
+from pytest_llmbench.engine.outcomes import Unavailable
+from pytest_llmbench.engine.training import build_fine_tuning
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
 
-from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
-from pytest_llmbench.engine.attention import AttentionUnavailable, observed_attention  # noqa: E402
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.models import ModelUnavailable, architecture_of, build_model  # noqa: E402
-from pytest_llmbench.engine.models.hub import checkpoint  # noqa: E402
-from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
-from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 CPU = torch.device("cpu")
 FULL = Workload(scale="full", device="cpu", samples=1)

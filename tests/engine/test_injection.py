@@ -7,17 +7,14 @@ import warnings
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
-from pytest_llmbench.engine.injection import Injected  # noqa: E402
-from pytest_llmbench.engine.loop import Watch, run_steps  # noqa: E402
-from pytest_llmbench.engine.training import Training, build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import Case, CaseError  # noqa: E402
-from pytest_llmbench.schema.step import StepResult  # noqa: E402
-from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
+from pytest_llmbench.engine.injection import Injected
+from pytest_llmbench.engine.loop import Watch, run_steps
+from pytest_llmbench.engine.training import Training, build_fine_tuning
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Injection, Workload
 
 CPU = torch.device("cpu")
 BYTES = 12_347

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("torch")
-
 from pytest_llmbench.probes.activity import DeviceActivity, Kernel
 from pytest_llmbench.probes.kernels import LISTED, family, kernel_shares
 from pytest_llmbench.schema.measurement import KernelShare

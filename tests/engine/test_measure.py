@@ -6,23 +6,22 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
-
-from pytest_llmbench.judge.compare import Reference, judge  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.measurement import Measurement  # noqa: E402
-from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN  # noqa: E402
-from pytest_llmbench.schema.protocol import Phase, Request, Surroundings  # noqa: E402
-from pytest_llmbench.schema.step import StepResult  # noqa: E402
-from pytest_llmbench.schema.workload import (  # noqa: E402
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN
+from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import (
     SEEN_ON_CPU,
     Injection,
     Workload,
 )
-from pytest_llmbench.worker.measure import measure  # noqa: E402
+from pytest_llmbench.worker.measure import measure
+
+pytestmark = pytest.mark.versions
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention
+from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.memory_efficient import memory_efficient_attention, why_unavailable
+from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.engine.models.baichuan import baichuan
+from pytest_llmbench.engine.models.llama import llama
+from pytest_llmbench.engine.outcomes import Unavailable
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
 
-from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention  # noqa: E402
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.memory_efficient import memory_efficient_attention, why_unavailable  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model  # noqa: E402
-from pytest_llmbench.engine.models.baichuan import baichuan  # noqa: E402
-from pytest_llmbench.engine.models.llama import llama  # noqa: E402
-from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 CPU = torch.device("cpu")
 

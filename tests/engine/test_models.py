@@ -7,19 +7,19 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+from pytest_llmbench.engine.adapters import attach, count_parameters
+from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention
+from pytest_llmbench.engine.batches import Batch, make_batches
+from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.engine.models.architecture import ARCHITECTURES, miniature
+from pytest_llmbench.engine.models.qwen import qwen
+from pytest_llmbench.engine.quantization import quantizer
+from pytest_llmbench.schema.case import MODELS, Case
+from pytest_llmbench.schema.workload import Workload
 
-from pytest_llmbench.engine.adapters import attach, count_parameters  # noqa: E402
-from pytest_llmbench.engine.attention import AttentionUnavailable, check_available, observed_attention  # noqa: E402
-from pytest_llmbench.engine.batches import Batch, make_batches  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing  # noqa: E402
-from pytest_llmbench.engine.models.architecture import ARCHITECTURES, miniature  # noqa: E402
-from pytest_llmbench.engine.models.qwen import qwen  # noqa: E402
-from pytest_llmbench.engine.quantization import quantizer  # noqa: E402
-from pytest_llmbench.schema.case import MODELS, Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+pytestmark = pytest.mark.versions
 
 SMOKE = Workload(scale="smoke", device="cpu")
 FULL = Workload(scale="full", device="cpu")

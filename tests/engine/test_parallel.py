@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import pytest
+import torch
+import transformers
 
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
@@ -14,9 +16,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("peft")
+pytestmark = [pytest.mark.versions, pytest.mark.xdist_group("parallel")]
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 ROW = Case(model="qwen-7b-chat", attention="sdpa", accumulation_steps=2)

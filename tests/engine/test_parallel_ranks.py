@@ -18,9 +18,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
+pytestmark = pytest.mark.xdist_group("parallel_ranks")
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 

@@ -6,17 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from torch import nn  # noqa: E402
-
-from pytest_llmbench.engine.adapters import attach  # noqa: E402
-from pytest_llmbench.engine.batches import make_batches  # noqa: E402
-from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing  # noqa: E402
-from pytest_llmbench.engine.outcomes import Unavailable  # noqa: E402
-from pytest_llmbench.engine.placement import (  # noqa: E402
+from pytest_llmbench.engine.adapters import attach
+from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.models import architecture_of, build_model, enable_checkpointing
+from pytest_llmbench.engine.outcomes import Unavailable
+from pytest_llmbench.engine.placement import (
     DoesNotFit,
     Placement,
     balanced,
@@ -24,10 +21,12 @@ from pytest_llmbench.engine.placement import (  # noqa: E402
     device_of,
     place,
 )
-from pytest_llmbench.engine.provenance import describe_parts  # noqa: E402
-from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import MODELS, Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+from pytest_llmbench.engine.provenance import describe_parts
+from pytest_llmbench.engine.training import build_fine_tuning
+from pytest_llmbench.schema.case import MODELS, Case
+from pytest_llmbench.schema.workload import Workload
+
+pytestmark = pytest.mark.versions
 
 FULL = Workload(scale="full", device="cpu")
 SMOKE = Workload(scale="smoke", device="cpu", samples=16)

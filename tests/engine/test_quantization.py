@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.engine.models import build_model  # noqa: E402
-from pytest_llmbench.engine.quantization import (  # noqa: E402
+from pytest_llmbench.engine.models import build_model
+from pytest_llmbench.engine.quantization import (
     QuantizationUnavailable,
     logical_elements,
     quantizer,
 )
-from pytest_llmbench.engine.quantization.backend import linear_places, load_library  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
+from pytest_llmbench.engine.quantization.backend import linear_places, load_library
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
+
+pytestmark = pytest.mark.versions
 
 
 def _small() -> Any:

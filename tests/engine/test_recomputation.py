@@ -8,20 +8,18 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
+from pytest_llmbench.engine.recomputation import Recomputation
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.worker.measure import measure
 
-from torch import nn  # noqa: E402
-from torch.utils.checkpoint import checkpoint  # noqa: E402
-
-from pytest_llmbench.engine.recomputation import Recomputation  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.measurement import Process  # noqa: E402
-from pytest_llmbench.schema.protocol import Request  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
-from pytest_llmbench.worker.measure import measure  # noqa: E402
+pytestmark = pytest.mark.versions
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 

@@ -6,13 +6,11 @@ import gc
 from collections.abc import Sequence
 
 import pytest
+import torch
+from torch import Tensor, nn
 
-torch = pytest.importorskip("torch")
-
-from torch import Tensor, nn  # noqa: E402
-
-from pytest_llmbench.engine.rounds import MAX_ROUNDS, counted_micro_batches, run_rounds, warm_up  # noqa: E402
-from pytest_llmbench.schema.step import StepResult  # noqa: E402
+from pytest_llmbench.engine.rounds import MAX_ROUNDS, counted_micro_batches, run_rounds, warm_up
+from pytest_llmbench.schema.step import StepResult
 
 
 class Recorded:

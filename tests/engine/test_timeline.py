@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("torch")
-
 from pytest_llmbench.probes.allocator import AllocatorReading
 from pytest_llmbench.probes.timeline import MemoryTimeline
 from pytest_llmbench.schema.measurement import MemoryPoint

@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pytest_llmbench.probes.trace import TraceRecorder, snapshot_path  # noqa: E402
+from pytest_llmbench.probes.trace import TraceRecorder, snapshot_path
 
 
 def record(path: Path) -> None:

@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
+from pytest_llmbench.engine.injection import Injected
+from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
+from pytest_llmbench.engine.rounds import Trail, counted_micro_batches, run_rounds, warm_up
+from pytest_llmbench.engine.trainer_loop import TrainerTraining, build_trainer
+from pytest_llmbench.engine.training import build_fine_tuning
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Injection, Workload
+from pytest_llmbench.worker.measure import measure
 
-from pytest_llmbench.engine.injection import Injected  # noqa: E402
-from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps  # noqa: E402
-from pytest_llmbench.engine.rounds import Trail, counted_micro_batches, run_rounds, warm_up  # noqa: E402
-from pytest_llmbench.engine.trainer_loop import TrainerTraining, build_trainer  # noqa: E402
-from pytest_llmbench.engine.training import build_fine_tuning  # noqa: E402
-from pytest_llmbench.schema.case import Case  # noqa: E402
-from pytest_llmbench.schema.measurement import Process  # noqa: E402
-from pytest_llmbench.schema.protocol import Request  # noqa: E402
-from pytest_llmbench.schema.step import StepResult  # noqa: E402
-from pytest_llmbench.schema.workload import Injection, Workload  # noqa: E402
-from pytest_llmbench.worker.measure import measure  # noqa: E402
+pytestmark = pytest.mark.versions
 
 CPU = torch.device("cpu")
 SMOKE = Workload(scale="smoke", device="cpu", samples=8)

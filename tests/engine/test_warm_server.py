@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
-
-torch = pytest.importorskip("torch")
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

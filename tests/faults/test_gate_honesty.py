@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -47,37 +49,55 @@ BROKEN = {
 """What is broken, as a function of `broken_gate`, and the tests that have to notice."""
 
 
-def run_tests_of_the_gate(broken: str, *selection: str) -> subprocess.CompletedProcess[str]:
-    """Run tests over a gate in which that is broken."""
+class Ended(NamedTuple):
+    """What a run of tests came to."""
+
+    status: int
+    text: str
+
+
+RunTests = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def run_tests_of_the_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunTests]:
+    """Runs tests over a gate in which one thing is broken, in forks of `runs_of_broken_gates`."""
     paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    environ = {**os.environ, "PYTHONPATH": paths, "LLMBENCH_TEST_BROKEN": broken, "PYTEST_ADDOPTS": ""}
-    # The plugin comes first, for what breaks it imports it; what judges is imported by neither.
-    plugins = ("-p", "pytest_llmbench.plugin", "-p", "broken_gate", "-p", "no:cacheprovider")
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *plugins, "-q", "-x", *selection],
+    environ = {**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    said = tmp_path_factory.mktemp("gate") / "said.txt"
+    with subprocess.Popen(
+        [sys.executable, "-m", "runs_of_broken_gates", said],
         cwd=HERE.parents[1],
-        env=environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=environ,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
-        timeout=120,
-    )
+    ) as runs:
+        assert runs.stdin is not None
+        assert runs.stdout is not None
+        asked, ended = runs.stdin, runs.stdout
+
+        def run(broken: str, *selection: str) -> Ended:
+            asked.write(json.dumps([broken, *selection]) + "\n")
+            asked.flush()
+            return Ended(int(ended.readline()), said.read_text())
+
+        yield run
 
 
 @pytest.mark.parametrize("selection", [JUDGE, ROWS, MODES, LOOKS, VANISHED, STRICT, STORE], ids=lambda it: it[-1])
-def test_a_gate_in_which_nothing_is_broken_passes(selection: tuple[str, ...]) -> None:
+def test_a_gate_in_which_nothing_is_broken_passes(run_tests_of_the_gate: RunTests, selection: tuple[str, ...]) -> None:
     done = run_tests_of_the_gate("nothing", *selection)
 
-    assert done.returncode == 0, done.stdout
+    assert done.status == 0, done.text
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_a_broken_gate_is_noticed(broken: str) -> None:
+def test_a_broken_gate_is_noticed(run_tests_of_the_gate: RunTests, broken: str) -> None:
     done = run_tests_of_the_gate(broken, *BROKEN[broken])
 
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
-    assert "1 failed" in done.stdout
+    assert done.status == pytest.ExitCode.TESTS_FAILED, done.text
+    assert "1 failed" in done.text
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ROUNDS = [{"seconds": 8.0, "samples": 4, "tokens": 100}, {"seconds": 4.0, "sampl
 
 
 def saved(bench: Bench, *options: str) -> list[dict[str, Any]]:
-    bench.run_apart(*ON, "--benchmark-json=b.json", *options)
+    bench.run(*ON, "--benchmark-json=b.json", *options)
     benchmarks: list[dict[str, Any]] = json.loads((bench.folder / "b.json").read_text())["benchmarks"]
     return benchmarks
 
@@ -46,7 +46,7 @@ def test_other_metrics_and_the_verdict_go_with_it(bench: Bench) -> None:
 def test_a_row_that_fails_is_in_it_too(bench: Bench) -> None:
     bench.rows("a")
     bench.answer("a", rounds=ROUNDS)
-    bench.run_apart(*ON)
+    bench.run(*ON)
     bench.answer("a", rounds=ROUNDS, metrics={"kernels_per_sample": 120.0})
 
     (benchmark,) = saved(bench)
@@ -57,10 +57,10 @@ def test_a_row_that_fails_is_in_it_too(bench: Bench) -> None:
 def test_pytest_benchmarks_own_comparison_reads_it(bench: Bench) -> None:
     bench.rows("a")
     bench.answer("a", rounds=ROUNDS)
-    bench.run_apart(*ON, "--benchmark-save=before")
+    bench.run(*ON, "--benchmark-save=before")
     bench.answer("a", rounds=[{"seconds": 16.0, "samples": 4, "tokens": 100}])
 
-    run = bench.run_apart(*ON, "--benchmark-compare=0001", "--benchmark-compare-fail=mean:50%")
+    run = bench.run(*ON, "--benchmark-compare=0001", "--benchmark-compare-fail=mean:50%")
 
     run.stderr.fnmatch_lines(["*Performance has regressed*"])
     assert run.ret != 0
@@ -69,7 +69,7 @@ def test_pytest_benchmarks_own_comparison_reads_it(bench: Bench) -> None:
 def test_a_row_without_rounds_is_left_out(bench: Bench) -> None:
     bench.rows("a")
 
-    run = bench.run_apart(*ON)
+    run = bench.run(*ON)
 
     assert run.ret == 0
     assert "seconds_per_sample" not in run.stdout.str()

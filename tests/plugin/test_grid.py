@@ -37,7 +37,7 @@ def test_rows_are_named_after_the_model(model: str, row: str) -> None:
 
 
 def test_a_run_without_a_test_file_measures_the_grid(bench: Bench) -> None:
-    run = bench.run_apart("--llmbench-model", "qwen-7b-chat", "--llmbench-missing=record")
+    run = bench.run("--llmbench-model", "qwen-7b-chat", "--llmbench-missing=record")
 
     run.assert_outcomes(passed=15)
     assert set(bench.baseline("standard_grid").rows) == {row.id for row in standard_grid("qwen-7b-chat")}
@@ -45,16 +45,16 @@ def test_a_run_without_a_test_file_measures_the_grid(bench: Bench) -> None:
 
 
 def test_a_row_of_the_grid_has_a_node_id_with_a_file(bench: Bench) -> None:
-    run = bench.run_apart("--llmbench-model=qwen-7b-chat", "-k", "chat-full-512")
+    run = bench.run("--llmbench-model=qwen-7b-chat", "-k", "chat-full-512")
 
     run.stdout.fnmatch_lines(["FAILED pytest_llmbench/grid.py::test_standard_grid[[]qwen-7b-chat-full-512] *"])
-    bench.run_apart("--llmbench-model=qwen-7b-chat", "--lf").assert_outcomes(failed=1)
+    bench.run("--llmbench-model=qwen-7b-chat", "--lf").assert_outcomes(failed=1)
 
 
 def test_tests_that_are_named_beside_it_run_as_well(bench: Bench) -> None:
     bench.rows("a")
 
-    run = bench.run_apart("--llmbench-model", "qwen-7b-chat", "--llmbench-missing=record", "test_rows.py")
+    run = bench.run("--llmbench-model", "qwen-7b-chat", "--llmbench-missing=record", "test_rows.py")
 
     run.assert_outcomes(passed=16)
 
@@ -63,13 +63,13 @@ def test_the_models_own_directory_can_be_given(bench: Bench) -> None:
     (bench.folder / "tiny").mkdir()
     (bench.folder / "tiny" / "config.json").write_text(json.dumps({"model_type": "llama"}))
 
-    run = bench.run_apart("--llmbench-model", "./tiny", "-k", "nf4", "--llmbench-missing=record")
+    run = bench.run("--llmbench-model", "./tiny", "-k", "nf4", "--llmbench-missing=record")
 
     run.assert_outcomes(passed=3, deselected=12)
 
 
 def test_what_cannot_be_a_model_is_a_usage_error(bench: Bench) -> None:
-    run = bench.run_apart("--llmbench-model", "qwen 7b?")
+    run = bench.run("--llmbench-model", "qwen 7b?")
 
     assert run.ret != 0
     assert "--llmbench-model: " in run.stdout.str() + run.stderr.str()

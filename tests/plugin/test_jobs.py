@@ -153,7 +153,7 @@ def test_a_row_that_is_marked_to_be_skipped_is_not_measured_ahead(many: Bench) -
 
 @pytest.mark.parametrize("given", ["0", "many", "-1", "1.5"])
 def test_jobs_are_a_number_or_auto(many: Bench, given: str) -> None:
-    run = many.run_apart(f"--llmbench-jobs={given}", plugin="no:nothing")
+    run = many.run(f"--llmbench-jobs={given}", plugin="no:nothing")
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"*--llmbench-jobs={given}: give a number of cases above 0, or 'auto'"])

@@ -33,7 +33,7 @@ def project(bench: Bench) -> Bench:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_path_elsewhere_behind_a_space_is_refused(project: Bench, elsewhere: Path, option: str) -> None:
-    run = project.run_apart(f"--llmbench-{option}", str(elsewhere), "--collect-only")
+    run = project.run(f"--llmbench-{option}", str(elsewhere), "--collect-only")
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(
@@ -46,7 +46,7 @@ def test_a_path_elsewhere_is_refused_beside_a_path_to_tests_where_no_ini_file_ho
 ) -> None:
     bench.rows("a")
 
-    run = bench.run_apart("test_rows.py", "--llmbench-baselines", str(elsewhere.parent), "--collect-only")
+    run = bench.run("test_rows.py", "--llmbench-baselines", str(elsewhere.parent), "--collect-only")
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
 
@@ -56,7 +56,7 @@ def test_a_path_elsewhere_in_the_environment_is_refused(
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", f"--llmbench-baselines {elsewhere.parent}")
 
-    assert project.run_apart("--collect-only").ret == pytest.ExitCode.USAGE_ERROR
+    assert project.run("--collect-only").ret == pytest.ExitCode.USAGE_ERROR
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_whatever_leaves_the_root_directory_where_it_is_runs(
 ) -> None:
     filled = [option.format(elsewhere=elsewhere.parent, inside=project.folder / "inside") for option in options]
 
-    run = project.run_apart(*filled, "--collect-only")
+    run = project.run(*filled, "--collect-only")
 
     assert run.ret == 0
     run.stdout.fnmatch_lines([f"rootdir: {project.folder}*"])

@@ -1,14 +1,11 @@
-"""`llmbench ab` with real environments and processes on the CPU."""
+"""`llmbench ab` with real environments that need no torch: tests/engine/test_ab.py measures."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +13,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-import marked
 from pytest_llmbench.cli.ab import ab
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.stack import Source, open_stack
-
-TYPED = "import typer, pytest_llmbench.cli.ab as m; app = typer.Typer(); app.command()(m.ab); app()"
-"""The command in a process of its own."""
-
-needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="measures")
 
 app = Typer()
 app.command("ab")(ab)
@@ -55,10 +46,6 @@ def bare(tmp_path: Path) -> Path:
     return tmp_path / "bare"
 
 
-def pairs(file: Path) -> int:
-    return file.read_text().count('"kind":"pair"') if file.exists() else 0
-
-
 def document(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(path.read_text())
     return found
@@ -72,58 +59,6 @@ def test_a_library_that_neither_side_has_is_unavailable(bare: Path, folder: Path
     assert done.exit_code == 3, done.output
     assert "unavailable in A and B: torch cannot be imported" in " ".join(done.stdout.split())
     assert document(folder / "r.json")["rows"][0]["outcomes"] == {"a": "unavailable", "b": "unavailable"}
-
-
-@needs_torch
-def test_a_library_that_one_side_lacks_is_unavailable_there(bare: Path, folder: Path) -> None:
-    done = CliRunner().invoke(
-        app, ["--a", "current", "--b", str(bare), "--scale", "smoke", "--step", "steps:plain", "--json", "r.json"]
-    )
-
-    assert done.exit_code == 3, done.output
-    assert document(folder / "r.json")["rows"][0]["outcomes"] == {"a": "ok", "b": "unavailable"}
-    assert any(change["name"] == "torch" for change in document(folder / "r.json")["package_changes"])
-
-
-@needs_torch
-@pytest.mark.slow
-def test_one_environment_against_itself_moves_nothing_however_often_it_is_killed(folder: Path) -> None:
-    results = folder / "r.jsonl"
-    asked = ["--a", "current", "--b", "current", "-k", "lora_max_length and 512"]
-    _ended_after(
-        1, signal.SIGINT, results, *asked, "--scale", "smoke", "--pairs", "1", "--results", str(results), status=130
-    )
-    _ended_after(4, signal.SIGKILL, results, "--resume", str(results), status=-signal.SIGKILL)
-    taken = results.read_bytes()
-
-    def go_on(name: str) -> str:
-        done = CliRunner().invoke(app, ["--resume", str(results), "--json", name, "--fail-on", "moved"])
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
-    table = go_on("one.json")
-    assert results.read_bytes().startswith(taken[: taken.rfind(b"\n") + 1])
-    assert [row["status"] for row in document(folder / "one.json")["rows"]] == ["unchanged"] * 10
-    assert go_on("two.json") == table
-
-
-def _ended_after(count: int, number: signal.Signals, results: Path, *arguments: str, status: int) -> None:
-    """Type the command, and send it a signal once that many pairs are written down."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", TYPED, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
-    )
-    deadline = time.monotonic() + 120
-    while pairs(results) < count:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert ("not measured to the end" in out) == (number == signal.SIGINT)
 
 
 def test_a_file_whose_environment_has_changed_is_not_gone_on_with(bare: Path, folder: Path) -> None:

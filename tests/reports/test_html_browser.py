@@ -24,6 +24,8 @@ from pytest_llmbench.reports.html import ResultFile, html_report  # noqa: E402
 if TYPE_CHECKING:
     from tests.reports.conftest import Bench, Whole
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 DESKTOP = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=390, height=844)
 

@@ -227,15 +227,3 @@ def test_json_has_what_the_text_has() -> None:
 
     assert told["obstacles"]
     assert {"python", "system", "cpus", "variables", "own_pid_namespace", "backends"} <= set(told)
-
-
-def test_attention_and_quantization_are_tried_where_torch_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("transformers")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    checks = ["attention:sdpa", "attention:flash", "quantization:bf16"]
-    sdpa, flash, bf16 = check_backends(checks, sys.executable, 120.0)
-
-    assert sdpa.usable
-    assert flash.trouble == "flash-attn needs a CUDA device and this is 'cpu'; use attention='sdpa'"
-    assert bf16.usable

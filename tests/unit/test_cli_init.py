@@ -10,7 +10,6 @@ import typer
 from typer.testing import CliRunner
 from typer.testing import Result as Ran
 
-import surroundings
 from pytest_llmbench.cli.init import FILES, init
 
 app = typer.Typer()
@@ -82,10 +81,12 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
 
 def test_the_written_test_measures_both_rows(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     ran(pytester.path)
-    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(Path(__file__).parents[1] / "plugin"))
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "plugin")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
-    result = pytester.runpytest_subprocess(
-        "-p", "canned", "tests/llmbench", "-m", "gpu", "--llmbench", "--llmbench-missing=record", "--strict-markers"
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "canned")
+    result = pytester.runpytest_inprocess(
+        *plugins, "tests/llmbench", "-m", "gpu", "--llmbench", "--llmbench-missing=record", "--strict-markers"
     )
 
     result.assert_outcomes(passed=2)

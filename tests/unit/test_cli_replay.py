@@ -75,26 +75,6 @@ def test_a_row_of_a_result_file_is_measured_as_it_was_there() -> None:
     assert chosen.request.workload == workload
 
 
-def test_everything_is_printed_and_without_a_baseline_nothing_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("torch")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "steps.py").write_text("def build(device):\n    return lambda: 2\n")
-    written = tmp_path / "r.jsonl"
-    small = Workload(scale="smoke", device="cpu")
-    written.write_bytes(msgspec.json.encode(result("a", workload=small)) + b"\n")
-
-    ran = CliRunner().invoke(app, ["a", "--results", str(written), "--step", "steps:build"])
-
-    assert ran.exit_code == 0, ran.output
-    for told in ("mine[a]", "step                    steps:build", "rounds", "outcome ok", "samples_per_second"):
-        assert told in ran.stdout
-    assert "not measured (the step returns no loss): loss_first, loss_last" in ran.stdout
-    assert ran.stdout.splitlines()[-1] == "verdict no baseline: no baseline is stored for this row"
-
-
 def test_figures_are_rounded_and_have_their_unit() -> None:
     rates: dict[str, Value] = {
         "samples_per_second": 9.265572717560243,

@@ -14,8 +14,10 @@ import pytest
 import typer
 from typer.main import get_command
 
-import surroundings
+import pytest_llmbench.plugin.run  # pytester forgets whatever a run of its own was the first to import
 from pytest_llmbench.plugin.options import OPTIONS
+
+assert pytest_llmbench.plugin.run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,11 +64,13 @@ def test_a_test_in_the_documentation_passes(
     if "def test_" not in example.text and example.name != "conftest.py":
         compile(example.text, example.page, "exec")
         return
-    monkeypatch.setenv("PYTHONPATH", surroundings.python_path(ROOT / "tests" / "plugin"))
+    monkeypatch.syspath_prepend(ROOT / "tests" / "plugin")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (pytester.path / example.name).write_text(example.text)
     (pytester.path / "test_none.py").write_text("def test_none():\n    pass\n")
 
-    result = pytester.runpytest_subprocess("-p", "canned", "--llmbench", "--llmbench-missing=record", "-Werror")
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "canned")
+    result = pytester.runpytest_inprocess(*plugins, "--llmbench", "--llmbench-missing=record", "-Werror")
 
     assert result.ret == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,13 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from pytest_llmbench.cli.ab import ab
 from pytest_llmbench.cli.bisect import bisect
-from pytest_llmbench.stacks.stack import Source, open_stack
+from wheels import write_wheel
 
 app = Typer()
 app.command("bisect")(bisect)
-app.command("ab")(ab)
 
 pytestmark = pytest.mark.skipif(find_spec("pip") is None, reason="installs")
-needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="measures")
 
 PARTS = ("part-a", "part-b", "part-c", "part-d", "part-e")
 IDLE = "def work():\n    pass\n"
@@ -66,22 +62,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write_wheel(folder: Path, name: str, version: str, code: str, needs: str = "") -> None:
-    """A wheel of one module, as the packaging standard has it."""
-    module = name.replace("-", "_")
-    about = f"{module}-{version}.dist-info"
-    requires = f"Requires-Dist: {needs}\n" if needs else ""
-    files = {
-        f"{module}.py": code,
-        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}",
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
-    with zipfile.ZipFile(folder / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
-        for path, text in files.items():
-            wheel.writestr(path, text)
-
-
 def bisected(*options: str) -> tuple[dict[str, Any], str]:
     """What the command found, and what it printed."""
     asked = [
@@ -118,7 +98,6 @@ CASE = (
 )
 
 
-@needs_torch
 @pytest.mark.slow
 def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(folder: Path) -> None:
     write_wheel(folder / "wheels", "part-d", "2.0", SLEEPS)
@@ -136,7 +115,6 @@ def test_a_package_that_sleeps_is_found_by_the_speed_and_no_environment_is_left(
     assert Path("r.jsonl").read_bytes() == before
 
 
-@needs_torch
 @pytest.mark.slow
 def test_a_package_that_allocates_is_found_by_its_operators_and_then_its_version(folder: Path) -> None:
     for version in ("1.1", "1.2", "1.3", "2.0"):
@@ -148,31 +126,3 @@ def test_a_package_that_allocates_is_found_by_its_operators_and_then_its_version
     assert found["found"] == {"packages": ["part-b"], "how": "alone", "mixture": ["part-b"]}
     assert found["mixtures_measured"] <= 4
     assert "last good version 1.1, first bad version 1.2" in told
-
-
-def test_an_environment_is_installed_from_a_file_once(folder: Path) -> None:
-    said: list[str] = []
-    source = Source(base="current", installer="pip")
-    stack = open_stack("bad.txt", source, said.append)
-
-    assert {name: stack.packages[name] for name in PARTS} == dict.fromkeys(PARTS, "2.0")
-    assert "pytest" in stack.packages  # from the base
-    assert any("Successfully installed part-a-2.0" in line for line in said)
-    said.clear()
-    assert open_stack("bad.txt", source, said.append) == stack
-    assert said == []
-    (folder / "wheels" / "part_a-2.0-py3-none-any.whl").unlink()
-    (folder / "bad.txt").write_text("--no-index\n--find-links wheels\npart-a\n")
-    assert open_stack("bad.txt", source, said.append).packages["part-a"] == "1.0"
-
-
-def test_what_cannot_be_installed_is_told_with_the_last_words_of_the_installer(folder: Path) -> None:
-    Path("bad.txt").write_text("--no-index\n--find-links wheels\npart-a==3.0\n")
-    refused = CliRunner().invoke(
-        app, ["ab", "--a", "current", "--b", "bad.txt", "--scale", "smoke", "--step", "m:f", "--installer", "pip"]
-    )
-
-    assert refused.exit_code == 2
-    assert "bad.txt cannot be installed with pip; its last output:" in refused.stderr
-    assert "No matching distribution found for part-a==3.0" in refused.stderr
-    assert not [path for path in (folder / "cache" / "environments").iterdir() if path.is_dir()]

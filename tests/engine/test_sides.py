@@ -12,7 +12,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source, open_stack
 from pytest_llmbench.trials.sides import Sides
 
-pytest.importorskip("torch")
+pytestmark = pytest.mark.xdist_group("sides")
 
 STEPS = """
 from pathlib import Path
@@ -46,18 +46,35 @@ def always_braked(device):
 """
 
 
-@pytest.fixture(name="said")
-def _said() -> list[str]:
+@pytest.fixture(scope="module", name="spoken")
+def _spoken() -> list[str]:
+    """What is said in all tests."""
     return []
 
 
-@pytest.fixture(name="sides")
-def _sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> Iterator[Sides]:
-    monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "steps_of_sides.py").write_text(STEPS)
-    stack = open_stack("current", Source(), lambda _: None)
-    with Sides(stack, stack, (), path=[tmp_path], timeout_seconds=60, announce=said.append, custom=True) as sides:
-        yield sides
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steps")
+    (folder / "steps_of_sides.py").write_text(STEPS)
+    return folder
+
+
+@pytest.fixture(scope="module", name="sides")
+def _sides(folder: Path, spoken: list[str]) -> Iterator[Sides]:
+    """One for all tests, whose servers have imported torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMBENCH_CACHE", str(folder / "cache"))
+        stack = open_stack("current", Source(), lambda _: None)
+        with Sides(stack, stack, (), path=[folder], timeout_seconds=60, announce=spoken.append, custom=True) as sides:
+            yield sides
+
+
+@pytest.fixture(name="said")
+def _said(spoken: list[str], folder: Path) -> list[str]:
+    """What is said in this test, and no try so far."""
+    spoken.clear()
+    (folder / "tries").unlink(missing_ok=True)
+    return spoken
 
 
 WORKLOAD = Workload(scale="smoke", device="cpu", samples=3)
@@ -67,11 +84,11 @@ def case(step: str) -> Case:
     return Case.custom(f"steps_of_sides:{step}", name=step)
 
 
-def test_a_disturbed_process_of_a_side_is_measured_again(sides: Sides, said: list[str], tmp_path: Path) -> None:
+def test_a_disturbed_process_of_a_side_is_measured_again(sides: Sides, said: list[str], folder: Path) -> None:
     a, b = sides.pair(case("braked"), WORKLOAD, "a", lambda *_: None, with_profile=False)
 
     assert (a.outcome, b.outcome) == ("ok", "ok")
-    assert len((tmp_path / "tries").read_text()) == 3
+    assert len((folder / "tries").read_text()) == 3
     assert said == [
         "A: braked: the hardware slowed the GPU down for 0.5 s of the measured rounds; try 1 of 3 does not count"
     ]

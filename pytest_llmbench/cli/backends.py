@@ -52,8 +52,8 @@ def check_backends(checks: Sequence[str], python: str, timeout_seconds: float) -
                 continue
             if found.begun:
                 begun = True
-            elif found.check == left[0]:
-                yield found.backend()
+            elif found.backend and f"{found.backend.kind}:{found.backend.name}" == left[0]:
+                yield found.backend
                 left.pop(0)
                 begun = False
         if left:
@@ -87,22 +87,7 @@ class _Said(msgspec.Struct):
     """A line of `worker.backends`."""
 
     begun: str = ""
-    check: str = ""
-    version: str | None = None
-    absent: str | None = None
-    trouble: str | None = None
-    seconds: float = 0.0
-
-    def backend(self) -> Backend:
-        kind, _, name = self.check.partition(":")
-        return Backend(
-            kind=kind,
-            name=name,
-            version=self.version,
-            absent=self.absent,
-            trouble=self.trouble,
-            seconds=self.seconds,
-        )
+    backend: Backend | None = None
 
 
 def _said(line: str) -> _Said | None:

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmbench.executors import SetupError
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
@@ -23,7 +25,7 @@ class GpuHeldError(TimeoutError):
     """Another run kept a GPU for longer than this one was to wait."""
 
 
-class LeaseFolderError(ValueError):
+class LeaseFolderError(SetupError):
     """The folder of the locks is not this user's own, or cannot be written to."""
 
 

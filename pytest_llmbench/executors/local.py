@@ -12,14 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from pytest_llmbench.executors import reasons
+from pytest_llmbench.executors import SetupError, reasons
 from pytest_llmbench.executors.channel import Channel, RubbishError
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.executors.server import TICK_SECONDS, Server, ServerError
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import PRELOADING, Ended, Phase, Request
 
-__all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
+__all__ = ["MEASURE", "PRELOAD", "LocalExecutor"]
 
 MEASURE = "pytest_llmbench.worker.entry:measure"
 PRELOAD = ("torch", "transformers.models.qwen2.modeling_qwen2", "accelerate", "peft")
@@ -31,10 +31,6 @@ IMPORT_SECONDS = 300.0
 """How long a process may import, as `server.START_SECONDS`; where the server is warm, that is next to nothing."""
 MAX_DEATHS = 2
 """Number of servers that may die in a row while they start before cases do without a warm one."""
-
-
-class UnsupportedSystemError(ValueError):
-    """Cases cannot be run on this operating system."""
 
 
 class _DeadlineError(Exception):
@@ -59,7 +55,7 @@ class LocalExecutor:
         environ: environment variables of the server and all below it; None for this process's own.
 
     Raises:
-        UnsupportedSystemError: this is not Linux.
+        SetupError: this is not Linux.
     """
 
     def __init__(
@@ -73,7 +69,7 @@ class LocalExecutor:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         if platform.system() != "Linux":
-            raise UnsupportedSystemError(
+            raise SetupError(
                 f"cases cannot be measured on {platform.system()}: ending everything that a case started needs Linux"
             )
         self._timeout_seconds = timeout_seconds

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
 from pytest_llmbench.executors import SetupError
-from pytest_llmbench.executors.lease import LeaseFolderError, lease
-from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.lease import lease
+from pytest_llmbench.executors.local import PRELOAD, LocalExecutor
 from pytest_llmbench.executors.machine import usable_gpus
-from pytest_llmbench.executors.neighbours import marked, present
+from pytest_llmbench.executors.neighbours import among_others
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -99,42 +100,27 @@ class Sides:
         devices = ",".join(chosen) if chosen else None
         request = Request(case=case, workload=workload, visible_devices=devices, explain_peak=explain_peak)
         measured: dict[Side, Measurement] = {}
-        try:
-            with lease(chosen, self._announce) if chosen else nullcontext():
-                for side in (first, _other(first)):
-                    measured[side] = self._run(side, request, on_phase)
-        except LeaseFolderError as error:
-            raise SetupError(str(error)) from None
+        with lease(chosen, self._announce) if chosen else nullcontext():
+            for side in (first, _other(first)):
+                measured[side] = self._run(side, request, on_phase)
         return measured["a"], measured["b"]
 
     def _executor(self, side: Side) -> LocalExecutor:
         stack = self._stacks[side]
-        try:
-            return LocalExecutor(
-                timeout_seconds=self._timeout_seconds,
-                announce=lambda sentence: self._announce(f"{side.upper()}: {sentence}"),
-                python=stack.python,
-                preload=self._preload,
-                environ=stack.environ(self._path),
-            )
-        except UnsupportedSystemError as error:
-            raise SetupError(str(error)) from None
+        return LocalExecutor(
+            timeout_seconds=self._timeout_seconds,
+            announce=partial(self._announce_of, side),
+            python=stack.python,
+            preload=self._preload,
+            environ=stack.environ(self._path),
+        )
 
     def _run(self, side: Side, request: Request, on_phase: OnPhase) -> Measurement:
-        def once() -> Measurement:
-            with present() as neighbours:
+        once = partial(among_others, self._executors[side].run, request, partial(on_phase, side))
+        return until_valid(request, once, partial(self._announce_of, side), shared_gpu=self._shared_gpu)
 
-                def tell(phase: Phase) -> None:
-                    neighbours.look()
-                    on_phase(side, phase)
-
-                measurement = self._executors[side].run(request, tell)
-            return marked(measurement, neighbours.most)
-
-        def announce(sentence: str) -> None:
-            self._announce(f"{side.upper()}: {sentence}")
-
-        return until_valid(request, once, announce, shared_gpu=self._shared_gpu)
+    def _announce_of(self, side: Side, sentence: str) -> None:
+        self._announce(f"{side.upper()}: {sentence}")
 
 
 def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:

@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Write results in the format of another tool; of results for the same row the newest counts."""
     from pytest_llmbench.reports.export import export as exported
-    from pytest_llmbench.reports.export.values import name_of, ok_processes
+    from pytest_llmbench.reports.export.values import ok_processes
 
     found = [result for file in read(results) for result in file]
     found.sort(key=lambda result: result.measurement.measured_at)
@@ -42,6 +42,6 @@ def export(
             output.write_text(text, encoding="utf-8")
         except OSError as error:
             stop(f"{output}: cannot be written: {error.strerror}")
-    empty = [name_of(result) for result in rows if not ok_processes(result)]
+    empty = [result.name for result in rows if not ok_processes(result)]
     if empty and to not in ("csv", "junit"):
         typer.echo(f"llmbench: {to} has no place for rows that measured nothing: {', '.join(empty)}", err=True)

@@ -14,7 +14,7 @@ from pytest_llmbench.cli.console import read, stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request

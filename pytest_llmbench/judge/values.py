@@ -1,16 +1,22 @@
 """
-What a measurement says of one metric: a typical value to show, and a logarithm per process to judge.
+What a measurement says of one metric: a typical value, its text, and a logarithm per process to judge.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+from functools import partial
 
+from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.units import apart, gib
 
-__all__ = ["logarithms", "process_value", "typical_value", "values"]
+__all__ = ["logarithms", "number_text", "number_texts", "process_value", "typical_value", "values"]
+
+_WHOLE_FROM = 9999.5
+"""From here on four digits would be written as a power of ten."""
 
 
 def process_value(process: Process, metric: str) -> Value | None:
@@ -87,3 +93,21 @@ def _median_speed(process: Process) -> float | None:
         return None
     speeds = [done.samples / done.seconds for done in rounds]
     return _mean_speed([statistics.median_low(speeds), statistics.median_high(speeds)][: 2 - len(speeds) % 2])
+
+
+def number_texts(metric: MetricVerdict) -> tuple[str, str]:
+    """Baseline and now; where they differ, so do the texts."""
+    return apart(metric.baseline, metric.now, partial(number_text, metric.metric))
+
+
+def number_text(metric: str, value: Value | None, more: int = 0) -> str:
+    """GiB per GPU, milliseconds, or four significant digits; or *more* digits than that."""
+    if value is None:
+        return ""
+    parts = value if isinstance(value, tuple) else (value,)
+    unit = METRICS[metric].unit if metric in METRICS else ""  # a result file may know more metrics
+    if unit == "B":
+        return "+".join(gib(part, more) for part in parts)
+    if unit == "s":
+        return "+".join(f"{part * 1e3:,.{2 + more}f}" for part in parts)
+    return "+".join(f"{part:,.{4 + more}g}" if abs(part) < _WHOLE_FROM else f"{part:,.{more}f}" for part in parts)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_text, number_texts
-from pytest_llmbench.judge.values import typical_value
+from pytest_llmbench.judge.values import number_text, number_texts, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import headlines, title

@@ -29,8 +29,7 @@ from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.tables.renamed import row_of_today
-from pytest_llmbench.trials.trial import PROCESS, STORED, run
-from pytest_llmbench.trials.tries import disturbance, until_valid
+from pytest_llmbench.trials.trial import PROCESS, STORED, disturbance, run, until_valid
 
 __all__ = ["Gate", "Policy", "RowName", "Taken", "stored_row"]
 

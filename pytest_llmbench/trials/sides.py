@@ -20,7 +20,7 @@ from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.store.pair import SIDES, Side
-from pytest_llmbench.trials.tries import until_valid
+from pytest_llmbench.trials.trial import until_valid
 
 __all__ = ["Progress", "Sides", "visible_devices"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from pytest_llmbench.schema.environment import Environment
-from pytest_llmbench.schema.libraries import EXTRAS, extra_of
+from pytest_llmbench.schema.libraries import EXTRAS, extra_of, outside_bounds
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
@@ -35,7 +35,6 @@ from pytest_llmbench.schema.protocol import (
 )
 from pytest_llmbench.schema.strict import dotted, first_flaw
 from pytest_llmbench.schema.text import printable
-from pytest_llmbench.worker.bounds import outside
 
 __all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
 
@@ -146,7 +145,7 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     ours = ("<frozen importlib", importlib.__file__, __file__)
     frames = [frame for frame in told.stack if not frame.filename.startswith(ours)][: -FRAMES - 1 : -1]
     if isinstance(error, ImportError) and request.case.step is None:
-        message = "; ".join([message, *outside(EXTRAS)])
+        message = "; ".join([message, *outside_bounds(EXTRAS)])
     where = " <- ".join(f"{_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames)
     if _is_out_of_memory(error):
         return _failed(request, "oom", message)

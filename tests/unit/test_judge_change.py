@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.figures import number_text
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.values import process_value, typical_value
+from pytest_llmbench.judge.values import number_text, process_value, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.export import csv
 from pytest_llmbench.schema.case import Case

@@ -10,7 +10,7 @@ import pytest
 
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.figures import number_text
+from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.reports.table import Line, ReportTable, report_tables
 from pytest_llmbench.schema.case import Case

@@ -10,7 +10,7 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.trials.tries import MOST_TRIES, until_valid
+from pytest_llmbench.trials.trial import MOST_TRIES, until_valid
 
 REQUEST = Request(case=Case(model="qwen-7b-chat"), workload=Workload(scale="smoke", device="cuda"))
 

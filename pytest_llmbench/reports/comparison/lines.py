@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_texts
 from pytest_llmbench.judge.plan import DOUBTED
+from pytest_llmbench.judge.values import number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.environment import PackageChange

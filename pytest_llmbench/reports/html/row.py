@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
 from pytest_llmbench.reports.html.held import Held, values_of

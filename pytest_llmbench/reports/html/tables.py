@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.judge.figures import number_text
+from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail

@@ -12,11 +12,11 @@ from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import stop
 from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.stack import absolute
 from pytest_llmbench.store.journal import Asked, Named
 from pytest_llmbench.tables.selection import select
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import begin, go_on, measure_all
 from pytest_llmbench.trials.trial import PAIRED
 

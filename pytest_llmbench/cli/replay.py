@@ -15,11 +15,12 @@ from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.values import number_text, number_texts
+from pytest_llmbench.reports.table import change_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.text import hint_at
-from pytest_llmbench.schema.units import gib, percent, seconds
+from pytest_llmbench.schema.units import gib, seconds
 from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
@@ -80,11 +81,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
         stop(str(error))
     typer.echo(f"\nverdict {verdict.status}: {verdict.reason}")
     for metric in verdict.metrics:
-        moved = "" if metric.change is None else percent(metric.change)
         before, now = number_texts(metric)
         name = title(metric.metric)
         gates = "" if metric.gates else " (advisory)"
-        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {moved:>9}  {metric.status}{gates}")
+        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {change_text(metric):>9}  {metric.status}{gates}")
     if verdict.failed:
         raise typer.Exit(1)
 

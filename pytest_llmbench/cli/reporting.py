@@ -9,9 +9,7 @@ import typer
 
 from pytest_llmbench.cli.console import columns, has_color, stop
 from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
-from pytest_llmbench.reports.comparison.screen import render
+from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.trials.comparison import Comparison, FailOn, fails
 
 __all__ = ["Reporting", "write"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["about", "apart", "counted", "gib", "percent", "seconds", "size"]
+__all__ = ["about", "apart", "counted", "gib", "percent", "plain", "seconds", "size"]
 
 Figure = TypeVar("Figure")
 _MORE_DIGITS = 18
@@ -43,6 +43,11 @@ def percent(ratio: float) -> str:
     """A signed change in percent: 0.031 is "+3.1 %"; below a tenth of a percent, two decimals."""
     digits = 1 if abs(ratio) >= 0.001 or ratio == 0 else 2
     return f"{ratio * 100:+.{digits}f} %"
+
+
+def plain(value: object) -> str:
+    """A field of a case as a cell of a table."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def about(duration: float) -> str:

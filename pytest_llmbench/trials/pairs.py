@@ -15,7 +15,8 @@ from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
-from pytest_llmbench.trials.sides import Progress, Sides
+from pytest_llmbench.trials.progress import Progress
+from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR, run
 
 __all__ = ["Held", "Judge", "comparison_of", "held_so_far", "judge_of", "measure"]

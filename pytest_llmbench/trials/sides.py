@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.lease import lease
@@ -22,7 +22,7 @@ from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.store.pair import SIDES, Side
 from pytest_llmbench.trials.trial import until_valid
 
-__all__ = ["Progress", "Sides", "visible_devices"]
+__all__ = ["Sides", "visible_devices"]
 
 OnPhase = Callable[[Side, Phase], None]
 
@@ -140,32 +140,3 @@ def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
 
 def _other(side: Side) -> Side:
     return "b" if side == "a" else "a"
-
-
-class Progress(Protocol):
-    """
-    Hears of each step of a command that installs and measures.
-
-    Attributes:
-        total: cases that it will measure; 0 if that is not known.
-    """
-
-    total: int
-
-    def say(self, text: str) -> None:
-        """Tell *text* for as long as nothing else is told."""
-
-    def line(self, text: str) -> None:
-        """Tell *text* for good."""
-
-    def start(self, name: str) -> None:
-        """A case is going to be measured."""
-
-    def pair(self, number: int, *, confirms: bool) -> None:
-        """Tell that its pair *number*, from 1, begins, which may confirm those before it."""
-
-    def phase(self, side: Side, phase: Phase) -> None:
-        """A process of a side enters a phase, or knows its speed."""
-
-    def end(self, told: str) -> None:
-        """The case is settled."""

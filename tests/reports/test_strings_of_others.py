@@ -12,9 +12,8 @@ import msgspec
 import pytest
 
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
-from pytest_llmbench.reports.comparison.screen import render as render_comparison
+from pytest_llmbench.reports.comparison import markdown, to_json
+from pytest_llmbench.reports.comparison import render as render_comparison
 from pytest_llmbench.reports.export import csv, junit
 from pytest_llmbench.reports.html import ResultFile, html_report
 from pytest_llmbench.reports.markdown import markdown_report, write_step_summary

@@ -16,7 +16,7 @@ from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.plan import Plan, is_suspect
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison.bisection import sentences
+from pytest_llmbench.reports.bisection import sentences
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Value

@@ -14,9 +14,7 @@ from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison import screen as terminal
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
+from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
@@ -205,7 +203,7 @@ def test_no_report_shows_an_interval_that_is_not_known() -> None:
         a="a", b="b", changes=(), num_unchanged=0, rows=(Compared.of(("t", "r"), verdict, a, b, 3),)
     )
     shown = (
-        terminal.render(comparison, width=200, color=False, every_metric=True),
+        render(comparison, width=200, color=False, every_metric=True),
         markdown(comparison, every_metric=True),
         failure_sentence("r", verdict),
     )

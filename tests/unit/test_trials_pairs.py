@@ -12,7 +12,6 @@ from rich.console import Console
 import surroundings
 from measurements import is_open
 from pytest_llmbench.judge.plan import DOUBTED, Plan, Settled, Wanted, settle
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
@@ -23,6 +22,7 @@ from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.pairs import Held, comparison_of, held_so_far, judge_of, measure
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR
 from told import Told

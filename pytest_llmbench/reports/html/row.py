@@ -15,11 +15,11 @@ from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, s
 from pytest_llmbench.reports.html.held import Held, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
-from pytest_llmbench.reports.table import limit_text, verdict_text
+from pytest_llmbench.reports.table import change_text, limit_text, verdict_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.symbols import SYMBOLS
-from pytest_llmbench.schema.units import gib, percent, seconds
+from pytest_llmbench.schema.units import gib, plain, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]
 
@@ -121,7 +121,7 @@ def _judged(verdict: MetricVerdict) -> MetricLine:
         _measured(verdict.metric, verdict.now),
         now=now,
         baseline=baseline,
-        change="" if verdict.change is None else percent(verdict.change),
+        change=change_text(verdict),
         limit=limit_text(verdict.limit) if verdict.gates and verdict.limit is not None else "",
         status=status,
         symbol=SYMBOLS.get(status, ""),
@@ -205,7 +205,7 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     if workload.injection is not None:
         yield "planted", workload.injection.text
     case = msgspec.structs.asdict(measurement.case)
-    yield "case", ", ".join(f"{name} {_plain(value)}" for name, value in case.items() if value is not None)
+    yield "case", ", ".join(f"{name} {plain(value)}" for name, value in case.items() if value is not None)
     if row.result.seconds:
         yield "took", seconds(row.result.seconds)
 
@@ -213,10 +213,6 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
 def _processes(measurement: Measurement, before: Measurement | None) -> str:
     told = str(len(measurement.processes))
     return told if before is None else f"{told}, baseline {len(before.processes)}"
-
-
-def _plain(value: object) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 _EVIDENCE: Mapping[str, tuple[str, str]] = {

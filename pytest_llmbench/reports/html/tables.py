@@ -13,17 +13,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.judge.values import number_text
+from pytest_llmbench.judge.values import number_text, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
-from pytest_llmbench.reports.table import Inputs, inputs_of
+from pytest_llmbench.reports.table import Inputs, change_text, inputs_of
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.symbols import SYMBOLS
-from pytest_llmbench.schema.units import apart, percent
+from pytest_llmbench.schema.units import apart
 from pytest_llmbench.store.published import PublishedRow, PublishedTable
-from pytest_llmbench.tables import TABLES, Row, in_page_order
+from pytest_llmbench.tables import TABLES, Row, by_table
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
 
@@ -87,10 +86,8 @@ def anchor(table: str, row: str) -> str:
 
 def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -> tuple[TableView, ...]:
     """The published tables of which a row was run in the page's order, then the user's own."""
-    grouped: dict[str, list[Held]] = {}
-    for row in rows:
-        grouped.setdefault(row.result.table, []).append(row)
-    return tuple(_table(name, grouped[name], published.get(name)) for name in in_page_order(grouped))
+    grouped = by_table(rows, lambda row: row.result.table)
+    return tuple(_table(name, found, published.get(name)) for name, found in grouped.items())
 
 
 def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
@@ -168,7 +165,7 @@ def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest
     known = [total(value) for _, value, _ in reversed(sides) if value is not None]
     return Cell(
         bars=tuple(bars),
-        change=percent(verdict.change) if verdict and verdict.change is not None else "",
+        change=change_text(verdict) if verdict else "",
         status=verdict.status if verdict and verdict.gates else "",
         sort=known[0] if known else None,
         sort_change=verdict.change if verdict else None,

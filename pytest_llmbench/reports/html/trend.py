@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.judge.values import number_text
+from pytest_llmbench.judge.values import number_text, typical_value
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since

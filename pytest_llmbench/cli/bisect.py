@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from pytest_llmbench.cli import parameters as given
-from pytest_llmbench.cli.console import stop
-from pytest_llmbench.cli.reporting import write
+from pytest_llmbench.cli.console import stop, write
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.bisection import sentences, to_json
 from pytest_llmbench.schema.metrics import METRICS

@@ -16,8 +16,7 @@ from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.store.journal import Journal
 from pytest_llmbench.store.lines import ResultError
-from pytest_llmbench.trials.comparison import Comparison
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import Comparison, compare_files
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
 
 __all__ = ["compare"]

@@ -14,7 +14,7 @@ import typer
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.results import Result, read_results
 
-__all__ = ["columns", "has_color", "read", "stop", "warn"]
+__all__ = ["columns", "has_color", "read", "stop", "warn", "write"]
 
 
 def stop(sentence: str) -> NoReturn:
@@ -40,6 +40,15 @@ def read(paths: Sequence[Path]) -> tuple[tuple[Result, ...], ...]:
 def warn(sentence: str) -> None:
     """Say something on the standard error stream, and go on."""
     typer.echo(f"llmbench: {sentence}", err=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that was asked for, its folders too, or end the command with why it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    except OSError as error:
+        stop(f"{path}: cannot be written: {error.strerror}")
 
 
 def columns(otherwise: int = 120) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.cli.console import read, stop
+from pytest_llmbench.cli.console import read, write
 from pytest_llmbench.reports.export import Format
 from pytest_llmbench.store.results import latest
 
@@ -38,10 +38,7 @@ def export(
     if output is None:
         typer.echo(text, nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            stop(f"{output}: cannot be written: {error.strerror}")
+        write(output, text)
     empty = [result.name for result in rows if not ok_processes(result)]
     if empty and to not in ("csv", "junit"):
         typer.echo(f"llmbench: {to} has no place for rows that measured nothing: {', '.join(empty)}", err=True)

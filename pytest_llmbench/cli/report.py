@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli.console import read, stop
+from pytest_llmbench.cli.console import read, stop, write
 from pytest_llmbench.reports.reproduction import reproduction
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
@@ -55,11 +55,9 @@ def _write_html(file: Path, paths: list[Path], found: tuple[tuple[Result, ...], 
     runs = [ResultFile(path.stem, results) for path, results in zip(paths, found, strict=True) if results]
     try:
         page = html_report(runs, store=BaselineStore(baselines), published=load_published(baselines))
-        file.write_text(page, encoding="utf-8")
     except HtmlReportUnavailable as error:
         stop(str(error))
-    except OSError as error:
-        stop(f"{file}: cannot be written: {error.strerror}")
+    write(file, page)
     typer.echo(f"llmbench: {file}", err=True)
 
 

@@ -7,12 +7,12 @@ from typing import NamedTuple, NoReturn
 
 import typer
 
-from pytest_llmbench.cli.console import columns, has_color, stop
+from pytest_llmbench.cli.console import columns, has_color, write
 from pytest_llmbench.cli.parameters import FAILED, NOTHING_MEASURED
 from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.trials.comparison import Comparison, FailOn, fails
 
-__all__ = ["Reporting", "write"]
+__all__ = ["Reporting"]
 
 
 class Reporting(NamedTuple):
@@ -37,12 +37,3 @@ class Reporting(NamedTuple):
         if not any(row.is_measured for row in comparison.rows):
             raise typer.Exit(NOTHING_MEASURED)
         raise typer.Exit(FAILED if fails(comparison, self.fail_on) else 0)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a report, or end the command with why it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    except OSError as error:
-        stop(f"{path} cannot be written: {error.strerror}")

@@ -13,7 +13,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value
 from pytest_llmbench.schema.units import apart, gib
 
-__all__ = ["logarithms", "number_text", "number_texts", "process_value", "typical_value", "values"]
+__all__ = ["logarithms", "number_text", "number_texts", "process_value", "shown_unit", "typical_value", "values"]
 
 _WHOLE_FROM = 9999.5
 """From here on four digits would be written as a power of ten."""
@@ -98,6 +98,11 @@ def _median_speed(process: Process) -> float | None:
 def number_texts(metric: MetricVerdict) -> tuple[str, str]:
     """Baseline and now; where they differ, so do the texts."""
     return apart(metric.baseline, metric.now, partial(number_text, metric.metric))
+
+
+def shown_unit(metric: str) -> float:
+    """What a number is divided by before it is shown, as by `number_text`: bytes in GiB, seconds in milliseconds."""
+    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[metric].unit, 1.0)
 
 
 def number_text(metric: str, value: Value | None, more: int = 0) -> str:

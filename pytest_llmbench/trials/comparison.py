@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
+from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.schema.environment import PACKAGES, PackageChange
+from pytest_llmbench.schema.environment import PACKAGES, Environment, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
-from pytest_llmbench.schema.metrics import METRICS, Metric
+from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
 from pytest_llmbench.schema.symbols import ORDER
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import counted, percent
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import Result, latest, read_results
 
-__all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]
+__all__ = [
+    "Compared",
+    "Comparison",
+    "FailOn",
+    "compare_files",
+    "device_name",
+    "fails",
+    "package_diff",
+    "summary",
+]
+
+Rows = dict[tuple[str, str], Result]
 
 
 class FailOn(StrEnum):
@@ -98,12 +113,53 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Sentences on rows that are not there, and why."""
 
 
+def compare_files(
+    a: Path, b: Path, tolerances: Mapping[str, Tolerance], left_out: Callable[[str], object]
+) -> Comparison:
+    """
+    *b* against *a*, for the rows of the same table and name; of several results for a row the last counts.
+
+    Args:
+        left_out: told of each line that is no result.
+
+    Raises:
+        ResultError: a file cannot be read, or has no result.
+    """
+    before, after = _rows(a, left_out), _rows(b, left_out)
+    rows = tuple(
+        Compared.of(
+            name,
+            judge(after[name].measurement, Reference(measurement=then.measurement), tolerances),
+            then.measurement,
+            after[name].measurement,
+        )
+        for name, then in before.items()
+        if name in after
+    )
+    changes, same = package_diff(_packages(before), _packages(after))
+    return Comparison(
+        a=str(a),
+        b=str(b),
+        measured_on=_measured_on(before, after),
+        changes=changes,
+        num_unchanged=same,
+        rows=rows,
+        one_sided=tuple(f"{table}[{row}]" for table, row in before.keys() ^ after.keys()),
+        left_out=(*_only("A", before, after), *_only("B", after, before)),
+    )
+
+
 def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[PackageChange, ...], int]:
     """What differs, those first that can move a training step, and how many packages do not."""
     first = ("driver", "cuda", "python", *PACKAGES)
     names = sorted({*a, *b}, key=lambda name: (first.index(name) if name in first else len(first), name))
     changes = tuple(PackageChange(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
     return changes, len(names) - len(changes)
+
+
+def device_name(environment: Environment) -> str:
+    """The device as a reader knows it: of a CPU its model."""
+    return environment.cpu if environment.device == "cpu" else environment.device
 
 
 def summary(rows: Collection[Compared]) -> list[str]:
@@ -153,3 +209,35 @@ def _unavailable(a: Measurement, b: Measurement) -> str | None:
         if one.outcome == "unavailable":
             told.setdefault(one.reason, []).append(side)
     return "; ".join(f"unavailable in {' and '.join(sides)}: {reason}" for reason, sides in told.items()) or None
+
+
+def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
+    found = {(result.table, result.row): result for result in latest(read_results(path, left_out))}
+    if not found:
+        raise ResultError(f"{path}: there is no result in it")
+    return found
+
+
+def _packages(rows: Rows) -> dict[str, str]:
+    """Versions of what can move a training step; of a package with several, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for environment in _environments(rows):
+        system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
+        for name, version in (system | environment.packages).items():
+            if version is not None and name != "pytest-llmbench":
+                found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in found.items()}
+
+
+def _environments(rows: Rows) -> list[Environment]:
+    taken = [result.measurement.environment for result in rows.values()]
+    return [environment for environment in taken if environment is not None]
+
+
+def _measured_on(*sides: Rows) -> str:
+    return " and ".join(dict.fromkeys(device_name(one) for rows in sides for one in _environments(rows)))
+
+
+def _only(side: str, rows: Rows, other: Rows) -> list[str]:
+    names = [f"{table}[{row}]" for table, row in rows if (table, row) not in other]
+    return [f"only in {side}, {counted(len(names), 'row')}: {', '.join(names)}"] if names else []

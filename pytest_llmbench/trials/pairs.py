@@ -10,11 +10,12 @@ from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
-from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
+from pytest_llmbench.trials.comparison import Compared, Comparison, device_name, package_diff
 from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR, run
@@ -75,7 +76,7 @@ def measure(
     held = _held(step)
     told = "unavailable" if "unavailable" in (held.a.outcome, held.b.outcome) else held.verdict.status
     num_pairs = len(journal.pairs(name))
-    progress.end(f"{told}, {num_pairs} pair{'s' if num_pairs != 1 else ''}")
+    progress.end(f"{told}, {counted(num_pairs, 'pair')}")
     return held
 
 
@@ -136,5 +137,4 @@ def _measured_on(journal: Journal) -> str:
         for one in (pair.a, pair.b)
     )
     found = next((environment for environment in environments if environment is not None), None)
-    device = "" if found is None else found.cpu if found.device == "cpu" else found.device
-    return ", ".join(filter(None, [device, f"scale {workload.scale}", samples]))
+    return ", ".join(filter(None, [device_name(found) if found else "", f"scale {workload.scale}", samples]))

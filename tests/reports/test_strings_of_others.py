@@ -27,7 +27,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, ResultLog, read_results
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import compare_files
 
 HOSTILE = {
     "title": "\x1b]0;owned\x07",

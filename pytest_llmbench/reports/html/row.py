@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from pytest_llmbench.judge.values import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts, shown_unit
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
-from pytest_llmbench.reports.html.held import Held, values_of
+from pytest_llmbench.reports.html.held import Held, total, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.table import change_text, limit_text, verdict_text
@@ -153,10 +153,10 @@ def _scatters(row: Held) -> Iterator[Scatter]:
         if not now and not before:
             continue
         published = _published(row, name)
-        on = axis([*now, *before, *published], scale=_scale(name))
+        on = axis([*now, *before, *published], scale=shown_unit(name))
         sides = (("published", "published", published), ("baseline", "baseline", before), ("now", "now", now))
         lanes = tuple(
-            lane(told, kind, side, on, form=_form(name), scale=_scale(name)) for told, kind, side in sides if side
+            lane(told, kind, side, on, form=_form(name), scale=shown_unit(name)) for told, kind, side in sides if side
         )
         yield Scatter(label=title(name), better=METRICS[name].better, axis=on, lanes=lanes)
 
@@ -169,15 +169,8 @@ def _is_bad(verdict: MetricVerdict) -> bool:
 def _published(row: Held, name: str) -> list[float]:
     if row.published is None or row.result.measurement.workload.scale != "full":
         return []
-    if name == "samples_per_second" and row.published.samples_per_second:
-        return [row.published.samples_per_second]
-    if name == "peak_reserved_bytes" and row.published.memory_gib:
-        return [sum(row.published.memory_gib) * 2**30]
-    return []
-
-
-def _scale(name: str) -> float:
-    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[name].unit, 1.0)
+    value = total(row.published.value(name))
+    return [] if value is None else [value]
 
 
 def _form(name: str) -> str:

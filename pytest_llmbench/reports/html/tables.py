@@ -151,7 +151,7 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
 
 def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest: float) -> Cell:
     verdict = _verdict(metric, row)
-    printed = _printed(metric, published)
+    printed = published.value(metric) if published else None
     now = typical_value(row.result.measurement, metric) if row else None
     before = verdict.baseline if verdict else None
     texts = apart(before, now, partial(number_text, metric))
@@ -177,18 +177,11 @@ def _verdict(metric: str, row: Held | None) -> MetricVerdict | None:
     return next((verdict for verdict in metrics if verdict.metric == metric), None)
 
 
-def _printed(metric: str, published: PublishedRow | None) -> Value | None:
-    if published is None or metric == "device_busy_seconds_per_sample":
-        return None
-    if metric == "samples_per_second":
-        return published.samples_per_second
-    return tuple(round(part * 2**30) for part in published.memory_gib) if published.memory_gib else None
-
-
 def _values(metric: str, row: Held | None, published: PublishedRow | None) -> Iterator[float]:
     verdict = _verdict(metric, row)
     now = typical_value(row.result.measurement, metric) if row else None
-    for value in (_printed(metric, published), verdict.baseline if verdict else None, now):
+    printed = published.value(metric) if published else None
+    for value in (printed, verdict.baseline if verdict else None, now):
         number = total(value)
         if number is not None:
             yield number

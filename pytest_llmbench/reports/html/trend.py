@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.values import number_text, typical_value
+from pytest_llmbench.judge.values import number_text, shown_unit, typical_value
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since
@@ -106,7 +106,7 @@ def trend(files: Sequence[ResultFile]) -> Trend | None:
         data={
             "runs": [msgspec.to_builtins(run) for run in runs],
             "metrics": [
-                {"label": title(name), "better": METRICS[name].better, "scale": _shown(name)} for name in metrics
+                {"label": title(name), "better": METRICS[name].better, "scale": shown_unit(name)} for name in metrics
             ],
             "rows": [
                 {
@@ -173,7 +173,3 @@ def _rounded(value: float | None) -> float | None:
 
 def _drawn() -> list[str]:
     return [*headlines(), *(metric.name for metric in METRICS.values() if metric.has_trend)]
-
-
-def _shown(metric: str) -> float:
-    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[metric].unit, 1.0)

@@ -17,9 +17,11 @@ from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.store.baseline import MOST_MIB
 from pytest_llmbench.store.files import read_file
 
-__all__ = ["PublishedError", "PublishedRow", "PublishedTable", "load_published"]
+__all__ = ["PRINTED", "PublishedError", "PublishedRow", "PublishedTable", "load_published"]
 
 _T = TypeVar("_T")
+PRINTED = ("samples_per_second", "peak_reserved_bytes")
+"""Metrics of which the page has a number."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 

@@ -18,10 +18,10 @@ from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
 from pytest_llmbench.reports.table import Inputs, change_text, inputs_of
-from pytest_llmbench.schema.metrics import Value
+from pytest_llmbench.schema.metrics import Value, headlines, title
 from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import apart
-from pytest_llmbench.store.published import PublishedRow, PublishedTable
+from pytest_llmbench.store.published import PRINTED, PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, by_table
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
@@ -59,9 +59,8 @@ class RowView(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     failed: bool
     outcome: str
-    speed: Cell
-    memory: Cell
-    busy: Cell
+    cells: tuple[Cell, ...]
+    """One for each of `TableView.metrics`."""
     detail: Detail | None
     search: str
 
@@ -72,6 +71,8 @@ class TableView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     title: str
     columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Labels of the metrics that head a row."""
     rows: tuple[RowView, ...]
     speeds_published: bool
     """Whether the published numbers stand beside: they mean nothing for miniatures."""
@@ -100,13 +101,14 @@ def _table(name: str, rows: list[Held], published: PublishedTable | None) -> Tab
     names = list(dict.fromkeys([*inputs.order, *run]))
     longest = {
         metric: max((value for one in names for value in _values(metric, run.get(one), print_of.get(one))), default=0.0)
-        for metric in _METRICS
+        for metric in headlines()
     }
     views = (_row(_Row(name, one, run.get(one), page.get(one), print_of.get(one)), inputs, longest) for one in names)
     return TableView(
         name=name,
         title=inputs.title,
         columns=inputs.columns,
+        metrics=tuple(map(title, longest)),
         rows=tuple(views),
         speeds_published=bool(print_of),
     )
@@ -122,9 +124,6 @@ class _Row(NamedTuple):
     published: PublishedRow | None
 
 
-_METRICS = ("samples_per_second", "peak_reserved_bytes", "device_busy_seconds_per_sample")
-
-
 def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
     result = row.run.result if row.run else None
     case = result.measurement.case if result else row.page.case if row.page else None
@@ -132,7 +131,6 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
     status = result.told if result else "not run"
     outcome = result.measurement.outcome if result else ""
     failed = result is not None and result.decision == "fail"
-    speed, memory, busy = (_cell(metric, row.run, row.published, longest[metric]) for metric in _METRICS)
     return RowView(
         anchor=anchor(row.table, row.id),
         id=row.id,
@@ -141,9 +139,7 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
         symbol=SYMBOLS.get(status, ""),
         failed=failed,
         outcome=outcome,
-        speed=speed,
-        memory=memory,
-        busy=busy,
+        cells=tuple(_cell(metric, row.run, row.published, most) for metric, most in longest.items()),
         detail=detail(row.run) if row.run else None,
         search=" ".join([row.table, row.id, *inputs, status, outcome, "failed" if failed else ""]).lower(),
     )
@@ -158,9 +154,9 @@ def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest
     sides: list[tuple[str, Value | None, str]] = [("published", printed, number_text(metric, printed))]
     sides += [("baseline", before, texts[0]), ("now", now, texts[1])]
     bars = [Bar(kind, text, _share(total(value), longest)) for kind, value, text in sides if value is not None]
-    if published is not None and published.outcome == "oom" and metric != "device_busy_seconds_per_sample":
+    if published is not None and published.outcome == "oom" and metric in PRINTED:
         bars.insert(0, Bar("published", "OOM", 0.0))
-    if row is not None and row.result.measurement.outcome != "ok" and metric != "device_busy_seconds_per_sample":
+    if row is not None and row.result.measurement.outcome != "ok" and metric in PRINTED:
         bars.append(Bar("now", "OOM" if row.result.measurement.outcome == "oom" else "none", 0.0))
     known = [total(value) for _, value, _ in reversed(sides) if value is not None]
     return Cell(

@@ -135,9 +135,10 @@ class RayCluster:
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise SetupError(f"Ray cannot give its nodes what the run needs: {error}") from None
             except ray.exceptions.RayTaskError as error:
-                raise SetupError(f"a node of the Ray cluster cannot run the package: {_last_line(error)}") from None
+                last = str(error).strip().rpartition("\n")[2]  # the traceback comes first
+                raise SetupError(f"a node of the Ray cluster cannot run the package: {last}") from None
             except ray.exceptions.RayError as error:
-                losses.append(_first_sentence(error))
+                losses.append(str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__)
                 if not self._closed:
                     self._announce(f"{request.case.model} is measured again: {losses[-1]}")
         why = f"its node was lost, {len(losses)} times in all: {losses[-1]}" if losses else "the run is over"
@@ -319,12 +320,3 @@ def _import_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise SetupError(f"ray cannot be imported ({error}); pip install 'pytest-llmbench[cluster]'") from None
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-
-
-def _last_line(error: Exception) -> str:
-    """Of an error that Ray wraps, whose traceback comes first."""
-    return str(error).strip().rpartition("\n")[2]

@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import add_extensions
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
@@ -255,9 +256,8 @@ class Run:
     def _lines_on_left(self) -> Iterator[str]:
         num_left = len(self._kept_ahead - self._tested)
         if num_left and self._log is not None:
-            rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
-                f"{rows} measured whose test the run ended before; "
+                f"{counted(num_left, 'row')} {'was' if num_left == 1 else 'were'} measured whose test the run ended before; "
                 f"--llmbench-resume={from_here(self._log.path)} takes them from there"
             )
 
@@ -343,18 +343,14 @@ class Run:
             return None
         return Cluster(address=address, accelerator=model, working_dir=self.config.rootpath)
 
-    def _still_true(self, written: Iterable[Result], executor: Executor) -> list[Result]:
+    def _still_true(self, written: Collection[Result], executor: Executor) -> list[Result]:
         """The results of an earlier run that this one would measure the same way."""
         machine = machine_of(executor)
         if machine is None:
             return list(written)
-        kept, stale = [], 0
-        for result in written:
-            if machine.is_as_in(result.measurement.environment, result.measurement.case):
-                kept.append(result)
-            else:
-                stale += 1
-        if stale:
+        measured = ((result, result.measurement) for result in written)
+        kept = [result for result, one in measured if machine.is_as_in(one.environment, one.case)]
+        if stale := len(written) - len(kept):
             self.announce(f"{stale} results to resume are of other packages or another device and are measured again")
         return kept
 

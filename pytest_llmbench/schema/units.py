@@ -60,8 +60,8 @@ def about(duration: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """Number and noun, as "1 row" and "2 rows"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """Number and noun, as "1 row", "2 rows" and "2 processes"."""
+    return f"{count} {thing}" + ("" if count == 1 else "es" if thing.endswith("s") else "s")
 
 
 def seconds(duration: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from pytest_llmbench.tables import page
-from pytest_llmbench.tables.table import Row, Table
+from pytest_llmbench.tables.page import Row, Table
 
 __all__ = ["TABLES", "Row", "Table", "by_table"]
 

@@ -140,7 +140,7 @@ def compare_files(
     return Comparison(
         a=str(a),
         b=str(b),
-        measured_on=_measured_on(before, after),
+        measured_on=" and ".join(dict.fromkeys(map(device_name, (*_environments(before), *_environments(after))))),
         changes=changes,
         num_unchanged=same,
         rows=rows,
@@ -232,10 +232,6 @@ def _packages(rows: Rows) -> dict[str, str]:
 def _environments(rows: Rows) -> list[Environment]:
     taken = [result.measurement.environment for result in rows.values()]
     return [environment for environment in taken if environment is not None]
-
-
-def _measured_on(*sides: Rows) -> str:
-    return " and ".join(dict.fromkeys(device_name(one) for rows in sides for one in _environments(rows)))
 
 
 def _only(side: str, rows: Rows, other: Rows) -> list[str]:

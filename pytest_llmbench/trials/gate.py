@@ -241,10 +241,6 @@ class Gate:
     def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
         return tuple(Request(case=case, workload=self.workload, explain_peak=number == 0) for number in range(count))
 
-    def _more(self, case: Case, count: int) -> tuple[Request, ...]:
-        """Requests of a row whose peak of memory was explained already."""
-        return (Request(case=case, workload=self.workload, explain_peak=False),) * count
-
     def _valid(self, request: Request, on_phase: OnPhase) -> Timed:
         """One process, and the seconds of all its tries."""
         seconds = 0.0
@@ -280,7 +276,9 @@ class Gate:
                 return ()
             on_more(wanted.count)
             try:
-                fresh = self._fresh(self._more(measurement.case, wanted.count), on_phase)
+                # The peak of memory was explained already.
+                more = Request(case=measurement.case, workload=self.workload, explain_peak=False)
+                fresh = self._fresh([more] * wanted.count, on_phase)
             except NotMeasurable:
                 return ()
             seconds = (seconds or 0.0) + fresh.seconds

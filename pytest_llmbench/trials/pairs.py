@@ -14,7 +14,6 @@ from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
-from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.comparison import Compared, Comparison, device_name, package_diff
 from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
@@ -108,7 +107,8 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         if not is_settled:
             unsettled.append(chosen.name)
         if found is not None:
-            rows.append(_compared(chosen, found))
+            name = chosen.table, chosen.row
+            rows.append(Compared.of(name, found.verdict, found.a, found.b, len(found.a.processes)))
     if unsettled:
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
     changes, same = package_diff(asked.a.packages, asked.b.packages)
@@ -121,10 +121,6 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         rows=tuple(rows),
         left_out=tuple(left_out),
     )
-
-
-def _compared(chosen: Selected, step: Held) -> Compared:
-    return Compared.of((chosen.table, chosen.row), step.verdict, step.a, step.b, len(step.a.processes))
 
 
 def _measured_on(journal: Journal) -> str:

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -36,7 +37,7 @@ from pytest_llmbench.schema.protocol import (
 from pytest_llmbench.schema.strict import dotted, first_flaw
 from pytest_llmbench.schema.text import printable
 
-__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
+__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "live", "main", "named"]
 
 Measure = Callable[[Request, Callable[[Phase | Surroundings], None]], Measurement]
 
@@ -53,6 +54,20 @@ class ProtocolError(ValueError):
 
 class _Version(msgspec.Struct):
     protocol: int
+
+
+def live(life: Callable[[], None]) -> NoReturn:
+    """Be a forked process for as long as *life* lasts: nothing may climb back into the code of the one that forked."""
+    status = 1
+    try:
+        life()
+        status = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def main(line: bytes, channel: int, load: Callable[[], Measure]) -> None:

@@ -133,19 +133,14 @@ def _movement(metric: str, rows: Sequence[Held]) -> Movement | None:
 
 def environments(rows: Iterable[Held]) -> tuple[EnvironmentView, ...]:
     """One for each pair of environments, those of most rows first."""
-    pairs: list[tuple[Environment | None, Environment]] = []
-    sizes: list[int] = []
+    sizes: dict[bytes, int] = {}
+    pairs: dict[bytes, tuple[Environment | None, Environment]] = {}
     for row in rows:
-        now = row.result.measurement.environment
-        if now is None:
-            continue
-        pair = (row.before.environment if row.before else None, now)
-        if pair in pairs:
-            sizes[pairs.index(pair)] += 1
-        else:
-            pairs.append(pair)
-            sizes.append(1)
-    views = [_environment(before, now, size) for (before, now), size in zip(pairs, sizes, strict=True)]
+        if (now := row.result.measurement.environment) is not None:
+            before = row.before.environment if row.before else None
+            key = msgspec.json.encode((before, now))
+            pairs[key], sizes[key] = (before, now), sizes.get(key, 0) + 1
+    views = [_environment(*pair, sizes[key]) for key, pair in pairs.items()]
     return tuple(sorted(views, key=lambda view: -view.rows))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
@@ -19,7 +20,6 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Noise, Tolerance, Value
-from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.trials.comparison import Compared, Comparison
 
 SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
@@ -33,10 +33,7 @@ def process(busy: float, kernels: float = 100.0, outcome: Outcome = "ok") -> Pro
 
 
 def side(*processes: Process, **changes: Any) -> Measurement:
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"), workload=Workload(), environment=OLD, processes=processes, measured_at="now"
-    )
-    return msgspec.structs.replace(default, **changes)
+    return measurements.measured(*processes, **{"environment": OLD, **changes})
 
 
 def pairs(slow_down: float, count: int, *, drift: float = 0.0, seed: int = 1) -> tuple[Measurement, Measurement]:

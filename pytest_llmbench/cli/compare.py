@@ -11,7 +11,6 @@ import typer
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import warn
-from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.store.journal import Journal
@@ -46,7 +45,7 @@ def compare(
     with given.refusals():
         tolerances = parse_tolerances(tolerance or ())
         comparison = compare_files(a, b, tolerances, warn) if b is not None else _of_pairs(a, tolerances)
-    reporting = Reporting(markdown, json, tuple(fail_on or ()), verbose)
+    reporting = given.Reporting(markdown, json, tuple(fail_on or ()), verbose)
     reporting.show(comparison)
     reporting.end(comparison)
 

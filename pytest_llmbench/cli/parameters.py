@@ -1,4 +1,4 @@
-"""Options that several commands share, what their values mean, and the exit codes."""
+"""Options that several commands share, what their values mean, the report of a comparison, and the exit codes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 
-from pytest_llmbench.cli.console import stop
+from pytest_llmbench.cli.console import columns, has_color, stop, write
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
+from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.schema.workload import Scale, Workload, parse_count
 from pytest_llmbench.stacks import StackError
@@ -24,7 +25,7 @@ from pytest_llmbench.store.files import leads_out
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.expression import ExpressionError
 from pytest_llmbench.tables.selection import SelectionError
-from pytest_llmbench.trials.comparison import FailOn
+from pytest_llmbench.trials.comparison import Comparison, FailOn, fails
 from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PairsOption",
     "PathOption",
     "PythonOption",
+    "Reporting",
     "SamplesOption",
     "ScaleOption",
     "SharedGpuOption",
@@ -141,6 +143,30 @@ _ERRORS = (
     StackError,
     ToleranceError,
 )
+
+
+class Reporting(NamedTuple):
+    """Where a report goes, and at what a command fails."""
+
+    markdown: Path | None
+    json: Path | None
+    fail_on: tuple[FailOn, ...]
+    verbose: bool
+    """Show every metric, and not only those that say something."""
+
+    def show(self, comparison: Comparison) -> None:
+        """Print the report and write the files."""
+        typer.echo(render(comparison, width=columns(), color=has_color(), every_metric=self.verbose))
+        if self.markdown is not None:
+            write(self.markdown, markdown(comparison, every_metric=self.verbose))
+        if self.json is not None:
+            write(self.json, to_json(comparison))
+
+    def end(self, comparison: Comparison) -> NoReturn:
+        """Exit as the verdicts say."""
+        if not any(row.is_measured for row in comparison.rows):
+            raise typer.Exit(NOTHING_MEASURED)
+        raise typer.Exit(FAILED if fails(comparison, self.fail_on) else 0)
 
 
 @contextmanager

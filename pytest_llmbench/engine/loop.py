@@ -45,13 +45,19 @@ class Ran(NamedTuple):
 
 
 class SelfDriven(abc.ABC):
-    """A training with a loop of its own, which can be watched and not driven. The attributes are those of `Training`."""
+    """
+    A training with a loop of its own, which can be watched and not driven.
 
-    batch_size: int
-    accumulation_steps: int
-    micro_batch_tokens: Sequence[int]
-    model: nn.Module | None
-    optimizer: object | None
+    Args:
+        training: what it drives; the attributes are those of `Training`.
+    """
+
+    def __init__(self, training: AnyTraining) -> None:
+        self.batch_size: int = training.batch_size
+        self.accumulation_steps: int = training.accumulation_steps
+        self.micro_batch_tokens: Sequence[int] = training.micro_batch_tokens
+        self.model: nn.Module | None = training.model
+        self.optimizer: object | None = training.optimizer
 
     @abc.abstractmethod
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:

@@ -47,11 +47,8 @@ class RankedTraining(SelfDriven):
     """
 
     def __init__(self, bare: FineTuning, model: nn.Module, synchronising: Synchronising) -> None:
-        self.batch_size = bare.batch_size
-        self.accumulation_steps = bare.accumulation_steps
-        self.micro_batch_tokens = bare.micro_batch_tokens
+        super().__init__(bare)
         self.model = model
-        self.optimizer: object = bare.optimizer
         self.optimizer_step = bare.optimizer_step
         self._bare = bare
         self._synchronising = synchronising

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -10,18 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_llmbench.judge.plan import DOUBTED
+from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.values import number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.markdown import markdown_table
-from pytest_llmbench.reports.table import change_text, verdict_text
+from pytest_llmbench.reports.table import ORDER, change_text, verdict_text
 from pytest_llmbench.reports.terminal import Page, empty_table, styled
 from pytest_llmbench.schema.environment import PackageChange
-from pytest_llmbench.schema.metrics import METRICS, title
+from pytest_llmbench.schema.metrics import METRICS, Metric, title
 from pytest_llmbench.schema.units import counted, percent
 from pytest_llmbench.tables import TABLES, by_table
-from pytest_llmbench.trials.comparison import Compared, Comparison, summary
+from pytest_llmbench.trials.comparison import Compared, Comparison
 
-__all__ = ["FORMAT", "markdown", "render", "to_json"]
+__all__ = ["FORMAT", "markdown", "render", "summary", "to_json"]
 
 FORMAT = 1
 """Of the JSON."""
@@ -96,6 +99,23 @@ def to_json(comparison: Comparison) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
 
 
+def summary(rows: Collection[Compared]) -> list[str]:
+    """What the rows come to: how many of which verdict, how far they moved together."""
+    counts = Counter(row.told for row in rows)
+    told = ", ".join(f"{counts[word]} {word}" for word in (*ORDER, "unavailable") if counts[word])
+    sentences = [told or "no case was measured"]
+    if moves := list(_moves(rows)):
+        sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
+    for metric in _summed_up():
+        shift = global_shift((row.verdict for row in rows), metric.name)
+        if shift is not None and shift.matters:
+            sentences.append(
+                f"{shift.rows} rows moved together: {metric.words} {percent(shift.change)} "
+                f"({percent(shift.interval[0])} to {percent(shift.interval[1])})"
+            )
+    return sentences
+
+
 def _tables(rows: Iterable[Compared], every_metric: bool) -> list[_Table]:
     """By table, in the order of the page, then the user's own; without *every_metric*, those that say something."""
     return [
@@ -125,6 +145,21 @@ def _lines(row: Compared, every_metric: bool) -> Iterator[tuple[str, ...]]:
 def _line(metric: MetricVerdict) -> tuple[str, ...]:
     interval = "" if metric.interval is None else " to ".join(map(percent, metric.interval))
     return ("", title(metric.metric), *number_texts(metric), change_text(metric), interval, verdict_text(metric))
+
+
+def _moves(rows: Iterable[Compared]) -> Iterator[str]:
+    judged: dict[str, list[MetricVerdict]] = {}
+    for row in rows:
+        for verdict in row.verdict.metrics:
+            judged.setdefault(verdict.metric, []).append(verdict)
+    for metric in _summed_up():
+        changes = [one.change for one in judged.get(metric.name, ()) if one.change is not None and one.change > -1]
+        if changes:
+            yield f"{metric.words} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
+
+
+def _summed_up() -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.sums_up]
 
 
 def _stories(rows: Iterable[Compared]) -> list[tuple[str, str]]:

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_llmbench.reports.table import Line, ReportTable, report_tables
-from pytest_llmbench.schema.symbols import ORDER, SYMBOLS
+from pytest_llmbench.reports.table import ORDER, SYMBOLS, Line, ReportTable, report_tables
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result
 

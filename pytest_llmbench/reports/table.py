@@ -18,6 +18,8 @@ from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES, by_table
 
 __all__ = [
+    "ORDER",
+    "SYMBOLS",
     "Inputs",
     "Line",
     "ReportTable",
@@ -27,6 +29,25 @@ __all__ = [
     "report_tables",
     "verdict_text",
 ]
+
+SYMBOLS = {
+    "regressed": "\N{MULTIPLICATION X}",
+    "not comparable": "\N{NOT EQUAL TO}",
+    "unmeasured": "!",
+    "undecided": "?",
+    "no baseline": "\N{WHITE CIRCLE}",
+    "improved": "\N{BLACK UP-POINTING TRIANGLE}",
+    "recorded": "\N{BLACK CIRCLE}",
+    "unchanged": "\N{CHECK MARK}",
+    "skipped": "\N{EN DASH}",
+    "not run": "\N{MIDDLE DOT}",
+}
+"""
+By `Result.told`, and for rows of a published table that have no result: no report tells them apart by colour alone.
+"""
+
+ORDER = tuple(SYMBOLS)
+"""From what a reader has to act upon to what there is nothing to do about."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.suite import global_shift
-from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.schema.environment import PACKAGES, Environment, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
-from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
-from pytest_llmbench.schema.symbols import ORDER
-from pytest_llmbench.schema.units import counted, percent
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.results import Result, latest, read_results
 
@@ -29,7 +25,6 @@ __all__ = [
     "device_name",
     "fails",
     "package_diff",
-    "summary",
 ]
 
 Rows = dict[tuple[str, str], Result]
@@ -162,44 +157,12 @@ def device_name(environment: Environment) -> str:
     return environment.cpu if environment.device == "cpu" else environment.device
 
 
-def summary(rows: Collection[Compared]) -> list[str]:
-    """What the rows come to: how many of which verdict, how far they moved together."""
-    counts = Counter(row.told for row in rows)
-    told = ", ".join(f"{counts[word]} {word}" for word in (*ORDER, "unavailable") if counts[word])
-    sentences = [told or "no case was measured"]
-    if moves := list(_moves(rows)):
-        sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
-    for metric in _summed_up():
-        shift = global_shift((row.verdict for row in rows), metric.name)
-        if shift is not None and shift.matters:
-            sentences.append(
-                f"{shift.rows} rows moved together: {metric.words} {percent(shift.change)} "
-                f"({percent(shift.interval[0])} to {percent(shift.interval[1])})"
-            )
-    return sentences
-
-
 def fails(comparison: Comparison, on: Collection[FailOn]) -> bool:
     """Whether a verdict is among those at which the user wants a command to fail; a missing row is never measured."""
     if comparison.one_sided and not {FailOn.UNMEASURED, FailOn.INCONCLUSIVE}.isdisjoint(on):
         return True
     failing = {status for one in on for status in _FAILING[one]}
     return any(row.verdict.status in failing for row in comparison.rows)
-
-
-def _moves(rows: Iterable[Compared]) -> Iterator[str]:
-    judged: dict[str, list[MetricVerdict]] = {}
-    for row in rows:
-        for verdict in row.verdict.metrics:
-            judged.setdefault(verdict.metric, []).append(verdict)
-    for metric in _summed_up():
-        changes = [one.change for one in judged.get(metric.name, ()) if one.change is not None and one.change > -1]
-        if changes:
-            yield f"{metric.words} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
-
-
-def _summed_up() -> list[Metric]:
-    return [metric for metric in METRICS.values() if metric.sums_up]
 
 
 def _unavailable(a: Measurement, b: Measurement) -> str | None:

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.reports.table import SYMBOLS
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Evidence, Outcome, failed
 from pytest_llmbench.schema.metrics import METRICS, Metric
-from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.published import PublishedTable
 from pytest_llmbench.store.results import Result

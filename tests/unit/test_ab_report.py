@@ -10,8 +10,8 @@ import pytest
 
 from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison import markdown, render, to_json
-from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff, summary
+from pytest_llmbench.reports.comparison import markdown, render, summary, to_json
+from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff
 
 SPEED = MetricVerdict(
     metric="samples_per_second",

@@ -13,10 +13,9 @@ from pytest_llmbench.judge.comparable import environment_changes
 from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
-from pytest_llmbench.reports.table import verdict_text
+from pytest_llmbench.reports.table import ORDER, SYMBOLS, verdict_text
 from pytest_llmbench.schema.environment import Environment, package_changes
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
-from pytest_llmbench.schema.symbols import ORDER, SYMBOLS
 from pytest_llmbench.schema.units import gib, percent
 
 __all__ = ["Count", "EnvironmentView", "Failure", "Movement", "counts", "environments", "failures", "movements"]

@@ -15,10 +15,9 @@ from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, s
 from pytest_llmbench.reports.html.held import Held, total, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
-from pytest_llmbench.reports.table import change_text, limit_text, verdict_text
+from pytest_llmbench.reports.table import SYMBOLS, change_text, limit_text, verdict_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
-from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import gib, plain, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]

@@ -17,9 +17,8 @@ from pytest_llmbench.judge.values import number_text, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
-from pytest_llmbench.reports.table import Inputs, change_text, inputs_of
+from pytest_llmbench.reports.table import SYMBOLS, Inputs, change_text, inputs_of
 from pytest_llmbench.schema.metrics import Value, headlines, title
-from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import apart
 from pytest_llmbench.store.published import PRINTED, PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, by_table

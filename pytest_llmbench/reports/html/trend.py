@@ -14,8 +14,8 @@ from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
 from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
+from pytest_llmbench.reports.table import SYMBOLS
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
-from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES

@@ -103,31 +103,29 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Why no measurement can run; empty if one can."""
-        return tuple(self._obstacles())
-
-    def _obstacles(self) -> Iterator[str]:
-        if self.device == "cuda" and self.no_gpu:
-            yield f"no CUDA device: {self.no_gpu}"
+        found = [f"no CUDA device: {self.no_gpu}"] if self.device == "cuda" and self.no_gpu else []
         for backend in self.backends:
             needed = (backend.kind == "library" and backend.name in STACK) or backend.kind == "device"
             if needed and not backend.usable:
-                name = "torch" if backend.kind == "device" else backend.name
-                yield f"{name}{' on ' + backend.name if backend.kind == 'device' else ''}: {backend.absent or backend.trouble}"
+                name = f"torch on {backend.name}" if backend.kind == "device" else backend.name
+                found.append(f"{name}: {backend.absent or backend.trouble}")
+        return tuple(found)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on what would spoil a measurement that can run."""
-        return tuple(self._warnings())
-
-    def _warnings(self) -> Iterator[str]:
-        yield from add_extensions()
+        found = [*add_extensions()]
         for gpu in self.gpus:
             if gpu.processes:
-                yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
+                found.append(
+                    f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
+                )
             elif gpu.used_bytes is not None and gpu.used_bytes > _IDLE_BYTES:
-                yield f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here"
-            for reason in gpu.held_down_by:
-                yield f"GPU {gpu.index} is idle and its clocks are held down by {reason}"
+                found.append(f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here")
+            found += [
+                f"GPU {gpu.index} is idle and its clocks are held down by {reason}" for reason in gpu.held_down_by
+            ]
+        return tuple(found)
 
 
 def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeout_seconds: float = 180.0) -> Diagnosis:

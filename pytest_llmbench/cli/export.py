@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.cli.console import read, write
+from pytest_llmbench.cli.console import newest, read, write
 from pytest_llmbench.reports.export import Format
-from pytest_llmbench.store.results import latest
 
 __all__ = ["export"]
 
@@ -31,9 +30,7 @@ def export(
     from pytest_llmbench.reports.export import export as exported
     from pytest_llmbench.reports.export.values import ok_processes
 
-    found = [result for file in read(results) for result in file]
-    found.sort(key=lambda result: result.measurement.measured_at)
-    rows = latest(found)
+    rows = newest(read(results))
     text = exported(rows, to, better=better)
     if output is None:
         typer.echo(text, nl=False)

@@ -17,7 +17,7 @@ from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
 from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import CaseError
-from pytest_llmbench.schema.workload import Scale, Workload, parse_count
+from pytest_llmbench.schema.workload import Scale, Workload, device_of, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
@@ -189,8 +189,7 @@ def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str)
         number: int | Literal["full"] = "full" if samples == "full" else parse_count(samples, "samples", "full")
     except ValueError as error:
         stop(f"--samples {samples}: {error}")
-    chosen: Literal["cuda", "cpu"] = ("cuda" if scale == "full" else "cpu") if device == "auto" else device
-    return Workload(scale=scale, device=chosen, samples=number)
+    return Workload(scale=scale, device=device_of(scale, device), samples=number)
 
 
 def plan(pairs: int, max_pairs: int) -> Plan:

@@ -21,7 +21,7 @@ from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.text import hint_at
 from pytest_llmbench.schema.units import gib, seconds
-from pytest_llmbench.schema.workload import Scale, Workload
+from pytest_llmbench.schema.workload import Scale, Workload, device_of
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, latest
@@ -104,7 +104,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
             for one in results
         }
     else:
-        workload = Workload(scale=scale, device="cuda" if scale == "full" else "cpu")
+        workload = Workload(scale=scale, device=device_of(scale))
         known = {
             f"{table.name}[{one.id}]": Chosen(table.name, one.id, Request(case=one.case, workload=workload))
             for table in TABLES.values()
@@ -157,14 +157,10 @@ def _measure(request: Request, timeout: float) -> Measurement:
 
 def _fields(request: Request) -> str:
     case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value is not None}
-    return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **_workload(request.workload)}.items())
-
-
-def _workload(workload: Workload) -> dict[str, object]:
-    told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
-    if workload.injection is not None:
-        told["planted"] = workload.injection.text
-    return told
+    workload: dict[str, object] = {"scale": request.workload.scale, "samples": request.workload.samples}
+    if request.workload.injection is not None:
+        workload["planted"] = request.workload.injection.text
+    return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **workload}.items())
 
 
 def _lines(measurement: Measurement) -> Iterator[str]:

@@ -77,7 +77,7 @@ def lease_any(
                 collecting.wait()
             else:
                 collecting.give_back()
-                with _Turnstile(collecting):
+                with _turnstile(collecting):
                     collecting.wait()
         yield tuple(uuid for uuid in uuids if uuid in collecting.held)
 
@@ -130,19 +130,15 @@ class _Collecting:
         return f"GPU {others[0]}" if len(others) == 1 else several, ", ".join(dict.fromkeys(map(_name, others)))
 
 
-class _Turnstile:
+@contextmanager
+def _turnstile(collecting: _Collecting) -> Iterator[None]:
     """Held by the one that collects several GPUs."""
-
-    def __init__(self, collecting: _Collecting) -> None:
-        self._collecting = collecting
-
-    def __enter__(self) -> None:
-        while (lock := try_lock(own_folder() / "several.lock")) is None:
-            self._collecting.pause()
-        self._lock = lock
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    while (lock := try_lock(own_folder() / "several.lock")) is None:
+        collecting.pause()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def try_lock(path: Path) -> FileLock | None:

@@ -173,7 +173,12 @@ class LocalExecutor:
             since = time.monotonic() - channel.phase_at
             self._take_back(server, channel, log)
             if channel.imported_at is None:
-                return _failed(request, "timeout", _not_imported(IMPORT_SECONDS, log), channel)
+                return _failed(
+                    request,
+                    "timeout",
+                    _with_log(f"its process did not import what measures within {seconds(IMPORT_SECONDS)}", log),
+                    channel,
+                )
             reason = _overdue(self._timeout_seconds, channel.phase, since, log)
             return channel.answer or _failed(request, "timeout", reason, channel)
         except RubbishError as error:
@@ -282,11 +287,6 @@ def _without_answer(exit_status: int, log: Log) -> str:
     """Why a case has crashed whose process went without a measurement."""
     how = ended(exit_status)
     return _with_log(f"{how} without an answer" if exit_status >= 0 else how, log)
-
-
-def _not_imported(limit_seconds: float, log: Log) -> str:
-    """Why a case has timed out whose process did not get as far as to measure."""
-    return _with_log(f"its process did not import what measures within {seconds(limit_seconds)}", log)
 
 
 def _overdue(limit_seconds: float, phase: str | None, phase_seconds: float, log: Log) -> str:

@@ -56,15 +56,13 @@ class Machine:
     ) -> None:
         self._device = device
         self._timeout_seconds = timeout_seconds
-        self._announce = announce
         self._measure = measure
         self._preload = preload
         self._guard = threading.Lock()
         self._idle: list[LocalExecutor] = []
         self._busy: list[LocalExecutor] = []
         self._closed = False
-        self._gpus, self.no_gpu = usable_gpus() if device == "cuda" else ((), "")
-        """`no_gpu` is why there is nothing to measure on, or empty."""
+        self.look_again(announce)
 
     def __str__(self) -> str:
         if self._device == "cpu":
@@ -79,6 +77,7 @@ class Machine:
         """The environment variables that show this process GPUs have changed, or who is announced to."""
         self._announce = announce
         self._gpus, self.no_gpu = usable_gpus() if self._device == "cuda" else ((), "")
+        """`no_gpu` is why there is nothing to measure on, or empty."""
 
     @property
     def num_gpus(self) -> int:

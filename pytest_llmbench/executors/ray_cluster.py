@@ -158,7 +158,11 @@ class RayCluster:
     def _connected(self) -> Any:
         with self._changed:
             if self._ray is None:
-                ray = _import_ray()
+                try:
+                    ray = importlib.import_module("ray")
+                except ImportError as error:
+                    told = f"ray cannot be imported ({error}); pip install 'pytest-llmbench[cluster]'"
+                    raise SetupError(told) from None
                 _check_listens(self._cluster.address)
                 try:
                     ray.init(
@@ -313,10 +317,3 @@ def _runtime_env(cluster: Cluster) -> dict[str, Any]:
 
 class _NoNodeError(Exception):
     """The cluster has no node for a case; the message says what it lacks."""
-
-
-def _import_ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise SetupError(f"ray cannot be imported ({error}); pip install 'pytest-llmbench[cluster]'") from None

@@ -101,7 +101,7 @@ class Sides:
         request = Request(case=case, workload=workload, visible_devices=devices, explain_peak=explain_peak)
         measured: dict[Side, Measurement] = {}
         with lease(chosen, self._announce) if chosen else nullcontext():
-            for side in (first, _other(first)):
+            for side in SIDES if first == "a" else SIDES[::-1]:
                 measured[side] = self._run(side, request, on_phase)
         return measured["a"], measured["b"]
 
@@ -136,7 +136,3 @@ def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
     if why:
         raise SetupError(f"no CUDA device; --scale smoke runs miniatures on the CPU ({why})")
     return gpus
-
-
-def _other(side: Side) -> Side:
-    return "b" if side == "a" else "a"

@@ -137,7 +137,8 @@ def _checked(request: Request, measurement: Measurement) -> bytes:
     Raises:
         msgspec.DecodeError: the executor could not read the measurement.
     """
-    infinite = sorted({name for process in measurement.processes for name in _not_finite(process.metrics)})
+    values = (item for process in measurement.processes for item in process.metrics.items())
+    infinite = sorted({name for name, value in values if isinstance(value, float) and not math.isfinite(value)})
     if infinite:
         diverged = {"loss_first", "loss_last", "grad_norm"} & set(infinite)
         reason = f"not finite: {', '.join(infinite)}"
@@ -147,10 +148,6 @@ def _checked(request: Request, measurement: Measurement) -> bytes:
     line = encode(Answer(measurement))
     decode_message(line)
     return line
-
-
-def _not_finite(metrics: dict[str, int | float | tuple[int, ...]]) -> list[str]:
-    return [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
 
 
 def _failure(request: Request, error: BaseException) -> Measurement:

@@ -14,7 +14,7 @@ from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.table import ORDER, SYMBOLS, verdict_text
-from pytest_llmbench.schema.environment import Environment, package_changes
+from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import gib, percent
 
@@ -170,10 +170,3 @@ def _described(environment: Environment) -> dict[str, str]:
         **environment.packages,
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def new_since(before: Environment | None, after: Environment | None) -> tuple[str, ...]:
-    """The packages that changed between two runs, in words."""
-    if before is None or after is None:
-        return ()
-    return tuple(map(str, package_changes(before, after)))

@@ -16,7 +16,7 @@ from pytest_llmbench.reports.html.held import Held, total, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
 from pytest_llmbench.reports.table import SYMBOLS, change_text, limit_text, verdict_text
-from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
 from pytest_llmbench.schema.units import gib, plain, seconds
 
@@ -125,12 +125,12 @@ def _judged(verdict: MetricVerdict) -> MetricLine:
         status=status,
         symbol=SYMBOLS.get(status, ""),
         reason=verdict.reason,
-        strip=_strip(verdict) if verdict.gates else None,
+        strip=_strip(verdict),
     )
 
 
 def _strip(verdict: MetricVerdict) -> Strip | None:
-    if verdict.change is None or verdict.limit is None:
+    if not verdict.gates or verdict.change is None or verdict.limit is None:
         return None
     return strip(verdict.change, verdict.limit, verdict.interval)
 
@@ -190,7 +190,8 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     measurement = row.result.measurement
     yield "test", row.result.nodeid
     yield "measured", measurement.measured_at
-    yield "processes", _processes(measurement, row.before)
+    before = f", baseline {len(row.before.processes)}" if row.before else ""
+    yield "processes", f"{len(measurement.processes)}{before}"
     yield "outcome", measurement.outcome + (f": {measurement.reason}" if measurement.reason else "")
     workload = measurement.workload
     yield "workload", f"{workload.scale} scale on {workload.device}, {workload.samples} samples"
@@ -200,11 +201,6 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     yield "case", ", ".join(f"{name} {plain(value)}" for name, value in case.items() if value is not None)
     if row.result.seconds:
         yield "took", seconds(row.result.seconds)
-
-
-def _processes(measurement: Measurement, before: Measurement | None) -> str:
-    told = str(len(measurement.processes))
-    return told if before is None else f"{told}, baseline {len(before.processes)}"
 
 
 _EVIDENCE: Mapping[str, tuple[str, str]] = {

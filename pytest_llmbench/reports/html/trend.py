@@ -12,9 +12,9 @@ import msgspec
 from pytest_llmbench.judge.values import number_text, shown_unit, typical_value
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
-from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
 from pytest_llmbench.reports.table import SYMBOLS
+from pytest_llmbench.schema.environment import package_changes
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result, latest
@@ -133,7 +133,7 @@ def _runs(files: Sequence[ResultFile]) -> tuple[TrendRun, ...]:
             device=environment.device if environment else "unknown",
             rows=len(latest(file.results)),
             failed=sum(result.decision == "fail" for result in latest(file.results)),
-            new=new_since(before, environment),
+            new=tuple(map(str, package_changes(before, environment))) if before and environment else (),
         )
         for file, environment, before in zip(files, environments, [None, *environments], strict=False)
     )

@@ -6,7 +6,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from pytest_llmbench.executors import SetupError
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder", "try_lock"]
+__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "own_folder", "try_lock"]
 
 POLL_SECONDS = 0.2
 
@@ -30,27 +30,8 @@ class LeaseFolderError(SetupError):
 
 
 @contextmanager
-def lease(uuids: Iterable[str], announce: Callable[[str], None], timeout: float | None = None) -> Iterator[None]:
-    """
-    Hold these GPUs for this process; runs of one user on one machine take turns. See `lease_any`.
-
-    Args:
-        uuids: as NVML names them ("GPU-..."), in any order.
-        announce: called if one has to wait, with who holds what is wanted.
-        timeout: seconds to wait in all; None waits for ever.
-
-    Raises:
-        GpuHeldError: a GPU was not free in time.
-        LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
-    """
-    wanted = sorted(set(uuids))
-    with lease_any(wanted, len(wanted), announce, timeout):
-        yield
-
-
-@contextmanager
-def lease_any(
-    uuids: Sequence[str], count: int, announce: Callable[[str], None], timeout: float | None = None
+def lease(
+    uuids: Sequence[str], announce: Callable[[str], None], timeout: float | None = None, *, count: int | None = None
 ) -> Iterator[tuple[str, ...]]:
     """
     Hold *count* of these GPUs, the first that are free, and say which, in the order in which they are given.
@@ -60,14 +41,15 @@ def lease_any(
 
     Args:
         uuids: as NVML names them ("GPU-..."), each once.
-        count: not more than there are.
         announce: called if one has to wait, with who holds what is wanted.
         timeout: seconds to wait in all; None waits for ever.
+        count: not more than there are; None for all of them.
 
     Raises:
         GpuHeldError: too few GPUs were free in time.
         LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
     """
+    count = len(uuids) if count is None else count
     collecting = _Collecting(uuids, count, None if timeout is None else time.monotonic() + timeout)
     with ExitStack() as held:
         held.callback(collecting.give_back)

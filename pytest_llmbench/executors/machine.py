@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.executors.lease import lease_any
+from pytest_llmbench.executors.lease import lease
 from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor
 from pytest_llmbench.executors.neighbours import among_others
 from pytest_llmbench.gpus.nvml import Gpu, NvmlUnavailable, open_nvml
@@ -101,7 +101,7 @@ class Machine:
         if len(self._gpus) < count:
             raise NotMeasurable(f"needs {count} GPUs, {len(self._gpus)} visible")
         self._check_installed(request.case)
-        with lease_any([gpu.uuid for gpu in self._gpus], count, self._announce) as chosen:
+        with lease([gpu.uuid for gpu in self._gpus], self._announce, count=count) as chosen:
             return self._measured(msgspec.structs.replace(request, visible_devices=",".join(chosen)), on_phase)
 
     def close(self) -> None:

@@ -47,7 +47,7 @@ def sentences(bisected: Bisected, good: Requirements, bad: Requirements) -> Iter
 
 
 def to_json(bisected: Bisected) -> str:
-    """Indented; the fields are those of `bisection.run.Bisected`."""
+    """Indented; the fields are those of `trials.bisection.bisect.Bisected`."""
     document = {
         "format": FORMAT,
         **{name: getattr(bisected, name) for name in bisected.__struct_fields__ if name != "found"},

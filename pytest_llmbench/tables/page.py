@@ -69,7 +69,7 @@ QUANTIZATION = Table(
 )
 """LoRA on frozen weights of 16, 8 and 4 bits."""
 
-# Not `cases.MODELS`: a model added there is not on the page.
+# Not `case.MODELS`: a model added there is not on the page.
 _LORA_MAX_LENGTH_MODELS = (
     "qwen-1_8b-chat",
     "qwen-7b-chat",

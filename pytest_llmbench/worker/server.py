@@ -86,6 +86,7 @@ def _run(order: _Order, watch: _Watch, control: socket.socket, measure: str) -> 
 
 
 def _be_child(order: _Order, watch: _Watch, measure: str, server: int) -> None:
+    """Life of the process that was forked for an order."""
     os.setsid()
     descendants.die_with(server)
     watch.close()

@@ -36,18 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which would take `table[row]` in a help for markup
 )
-app.command("show")(show.show)
-app.command("report")(report.report)
-app.command("compare")(compare.compare)
-app.command("ab")(ab.ab)
-app.command("bisect")(bisect.bisect)
-app.command("calibrate")(calibrate.calibrate)
-app.command("history")(history.history)
-app.command("export")(export.export)
-app.command("doctor")(doctor.doctor)
-app.command("init")(init.init)
-app.command("replay")(replay.replay)
-app.command("reference")(reference.reference)
+for _command in (show, report, compare, ab, bisect, calibrate, history, export, doctor, init, replay, reference):
+    _name = _command.__name__.rpartition(".")[2]
+    app.command(_name)(getattr(_command, _name))
 
 
 def _print_version(wanted: bool) -> None:

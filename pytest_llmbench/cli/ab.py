@@ -10,13 +10,12 @@ from rich.console import Console
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import stop
-from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.stacks.stack import absolute
 from pytest_llmbench.store.journal import Asked, Named
 from pytest_llmbench.tables.selection import select
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import begin, go_on, measure_all
 from pytest_llmbench.trials.trial import PAIRED
 
@@ -68,7 +67,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
     environment, or 'current'. It needs the libraries under test; the measuring part of this package is
     brought along.
     """
-    reporting = Reporting(markdown, json, tuple(fail_on or ()), verbose)
+    reporting = given.Reporting(markdown, json, tuple(fail_on or ()), verbose)
     with given.refusals():
         if resume is not None:
             _run(resume, None, reporting)
@@ -91,7 +90,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
         _run(results or given.new_results_file("ab"), asked, reporting)
 
 
-def _run(file: Path, asked: Asked | None, reporting: Reporting) -> None:
+def _run(file: Path, asked: Asked | None, reporting: given.Reporting) -> None:
     """Go on with *file*, or begin it with what was *asked*; exits."""
     with Progress(Console(stderr=True)) as progress:
         started = go_on(file, progress) if asked is None else begin(file, asked, progress)

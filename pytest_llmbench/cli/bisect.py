@@ -9,11 +9,9 @@ import typer
 from rich.console import Console
 
 from pytest_llmbench.cli import parameters as given
-from pytest_llmbench.cli.console import stop
-from pytest_llmbench.cli.reporting import write
+from pytest_llmbench.cli.console import stop, write
 from pytest_llmbench.judge.tolerance import parse_tolerances
-from pytest_llmbench.reports.comparison.bisection import sentences, to_json
-from pytest_llmbench.reports.comparison.progress import Progress
+from pytest_llmbench.reports.bisection import sentences, to_json
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
@@ -24,6 +22,7 @@ from pytest_llmbench.trials.bisection.bisect import Bisected
 from pytest_llmbench.trials.bisection.bisect import bisect as run_bisection
 from pytest_llmbench.trials.bisection.mixtures import Mixtures
 from pytest_llmbench.trials.bisection.signature import NothingToFollow
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = ["bisect"]

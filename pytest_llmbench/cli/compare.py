@@ -11,13 +11,11 @@ import typer
 
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import warn
-from pytest_llmbench.cli.reporting import Reporting
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.store.journal import Journal
 from pytest_llmbench.store.lines import ResultError
-from pytest_llmbench.trials.comparison import Comparison
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import Comparison, compare_files
 from pytest_llmbench.trials.pairs import comparison_of, judge_of
 
 __all__ = ["compare"]
@@ -47,7 +45,7 @@ def compare(
     with given.refusals():
         tolerances = parse_tolerances(tolerance or ())
         comparison = compare_files(a, b, tolerances, warn) if b is not None else _of_pairs(a, tolerances)
-    reporting = Reporting(markdown, json, tuple(fail_on or ()), verbose)
+    reporting = given.Reporting(markdown, json, tuple(fail_on or ()), verbose)
     reporting.show(comparison)
     reporting.end(comparison)
 

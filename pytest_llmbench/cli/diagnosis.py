@@ -1,23 +1,25 @@
 """
 What stands between this machine and a measurement: GPUs, NVML, other processes, libraries and backends.
 
-Imports none of the libraries that are measured: a child process of the environment's interpreter does.
+Imports none of the libraries that are measured: a child process of the environment's interpreter does, since a
+broken library may kill its own.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, get_args
 
 import msgspec
 
-from pytest_llmbench.cli.backends import Backend, check_backends
 from pytest_llmbench.executors.machine import STACK
 from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
 from pytest_llmbench.gpus.visible import visible_gpus
@@ -25,9 +27,11 @@ from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.schema.extensions import offered
 from pytest_llmbench.schema.libraries import LIBRARIES
 from pytest_llmbench.schema.metrics import add_extensions
+from pytest_llmbench.schema.protocol import ended
+from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.schema.units import size
 
-__all__ = ["Diagnosis", "GpuState", "diagnose", "steering_variables"]
+__all__ = ["Backend", "Diagnosis", "GpuState", "check_backends", "diagnose", "steering_variables"]
 
 _WATCH_SECONDS = 0.3
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
@@ -58,6 +62,24 @@ class GpuState(msgspec.Struct, frozen=True, kw_only=True):
     missing: dict[str, str]
 
 
+class Backend(msgspec.Struct, frozen=True, kw_only=True):
+    """A library, a device, an attention or a quantization, and whether it can be used."""
+
+    kind: str
+    name: str
+    version: str | None = None
+    absent: str | None = None
+    """Why it is not here, where nothing is wrong with that."""
+    trouble: str | None = None
+    """Why it cannot be used although it is here or was asked for."""
+    seconds: float = 0.0
+    """What loading it took, what it needs and was not loaded before included."""
+
+    @property
+    def usable(self) -> bool:
+        return self.absent is None and self.trouble is None
+
+
 class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `llmbench doctor` knows."""
 
@@ -81,31 +103,29 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def obstacles(self) -> tuple[str, ...]:
         """Why no measurement can run; empty if one can."""
-        return tuple(self._obstacles())
-
-    def _obstacles(self) -> Iterator[str]:
-        if self.device == "cuda" and self.no_gpu:
-            yield f"no CUDA device: {self.no_gpu}"
+        found = [f"no CUDA device: {self.no_gpu}"] if self.device == "cuda" and self.no_gpu else []
         for backend in self.backends:
             needed = (backend.kind == "library" and backend.name in STACK) or backend.kind == "device"
             if needed and not backend.usable:
-                name = "torch" if backend.kind == "device" else backend.name
-                yield f"{name}{' on ' + backend.name if backend.kind == 'device' else ''}: {backend.absent or backend.trouble}"
+                name = f"torch on {backend.name}" if backend.kind == "device" else backend.name
+                found.append(f"{name}: {backend.absent or backend.trouble}")
+        return tuple(found)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences on what would spoil a measurement that can run."""
-        return tuple(self._warnings())
-
-    def _warnings(self) -> Iterator[str]:
-        yield from add_extensions()
+        found = [*add_extensions()]
         for gpu in self.gpus:
             if gpu.processes:
-                yield f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
+                found.append(
+                    f"GPU {gpu.index} is used by {len(gpu.processes)} other processes; measure on one of your own"
+                )
             elif gpu.used_bytes is not None and gpu.used_bytes > _IDLE_BYTES:
-                yield f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here"
-            for reason in gpu.held_down_by:
-                yield f"GPU {gpu.index} is idle and its clocks are held down by {reason}"
+                found.append(f"GPU {gpu.index} has {size(gpu.used_bytes)} in use, by nobody that can be seen from here")
+            found += [
+                f"GPU {gpu.index} is idle and its clocks are held down by {reason}" for reason in gpu.held_down_by
+            ]
+        return tuple(found)
 
 
 def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeout_seconds: float = 180.0) -> Diagnosis:
@@ -137,6 +157,68 @@ def diagnose(device: Literal["cuda", "cpu"], python: str = sys.executable, timeo
         variables=steering_variables(os.environ),
         backends=tuple(check_backends(checks, python, timeout_seconds)),
     )
+
+
+def check_backends(checks: Sequence[str], python: str, timeout_seconds: float) -> Iterator[Backend]:
+    """
+    What each check of `worker.backends` comes to, in their order.
+
+    A check that takes its process with it, or takes too long, has that as its trouble.
+    """
+    left = list(checks)
+    while left:
+        command = [python, "-m", "pytest_llmbench.worker.backends", *left]
+        output, how = _output(command, timeout_seconds)
+        begun = False
+        for line in output.splitlines():
+            if (found := _said(line)) is None:
+                continue
+            if found.begun:
+                begun = True
+            elif found.backend and f"{found.backend.kind}:{found.backend.name}" == left[0]:
+                yield found.backend
+                left.pop(0)
+                begun = False
+        if left:
+            kind, _, name = left.pop(0).partition(":")
+            why = how if begun else f"{python} cannot run pytest_llmbench: {how}"
+            yield Backend(kind=kind, name=name, trouble=why)
+
+
+def _output(command: Sequence[str], timeout_seconds: float) -> tuple[str, str]:
+    """Output of a child, and how it ended."""
+    package = str(Path(__file__).parents[2])
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # as in the processes that measure
+    }
+    # What libraries say on the error stream is not of interest, and a process group of its own dies whole.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True, env=environ
+    ) as child:
+        try:
+            output, _ = child.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            output, _ = child.communicate()
+            return output, f"did not load within {timeout_seconds:.0f} s"
+        return output, ended(child.returncode)
+
+
+class _Said(msgspec.Struct):
+    """A line of `worker.backends`."""
+
+    begun: str = ""
+    backend: Backend | None = None
+
+
+def _said(line: str) -> _Said | None:
+    """None for what a library printed in between."""
+    try:
+        return msgspec.json.decode(printable_json(line.encode()), type=_Said)
+    except msgspec.DecodeError:
+        return None
 
 
 def steering_variables(environ: Mapping[str, str]) -> dict[str, str]:

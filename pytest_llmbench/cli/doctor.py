@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pytest_llmbench.cli.backends import Backend
-from pytest_llmbench.cli.diagnosis import Diagnosis, GpuState, diagnose
+from pytest_llmbench.cli.diagnosis import Backend, Diagnosis, GpuState, diagnose
 from pytest_llmbench.schema.units import gib
 
 __all__ = ["doctor", "lines"]

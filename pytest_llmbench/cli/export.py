@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pytest_llmbench.cli.console import read, stop
+from pytest_llmbench.cli.console import newest, read, write
 from pytest_llmbench.reports.export import Format
-from pytest_llmbench.store.results import latest
 
 __all__ = ["export"]
 
@@ -29,19 +28,14 @@ def export(
 ) -> None:
     """Write results in the format of another tool; of results for the same row the newest counts."""
     from pytest_llmbench.reports.export import export as exported
-    from pytest_llmbench.reports.export.values import name_of, ok_processes
+    from pytest_llmbench.reports.export.values import ok_processes
 
-    found = [result for file in read(results) for result in file]
-    found.sort(key=lambda result: result.measurement.measured_at)
-    rows = latest(found)
+    rows = newest(read(results))
     text = exported(rows, to, better=better)
     if output is None:
         typer.echo(text, nl=False)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            stop(f"{output}: cannot be written: {error.strerror}")
-    empty = [name_of(result) for result in rows if not ok_processes(result)]
+        write(output, text)
+    empty = [result.name for result in rows if not ok_processes(result)]
     if empty and to not in ("csv", "junit"):
         typer.echo(f"llmbench: {to} has no place for rows that measured nothing: {', '.join(empty)}", err=True)

@@ -43,7 +43,8 @@ def history(
     series = _series(results)
     if not series:
         stop(f"{', '.join(map(str, results))}: no result in it ended well, and there is nothing to follow")
-    followed = [METRICS[name] for name in metric or _followed()]
+    by_default = [one.name for one in METRICS.values() if one.gate != "advisory" and one.better != "same"]
+    followed = [METRICS[name] for name in metric or by_default]
     found = [finding for row, runs in series.items() for one in followed for finding in _findings(row, runs, one)]
     for finding in found:
         typer.echo(finding.sentence)
@@ -54,10 +55,6 @@ def history(
     )
     if fail and any(finding.worse for finding in found):
         raise typer.Exit(1)
-
-
-def _followed() -> list[str]:
-    return [metric.name for metric in METRICS.values() if metric.gate != "advisory" and metric.better != "same"]
 
 
 def _series(files: list[Path]) -> dict[str, list[Measurement]]:

@@ -1,4 +1,4 @@
-"""Options that several commands share, what their values mean, and the exit codes."""
+"""Options that several commands share, what their values mean, the report of a comparison, and the exit codes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, NoReturn
 
 import typer
 
-from pytest_llmbench.cli.console import stop
+from pytest_llmbench.cli.console import columns, has_color, stop, write
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
+from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import CaseError
-from pytest_llmbench.schema.workload import Scale, Workload, parse_count
+from pytest_llmbench.schema.workload import Scale, Workload, device_of, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
@@ -24,7 +25,7 @@ from pytest_llmbench.store.files import leads_out
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.expression import ExpressionError
 from pytest_llmbench.tables.selection import SelectionError
-from pytest_llmbench.trials.comparison import FailOn
+from pytest_llmbench.trials.comparison import Comparison, FailOn, fails
 from pytest_llmbench.trials.trial import PAIRED
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "PairsOption",
     "PathOption",
     "PythonOption",
+    "Reporting",
     "SamplesOption",
     "ScaleOption",
     "SharedGpuOption",
@@ -143,6 +145,30 @@ _ERRORS = (
 )
 
 
+class Reporting(NamedTuple):
+    """Where a report goes, and at what a command fails."""
+
+    markdown: Path | None
+    json: Path | None
+    fail_on: tuple[FailOn, ...]
+    verbose: bool
+    """Show every metric, and not only those that say something."""
+
+    def show(self, comparison: Comparison) -> None:
+        """Print the report and write the files."""
+        typer.echo(render(comparison, width=columns(), color=has_color(), every_metric=self.verbose))
+        if self.markdown is not None:
+            write(self.markdown, markdown(comparison, every_metric=self.verbose))
+        if self.json is not None:
+            write(self.json, to_json(comparison))
+
+    def end(self, comparison: Comparison) -> NoReturn:
+        """Exit as the verdicts say."""
+        if not any(row.is_measured for row in comparison.rows):
+            raise typer.Exit(NOTHING_MEASURED)
+        raise typer.Exit(FAILED if fails(comparison, self.fail_on) else 0)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """What a user can put right ends the command with one sentence, and Ctrl-C without a traceback."""
@@ -163,8 +189,7 @@ def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str)
         number: int | Literal["full"] = "full" if samples == "full" else parse_count(samples, "samples", "full")
     except ValueError as error:
         stop(f"--samples {samples}: {error}")
-    chosen: Literal["cuda", "cpu"] = ("cuda" if scale == "full" else "cpu") if device == "auto" else device
-    return Workload(scale=scale, device=chosen, samples=number)
+    return Workload(scale=scale, device=device_of(scale, device), samples=number)
 
 
 def plan(pairs: int, max_pairs: int) -> Plan:

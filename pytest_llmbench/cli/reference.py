@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import typer
 
-from pytest_llmbench.cli.console import stop
+from pytest_llmbench.cli import console
 from pytest_llmbench.plugin.options import OPTIONS, Option
 from pytest_llmbench.schema.metrics import METRICS, Metric, Tolerance
 from pytest_llmbench.schema.units import percent, size
@@ -30,17 +30,13 @@ def reference(
 ) -> None:
     """Print a page of the reference, as it is true of this version."""
     if page is None and write is None:
-        stop("name a page, or a folder with --write DIR")
+        console.stop("name a page, or a folder with --write DIR")
     if page is not None:
         [(_, make)] = [(name, make) for name, make in PAGES.items() if name.startswith(page)]
         typer.echo(make(), nl=False)
     if write is not None:
-        try:
-            write.mkdir(parents=True, exist_ok=True)
-            for name, make in PAGES.items():
-                (write / name).write_text(make(), encoding="utf-8")
-        except OSError as error:
-            stop(f"{write}: cannot be written: {error.strerror}")
+        for name, make in PAGES.items():
+            console.write(write / name, make())
 
 
 def _options() -> str:

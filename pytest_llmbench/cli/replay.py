@@ -14,13 +14,14 @@ from pytest_llmbench.cli.console import read, stop
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts
+from pytest_llmbench.reports.table import change_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.text import hint_at
-from pytest_llmbench.schema.units import gib, percent, seconds
-from pytest_llmbench.schema.workload import Scale, Workload
+from pytest_llmbench.schema.units import gib, seconds
+from pytest_llmbench.schema.workload import Scale, Workload, device_of
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, latest
@@ -80,11 +81,10 @@ def replay(  # noqa: PLR0917 - each is an option of the command
         stop(str(error))
     typer.echo(f"\nverdict {verdict.status}: {verdict.reason}")
     for metric in verdict.metrics:
-        moved = "" if metric.change is None else percent(metric.change)
         before, now = number_texts(metric)
         name = title(metric.metric)
         gates = "" if metric.gates else " (advisory)"
-        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {moved:>9}  {metric.status}{gates}")
+        typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {change_text(metric):>9}  {metric.status}{gates}")
     if verdict.failed:
         raise typer.Exit(1)
 
@@ -104,7 +104,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
             for one in results
         }
     else:
-        workload = Workload(scale=scale, device="cuda" if scale == "full" else "cpu")
+        workload = Workload(scale=scale, device=device_of(scale))
         known = {
             f"{table.name}[{one.id}]": Chosen(table.name, one.id, Request(case=one.case, workload=workload))
             for table in TABLES.values()
@@ -157,14 +157,10 @@ def _measure(request: Request, timeout: float) -> Measurement:
 
 def _fields(request: Request) -> str:
     case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value is not None}
-    return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **_workload(request.workload)}.items())
-
-
-def _workload(workload: Workload) -> dict[str, object]:
-    told: dict[str, object] = {"scale": workload.scale, "samples": workload.samples}
-    if workload.injection is not None:
-        told["planted"] = workload.injection.text
-    return told
+    workload: dict[str, object] = {"scale": request.workload.scale, "samples": request.workload.samples}
+    if request.workload.injection is not None:
+        workload["planted"] = request.workload.injection.text
+    return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **workload}.items())
 
 
 def _lines(measurement: Measurement) -> Iterator[str]:

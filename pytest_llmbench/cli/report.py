@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pytest_llmbench.cli.console import read, stop
+from pytest_llmbench.cli.console import newest, read, stop, write
 from pytest_llmbench.reports.reproduction import reproduction
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.published import PublishedError, load_published
-from pytest_llmbench.store.results import Result, latest
+from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
 
 __all__ = ["report"]
@@ -44,7 +44,9 @@ def report(
         if html is not None:
             _write_html(html, paths, found, baselines)
         if markdown:
-            _print_markdown([result for results in found for result in results])
+            from pytest_llmbench.reports.markdown import markdown_report
+
+            typer.echo(markdown_report(newest(found)), nl=False)
     except (BaselineError, PublishedError) as error:
         stop(str(error))
 
@@ -55,19 +57,10 @@ def _write_html(file: Path, paths: list[Path], found: tuple[tuple[Result, ...], 
     runs = [ResultFile(path.stem, results) for path, results in zip(paths, found, strict=True) if results]
     try:
         page = html_report(runs, store=BaselineStore(baselines), published=load_published(baselines))
-        file.write_text(page, encoding="utf-8")
     except HtmlReportUnavailable as error:
         stop(str(error))
-    except OSError as error:
-        stop(f"{file}: cannot be written: {error.strerror}")
+    write(file, page)
     typer.echo(f"llmbench: {file}", err=True)
-
-
-def _print_markdown(found: list[Result]) -> None:
-    from pytest_llmbench.reports.markdown import markdown_report
-
-    found.sort(key=lambda result: result.measurement.measured_at)
-    typer.echo(markdown_report(latest(found)), nl=False)
 
 
 def _print_device(what: list[str], baselines: Path) -> None:

@@ -42,11 +42,7 @@ class Injected(SelfDriven):
     def __init__(
         self, training: AnyTraining, injection: Injection, device: torch.device, seconds_per_micro_batch: float
     ) -> None:
-        self.batch_size = training.batch_size
-        self.accumulation_steps = training.accumulation_steps
-        self.micro_batch_tokens = training.micro_batch_tokens
-        self.model = training.model
-        self.optimizer = training.optimizer
+        super().__init__(training)
         self._training = training
         self._plant = _planter(injection, device, injection.amount * seconds_per_micro_batch)
         self._planting = _PlantBetween if injection.kind == "memory-idle" else _PlantWithin

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_llmbench.engine.training import Training
 from pytest_llmbench.schema.step import StepResult
 
-__all__ = ["AnyTraining", "Ran", "SelfDriven", "Watch", "run_steps"]
+__all__ = ["AnyTraining", "Ran", "SelfDriven", "Watch", "drive", "run_steps"]
 
 
 class Watch:
@@ -45,13 +45,19 @@ class Ran(NamedTuple):
 
 
 class SelfDriven(abc.ABC):
-    """A training with a loop of its own, which can be watched and not driven. The attributes are those of `Training`."""
+    """
+    A training with a loop of its own, which can be watched and not driven.
 
-    batch_size: int
-    accumulation_steps: int
-    micro_batch_tokens: Sequence[int]
-    model: nn.Module | None
-    optimizer: object | None
+    Args:
+        training: what it drives; the attributes are those of `Training`.
+    """
+
+    def __init__(self, training: AnyTraining) -> None:
+        self.batch_size: int = training.batch_size
+        self.accumulation_steps: int = training.accumulation_steps
+        self.micro_batch_tokens: Sequence[int] = training.micro_batch_tokens
+        self.model: nn.Module | None = training.model
+        self.optimizer: object | None = training.optimizer
 
     @abc.abstractmethod
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
@@ -67,8 +73,11 @@ AnyTraining = Training | SelfDriven
 
 def run_steps(training: AnyTraining, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
     """Run optimizer steps, each over the micro-batches of these indices, in the training's own loop if it has one."""
-    if isinstance(training, SelfDriven):
-        return training.run(steps, watch)
+    return training.run(steps, watch) if isinstance(training, SelfDriven) else drive(training, steps, watch)
+
+
+def drive(training: Training, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
+    """Our own plain loop: whatever it calls within a step is counted with the step."""
     losses: list[Tensor] = []
     grad_norm: Tensor | None = None
     for step in steps:

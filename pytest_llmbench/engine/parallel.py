@@ -23,12 +23,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pytest_llmbench.engine.adapters import attach
 from pytest_llmbench.engine.attention import check_available, effective_attention
-from pytest_llmbench.engine.loop import Ran, SelfDriven, Watch
+from pytest_llmbench.engine.loop import Ran, SelfDriven, Watch, drive
 from pytest_llmbench.engine.models import WEIGHT_SEED, architecture_of, build_model, draw, enable_checkpointing
 from pytest_llmbench.engine.models.hub import checkpoint
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.training import SEED, FineTuning, make_fine_tuning
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Workload
 
 __all__ = ["RankedTraining", "build_parallel"]
@@ -46,32 +47,24 @@ class RankedTraining(SelfDriven):
     """
 
     def __init__(self, bare: FineTuning, model: nn.Module, synchronising: Synchronising) -> None:
-        self.batch_size = bare.batch_size
-        self.accumulation_steps = bare.accumulation_steps
-        self.micro_batch_tokens = bare.micro_batch_tokens
+        super().__init__(bare)
         self.model = model
-        self.optimizer: object = bare.optimizer
+        self.optimizer_step = bare.optimizer_step
         self._bare = bare
         self._synchronising = synchronising
+        self._begun = self._per_step = 0
 
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
-        losses: list[Tensor] = []
-        norm: Tensor | None = None
-        for step in steps:
-            watch.step_begins()
-            for position, index in enumerate(step, start=1):
-                watch.micro_batch_begins()
-                with self._synchronising(position == len(step)):
-                    result = self._bare.micro_step(index)
-                assert result.loss is not None
-                losses.append(result.loss)
-                watch.micro_batch_ended(result)
-            watch.gradients_ready()
-            norm = self._bare.optimizer_step()
-            watch.step_ended()
-        if norm is not None and isinstance(norm, DTensor):
-            norm = norm.full_tensor()  # no rank knows it alone; the clock has stopped
-        return Ran(tuple(losses), norm)
+        self._begun, self._per_step = 0, len(steps[0])
+        ran = drive(self, steps, watch)
+        if isinstance(ran.grad_norm, DTensor):  # no rank knows it alone; the clock has stopped
+            return ran._replace(grad_norm=ran.grad_norm.full_tensor())
+        return ran
+
+    def micro_step(self, index: int) -> StepResult:
+        self._begun += 1
+        with self._synchronising(self._begun % self._per_step == 0):
+            return self._bare.micro_step(index)
 
 
 def build_parallel(case: Case, workload: Workload, device: torch.device) -> RankedTraining:

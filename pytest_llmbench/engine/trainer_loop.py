@@ -54,15 +54,12 @@ class TrainerTraining(SelfDriven):
     """
 
     def __init__(self, bare: FineTuning, case: Case, device: torch.device) -> None:
-        self.batch_size = bare.batch_size
-        self.accumulation_steps = bare.accumulation_steps
-        self.micro_batch_tokens = bare.micro_batch_tokens
-        self.model = bare.model
+        super().__init__(bare)
         self._batches = bare.batches
         self._samples = [batch.sequences() for batch in bare.batches]
         self._trainer = _watched_trainer(bare, case, device)
         self._trainer.create_optimizer()  # `train()` would, and takes this one
-        self.optimizer: object = self._trainer.optimizer
+        self.optimizer = self._trainer.optimizer
 
     def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
         order = [index for step in steps for index in step]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
-from typing import Self
 
 import msgspec
 
+from pytest_llmbench.executors.log import Pipe
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement
@@ -18,8 +17,6 @@ from pytest_llmbench.schema.text import printable_json
 
 __all__ = ["Channel", "RubbishError"]
 
-READ_BYTES = 2**16
-
 logger = logging.getLogger(__name__)
 
 
@@ -27,14 +24,13 @@ class RubbishError(ValueError):
     """A measuring process wrote something that is no message of its."""
 
 
-class Channel:
+class Channel(Pipe):
     """
     What one measuring process says, checked as it arrives.
 
     The process knows by the pipe whether anybody listens, so closing the channel takes the case back.
 
     Attributes:
-        writer: file descriptor to hand to the process; closed by `start`.
         answer: the measurement, once it is there. Whatever comes after it is ignored.
         answered_at: `time.monotonic()` of its arrival, in seconds.
         imported_at: `time.monotonic()` of when the process had imported what measures, in seconds.
@@ -46,9 +42,7 @@ class Channel:
     def __init__(self, case: Case, on_phase: Callable[[Phase], None]) -> None:
         self._case = case
         self._on_phase = on_phase
-        self._reader, self.writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        self._open = {self._reader, self.writer}
+        super().__init__()
         self._line: list[bytes] = []
         self._line_bytes = 0
         self._ignored_bytes = 0
@@ -60,24 +54,10 @@ class Channel:
         self._told: Phase | None = None
         self.phase_at = 0.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def fileno(self) -> int:
-        return self._reader
-
-    def start(self) -> None:
-        """The process has the writing end; this side's copy would hide that it closed it."""
-        self._close(self.writer)
-
     def close(self) -> None:
         if self._ignored_bytes and self._reader in self._open:
             logger.warning("ignored %d bytes that a measuring process wrote after its answer", self._ignored_bytes)
-        self._close(self._reader)
-        self._close(self.writer)
+        super().close()
 
     def read(self) -> bool:
         """
@@ -86,9 +66,7 @@ class Channel:
         Raises:
             RubbishError: it is not a phase, nor an answer for the case.
         """
-        try:
-            data = os.read(self._reader, READ_BYTES)
-        except BlockingIOError:
+        if (data := self._arrived()) is None:
             return False
         *ends, rest = data.split(b"\n")
         for end in ends:
@@ -135,8 +113,3 @@ class Channel:
                 raise RubbishError("an answer for another case")
             case _:
                 raise RubbishError(f"a message of another kind: {type(message).__name__}")
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open:
-            self._open.remove(fd)
-            os.close(fd)

@@ -6,15 +6,17 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmbench.executors import SetupError
+
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "lease_any", "own_folder", "try_lock"]
+__all__ = ["GpuHeldError", "LeaseFolderError", "lease", "own_folder", "try_lock"]
 
 POLL_SECONDS = 0.2
 
@@ -23,32 +25,13 @@ class GpuHeldError(TimeoutError):
     """Another run kept a GPU for longer than this one was to wait."""
 
 
-class LeaseFolderError(ValueError):
+class LeaseFolderError(SetupError):
     """The folder of the locks is not this user's own, or cannot be written to."""
 
 
 @contextmanager
-def lease(uuids: Iterable[str], announce: Callable[[str], None], timeout: float | None = None) -> Iterator[None]:
-    """
-    Hold these GPUs for this process; runs of one user on one machine take turns. See `lease_any`.
-
-    Args:
-        uuids: as NVML names them ("GPU-..."), in any order.
-        announce: called if one has to wait, with who holds what is wanted.
-        timeout: seconds to wait in all; None waits for ever.
-
-    Raises:
-        GpuHeldError: a GPU was not free in time.
-        LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
-    """
-    wanted = sorted(set(uuids))
-    with lease_any(wanted, len(wanted), announce, timeout):
-        yield
-
-
-@contextmanager
-def lease_any(
-    uuids: Sequence[str], count: int, announce: Callable[[str], None], timeout: float | None = None
+def lease(
+    uuids: Sequence[str], announce: Callable[[str], None], timeout: float | None = None, *, count: int | None = None
 ) -> Iterator[tuple[str, ...]]:
     """
     Hold *count* of these GPUs, the first that are free, and say which, in the order in which they are given.
@@ -58,14 +41,15 @@ def lease_any(
 
     Args:
         uuids: as NVML names them ("GPU-..."), each once.
-        count: not more than there are.
         announce: called if one has to wait, with who holds what is wanted.
         timeout: seconds to wait in all; None waits for ever.
+        count: not more than there are; None for all of them.
 
     Raises:
         GpuHeldError: too few GPUs were free in time.
         LeaseFolderError: another user made the folder of the locks, or it cannot be written to.
     """
+    count = len(uuids) if count is None else count
     collecting = _Collecting(uuids, count, None if timeout is None else time.monotonic() + timeout)
     with ExitStack() as held:
         held.callback(collecting.give_back)
@@ -75,7 +59,7 @@ def lease_any(
                 collecting.wait()
             else:
                 collecting.give_back()
-                with _Turnstile(collecting):
+                with _turnstile(collecting):
                     collecting.wait()
         yield tuple(uuid for uuid in uuids if uuid in collecting.held)
 
@@ -128,19 +112,15 @@ class _Collecting:
         return f"GPU {others[0]}" if len(others) == 1 else several, ", ".join(dict.fromkeys(map(_name, others)))
 
 
-class _Turnstile:
+@contextmanager
+def _turnstile(collecting: _Collecting) -> Iterator[None]:
     """Held by the one that collects several GPUs."""
-
-    def __init__(self, collecting: _Collecting) -> None:
-        self._collecting = collecting
-
-    def __enter__(self) -> None:
-        while (lock := try_lock(own_folder() / "several.lock")) is None:
-            self._collecting.pause()
-        self._lock = lock
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    while (lock := try_lock(own_folder() / "several.lock")) is None:
+        collecting.pause()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def try_lock(path: Path) -> FileLock | None:

@@ -12,14 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from pytest_llmbench.executors import reasons
+from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.channel import Channel, RubbishError
 from pytest_llmbench.executors.log import Log
 from pytest_llmbench.executors.server import TICK_SECONDS, Server, ServerError
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
-from pytest_llmbench.schema.protocol import PRELOADING, Ended, Phase, Request
+from pytest_llmbench.schema.protocol import PRELOADING, Ended, Phase, Request, ended
+from pytest_llmbench.schema.units import seconds
 
-__all__ = ["MEASURE", "PRELOAD", "LocalExecutor", "UnsupportedSystemError"]
+__all__ = ["MEASURE", "PRELOAD", "LocalExecutor"]
 
 MEASURE = "pytest_llmbench.worker.entry:measure"
 PRELOAD = ("torch", "transformers.models.qwen2.modeling_qwen2", "accelerate", "peft")
@@ -31,10 +32,6 @@ IMPORT_SECONDS = 300.0
 """How long a process may import, as `server.START_SECONDS`; where the server is warm, that is next to nothing."""
 MAX_DEATHS = 2
 """Number of servers that may die in a row while they start before cases do without a warm one."""
-
-
-class UnsupportedSystemError(ValueError):
-    """Cases cannot be run on this operating system."""
 
 
 class _DeadlineError(Exception):
@@ -59,7 +56,7 @@ class LocalExecutor:
         environ: environment variables of the server and all below it; None for this process's own.
 
     Raises:
-        UnsupportedSystemError: this is not Linux.
+        SetupError: this is not Linux.
     """
 
     def __init__(
@@ -73,7 +70,7 @@ class LocalExecutor:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         if platform.system() != "Linux":
-            raise UnsupportedSystemError(
+            raise SetupError(
                 f"cases cannot be measured on {platform.system()}: ending everything that a case started needs Linux"
             )
         self._timeout_seconds = timeout_seconds
@@ -176,8 +173,13 @@ class LocalExecutor:
             since = time.monotonic() - channel.phase_at
             self._take_back(server, channel, log)
             if channel.imported_at is None:
-                return _failed(request, "timeout", reasons.not_imported(IMPORT_SECONDS, log), channel)
-            reason = reasons.overdue(self._timeout_seconds, channel.phase, since, log)
+                return _failed(
+                    request,
+                    "timeout",
+                    _with_log(f"its process did not import what measures within {seconds(IMPORT_SECONDS)}", log),
+                    channel,
+                )
+            reason = _overdue(self._timeout_seconds, channel.phase, since, log)
             return channel.answer or _failed(request, "timeout", reason, channel)
         except RubbishError as error:
             self._take_back(server, channel, log)
@@ -193,20 +195,20 @@ class LocalExecutor:
         except BaseException:
             self._take_back(server, channel, log)
             raise
-        return channel.answer or _failed(request, "crashed", reasons.without_answer(end.exit_status, log), channel)
+        return channel.answer or _failed(request, "crashed", _without_answer(end.exit_status, log), channel)
 
     def _take_back(self, server: Server, channel: Channel, log: Log) -> None:
         """End the case: its server kills all of it when nobody listens any more."""
         channel.close()
         try:
-            ended = server.end_case(log)
+            is_over = server.end_case(log)
         except ServerError:
-            ended = False
+            is_over = False
         except BaseException:
             self._server = None
             server.kill()
             raise
-        if not ended:
+        if not is_over:
             self._lose_server("the server could not end a case")
 
     def _lose_server(self, why: str) -> None:
@@ -279,3 +281,26 @@ def _read_rest(channel: Channel) -> None:
 def _failed(request: Request, outcome: Outcome, reason: str, channel: Channel | None = None) -> Measurement:
     environment = channel.environment if channel is not None else None
     return failed(request.case, request.workload, outcome, reason, environment=environment)
+
+
+def _without_answer(exit_status: int, log: Log) -> str:
+    """Why a case has crashed whose process went without a measurement."""
+    how = ended(exit_status)
+    return _with_log(f"{how} without an answer" if exit_status >= 0 else how, log)
+
+
+def _overdue(limit_seconds: float, phase: str | None, phase_seconds: float, log: Log) -> str:
+    """Why a case has timed out; *phase_seconds* is the time spent in *phase* until then."""
+    where = f"{seconds(phase_seconds)} of them in phase {phase!r}" if phase else "before its first phase"
+    return _with_log(f"no answer within {seconds(limit_seconds)}, {where}", log)
+
+
+def _with_log(reason: str, log: Log) -> str:
+    stack, lines = log.stack(), log.last_lines()
+    if stack:
+        reason += f"; it was at {stack}"
+    if lines:
+        reason += f"; its last output:\n{lines}"
+    if flood := log.flood():
+        reason += f"\nof {flood}"
+    return reason

@@ -1,4 +1,8 @@
-"""Output of a process: taken from a pipe as it comes, of which the beginning and the end are kept."""
+"""
+What a process writes, read from a pipe as it comes.
+
+Of its output the beginning and the end are kept.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from typing import Self
 from pytest_llmbench.schema.text import innermost_calls, printable
 from pytest_llmbench.schema.units import size
 
-__all__ = ["Log"]
+__all__ = ["Log", "Pipe"]
 
 HEAD_BYTES = 2**14
 TAIL_BYTES = 2**16
@@ -33,11 +37,9 @@ _COLOUR = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 """And what else begins as colours do."""
 
 
-class Log:
+class Pipe:
     """
-    The standard output and error of a process, which may print without end: neither disk nor memory fills up.
-
-    Whoever waits for the process reads meanwhile, or it stands still once the pipe is full.
+    A pipe from a process, of which this side reads and never waits.
 
     Attributes:
         writer: file descriptor to hand to the process; closed by `start`.
@@ -47,11 +49,6 @@ class Log:
         self._reader, self.writer = os.pipe()
         self._open = {self._reader, self.writer}
         os.set_blocking(self._reader, False)
-        with suppress(OSError):  # each user may have only so many large pipes
-            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._printed_bytes = 0
-        self._head = bytearray()
-        self._tail = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -70,11 +67,37 @@ class Log:
         self._close(self._reader)
         self._close(self.writer)
 
+    def _arrived(self) -> bytes | None:
+        """What can be read now: empty once the last writer has gone, None while there is nothing."""
+        try:
+            return os.read(self._reader, READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+
+class Log(Pipe):
+    """
+    The standard output and error of a process, which may print without end: neither disk nor memory fills up.
+
+    Whoever waits for the process reads meanwhile, or it stands still once the pipe is full.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        with suppress(OSError):  # each user may have only so many large pipes
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._printed_bytes = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+
     def read(self) -> bool:
         """Take in what was printed; False when there is nothing now."""
-        try:
-            data = os.read(self._reader, READ_BYTES)
-        except BlockingIOError:
+        if (data := self._arrived()) is None:
             return False
         self._printed_bytes += len(data)
         self._head += data[: HEAD_BYTES - len(self._head)]
@@ -111,11 +134,6 @@ class Log:
         for _ in range(PIPE_BYTES // READ_BYTES + 1):
             if not self.read():
                 return
-
-    def _close(self, fd: int) -> None:
-        if fd in self._open:
-            self._open.remove(fd)
-            os.close(fd)
 
 
 def _lines(text: str) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Literal
 import msgspec
 
 from pytest_llmbench.executors import NotMeasurable, SetupError
-from pytest_llmbench.executors.lease import LeaseFolderError, lease_any
-from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor, UnsupportedSystemError
-from pytest_llmbench.executors.neighbours import marked, present
+from pytest_llmbench.executors.lease import lease
+from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor
+from pytest_llmbench.executors.neighbours import among_others
 from pytest_llmbench.gpus.nvml import Gpu, NvmlUnavailable, open_nvml
 from pytest_llmbench.gpus.visible import visible_gpus
 from pytest_llmbench.schema.case import Case
@@ -56,15 +56,13 @@ class Machine:
     ) -> None:
         self._device = device
         self._timeout_seconds = timeout_seconds
-        self._announce = announce
         self._measure = measure
         self._preload = preload
         self._guard = threading.Lock()
         self._idle: list[LocalExecutor] = []
         self._busy: list[LocalExecutor] = []
         self._closed = False
-        self._gpus, self.no_gpu = usable_gpus() if device == "cuda" else ((), "")
-        """`no_gpu` is why there is nothing to measure on, or empty."""
+        self.look_again(announce)
 
     def __str__(self) -> str:
         if self._device == "cpu":
@@ -79,6 +77,7 @@ class Machine:
         """The environment variables that show this process GPUs have changed, or who is announced to."""
         self._announce = announce
         self._gpus, self.no_gpu = usable_gpus() if self._device == "cuda" else ((), "")
+        """`no_gpu` is why there is nothing to measure on, or empty."""
 
     @property
     def num_gpus(self) -> int:
@@ -102,11 +101,8 @@ class Machine:
         if len(self._gpus) < count:
             raise NotMeasurable(f"needs {count} GPUs, {len(self._gpus)} visible")
         self._check_installed(request.case)
-        try:
-            with lease_any([gpu.uuid for gpu in self._gpus], count, self._announce) as chosen:
-                return self._measured(msgspec.structs.replace(request, visible_devices=",".join(chosen)), on_phase)
-        except LeaseFolderError as error:
-            raise SetupError(str(error)) from None
+        with lease([gpu.uuid for gpu in self._gpus], self._announce, count=count) as chosen:
+            return self._measured(msgspec.structs.replace(request, visible_devices=",".join(chosen)), on_phase)
 
     def close(self) -> None:
         """End every process. From another thread than that of `run`: its case ends as crashed."""
@@ -132,14 +128,8 @@ class Machine:
         return environment.packages == installed_packages(case)
 
     def _measured(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
-        with self._local() as local, present() as neighbours:
-
-            def tell(phase: Phase) -> None:
-                neighbours.look()
-                on_phase(phase)
-
-            measurement = local.run(request, tell)
-        return marked(measurement, neighbours.most)
+        with self._local() as local:
+            return among_others(local.run, request, on_phase)
 
     @contextmanager
     def _local(self) -> Iterator[LocalExecutor]:
@@ -161,16 +151,13 @@ class Machine:
                 local.close()
 
     def _new(self) -> LocalExecutor:
-        try:
-            return LocalExecutor(
-                timeout_seconds=self._timeout_seconds,
-                announce=self._tell,
-                measure=self._measure,
-                preload=self._preload,
-                environ=_environ(),
-            )
-        except UnsupportedSystemError as error:
-            raise SetupError(str(error)) from None
+        return LocalExecutor(
+            timeout_seconds=self._timeout_seconds,
+            announce=self._tell,
+            measure=self._measure,
+            preload=self._preload,
+            environ=_environ(),
+        )
 
     def _tell(self, sentence: str) -> None:
         self._announce(sentence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,15 @@ import msgspec
 
 from pytest_llmbench.executors.lease import LeaseFolderError, own_folder, try_lock
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.protocol import Phase, Request
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["Neighbours", "marked", "present"]
+__all__ = ["Neighbours", "among_others", "marked", "present"]
+
+OnPhase = Callable[[Phase], None]
+Run = Callable[[Request, OnPhase], Measurement]
 
 
 class Neighbours:
@@ -65,6 +69,18 @@ def present() -> Iterator[Neighbours]:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def among_others(run: Run, request: Request, on_phase: OnPhase) -> Measurement:
+    """What *run* measures while it is `present`, `marked` with the others that it has seen."""
+    with present() as neighbours:
+
+        def tell(phase: Phase) -> None:
+            neighbours.look()
+            on_phase(phase)
+
+        measurement = run(request, tell)
+    return marked(measurement, neighbours.most)
 
 
 def marked(measurement: Measurement, neighbours: int | None) -> Measurement:

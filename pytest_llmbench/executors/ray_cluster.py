@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,11 @@ from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.local import MEASURE, PRELOAD
 from pytest_llmbench.executors.pool import Announcements, Pool
 from pytest_llmbench.executors.ray_node import Reply, Setup, measure_here, versions
-from pytest_llmbench.executors.ray_resources import Nodes, gpu_models, lacking
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, failed
 from pytest_llmbench.schema.protocol import Phase, Request, encode
 
-__all__ = ["Cluster", "RayCluster", "on_cluster"]
+__all__ = ["Cluster", "RayCluster", "gpu_models", "lacking", "on_cluster"]
 
 MAX_LOSSES = 3
 """Number of times that a case is measured again because its node was lost; then the case may be what kills nodes."""
@@ -38,6 +37,11 @@ END_SECONDS = 10.0
 """Seconds for those threads to come back."""
 _NOT_SHIPPED = (".git", "llmbench-results", "__pycache__", "*.pyc")
 """Places in the folder that the nodes get a copy of, as .gitignore has it."""
+_MODEL = "accelerator_type:"
+"""With what Ray's name for the resource of a GPU model begins."""
+
+Nodes = Iterable[Mapping[str, Any]]
+"""What `ray.nodes()` says."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,9 +135,10 @@ class RayCluster:
             except ray.exceptions.RuntimeEnvSetupError as error:
                 raise SetupError(f"Ray cannot give its nodes what the run needs: {error}") from None
             except ray.exceptions.RayTaskError as error:
-                raise SetupError(f"a node of the Ray cluster cannot run the package: {_last_line(error)}") from None
+                last = str(error).strip().rpartition("\n")[2]  # the traceback comes first
+                raise SetupError(f"a node of the Ray cluster cannot run the package: {last}") from None
             except ray.exceptions.RayError as error:
-                losses.append(_first_sentence(error))
+                losses.append(str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__)
                 if not self._closed:
                     self._announce(f"{request.case.model} is measured again: {losses[-1]}")
         why = f"its node was lost, {len(losses)} times in all: {losses[-1]}" if losses else "the run is over"
@@ -153,7 +158,11 @@ class RayCluster:
     def _connected(self) -> Any:
         with self._changed:
             if self._ray is None:
-                ray = _import_ray()
+                try:
+                    ray = importlib.import_module("ray")
+                except ImportError as error:
+                    told = f"ray cannot be imported ({error}); pip install 'pytest-llmbench[cluster]'"
+                    raise SetupError(told) from None
                 _check_listens(self._cluster.address)
                 try:
                     ray.init(
@@ -258,6 +267,32 @@ def on_cluster(
     return Pool(executor, slots=None, width=lambda _: 1, seconds=seconds, announcements=announcements)
 
 
+def lacking(nodes: Nodes, options: Mapping[str, Any]) -> str | None:
+    """
+    Why a task could not run even if nothing else did, or None if a living node has all it needs.
+
+    Args:
+        nodes: of the cluster.
+        options: of the task: `num_cpus`, and perhaps `num_gpus` and `accelerator_type`.
+    """
+    wanted = {"CPU": options["num_cpus"]}
+    if "num_gpus" in options:
+        wanted["GPU"] = options["num_gpus"]
+    if "accelerator_type" in options:
+        wanted[f"{_MODEL}{options['accelerator_type']}"] = 0.001  # so little of it does Ray itself ask for
+    living = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(has.get(name, 0) >= count for name, count in wanted.items()) for has in living):
+        return None
+    told = ", ".join(f"{count} {name}" if count >= 1 else name for name, count in wanted.items())
+    return f"needs {told} on one node, and of the {len(living)} nodes of the Ray cluster none has that"
+
+
+def gpu_models(nodes: Nodes) -> list[str]:
+    """The GPU models of the living nodes, as Ray names them."""
+    names = {name for node in nodes if node["Alive"] for name in node["Resources"]}
+    return sorted(name.removeprefix(_MODEL) for name in names if name.startswith(_MODEL))
+
+
 def _check_listens(address: str) -> None:
     """Ray would try for minutes, and end the process then."""
     if address == "auto":
@@ -282,19 +317,3 @@ def _runtime_env(cluster: Cluster) -> dict[str, Any]:
 
 class _NoNodeError(Exception):
     """The cluster has no node for a case; the message says what it lacks."""
-
-
-def _import_ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise SetupError(f"ray cannot be imported ({error}); pip install 'pytest-llmbench[cluster]'") from None
-
-
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
-
-
-def _last_line(error: Exception) -> str:
-    """Of an error that Ray wraps, whose traceback comes first."""
-    return str(error).strip().rpartition("\n")[2]

@@ -31,6 +31,9 @@ class Versions(msgspec.Struct, frozen=True):
     protocol: int
     workload: int
 
+    def __str__(self) -> str:
+        return f"{self.package} (protocol {self.protocol}, workload {self.workload})"
+
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """How a node is to measure."""
@@ -102,11 +105,7 @@ def _mismatch(theirs: _Versioned) -> str | None:
         own = msgspec.structs.replace(own, package=theirs.versions.package)
     if own == theirs.versions:
         return None
-    return f"it has pytest-llmbench {_versions_text(own)}, the driver {_versions_text(theirs.versions)}; install the same in both"
-
-
-def _versions_text(one: Versions) -> str:
-    return f"{one.package} (protocol {one.protocol}, workload {one.workload})"
+    return f"it has pytest-llmbench {own}, the driver {theirs.versions}; install the same in both"
 
 
 @functools.cache

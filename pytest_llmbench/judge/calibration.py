@@ -61,7 +61,7 @@ def calibrated(against: Reference, measurements: Iterable[Measurement]) -> Calib
         detectable={one.metric: one.detectable for one in verdict.metrics if one.detectable is not None},
         row_class=row_class(baseline, baseline),
         sessions=len(sessions),
-        processes=_processes(sessions.values()),
+        processes=sum(process.outcome == "ok" for session in sessions.values() for process in session.processes),
         passed_over=tuple(passed_over),
     )
 
@@ -86,7 +86,3 @@ def _of_other_work(verdict: RowVerdict) -> Iterator[str]:
     for one in verdict.metrics:
         if one.gates and METRICS[one.metric].gate != "statistical" and one.status in ("regressed", "improved"):
             yield one.metric
-
-
-def _processes(sessions: Iterable[Measurement]) -> int:
-    return sum(process.outcome == "ok" for session in sessions for process in session.processes)

@@ -55,7 +55,7 @@ def row_class(then: Measurement, now: Measurement) -> RowClass:
     The baseline decides where it can: what slows the host down also makes the row host-bound, and
     must not widen the noise that it is held against.
     """
-    if _on_cpu(then):
+    if then.environment is not None and then.environment.device == "cpu":
         return "CPU"
     for measurement in (then, now):
         busy_share = typical_value(measurement, "host_bound")
@@ -132,7 +132,3 @@ def sum_of_squares(values: Sequence[float]) -> float:
     """Of the distances from the mean."""
     mean = math.fsum(values) / len(values)
     return math.fsum((value - mean) ** 2 for value in values)
-
-
-def _on_cpu(measurement: Measurement) -> bool:
-    return measurement.environment is not None and measurement.environment.device == "cpu"

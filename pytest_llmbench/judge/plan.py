@@ -24,6 +24,7 @@ import msgspec
 
 from pytest_llmbench.judge.decision import LOOKS
 from pytest_llmbench.judge.verdict import RowVerdict, Status
+from pytest_llmbench.schema.units import counted
 
 __all__ = ["DOUBTED", "Kind", "Plan", "Settled", "Wanted", "is_suspect", "settle", "so_far"]
 
@@ -171,16 +172,12 @@ def _looked(
 ) -> Settled[T]:
     """The verdict on all of *taken*; what the screening saw without noise must be seen in the others alone, too."""
     more = len(taken) - len(screening.taken)
-    told = f"{more} more {word if more == 1 else _plural(word)}"
+    told = counted(more, f"more {word}")
     if not _by_noise(screening.verdict):
         before, alone = screening.verdict.status, _over(judge, taken[-more:])
         if alone.verdict.status != before:
             return _with_reason(alone, f"{DOUBTED} {before}, {told} did not")
     return _with_reason(_over(judge, taken), f"with {told}")
-
-
-def _plural(word: str) -> str:
-    return f"{word}es" if word.endswith("s") else f"{word}s"
 
 
 def _with_reason(settled: Settled[T], told: str) -> Settled[T]:

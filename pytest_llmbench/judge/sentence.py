@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from pytest_llmbench.judge.figures import move_text
+from pytest_llmbench.judge.values import move_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, Metric

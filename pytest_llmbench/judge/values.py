@@ -1,16 +1,31 @@
 """
-What a measurement says of one metric: a typical value to show, and a logarithm per process to judge.
+What a measurement says of one metric: a typical value, its text, and a logarithm per process to judge.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
+from functools import partial
 
+from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Value
+from pytest_llmbench.schema.units import apart, gib, size
 
-__all__ = ["logarithms", "process_value", "typical_value", "values"]
+__all__ = [
+    "logarithms",
+    "move_text",
+    "number_text",
+    "number_texts",
+    "process_value",
+    "shown_unit",
+    "typical_value",
+    "values",
+]
+
+_WHOLE_FROM = 9999.5
+"""From here on four digits would be written as a power of ten."""
 
 
 def process_value(process: Process, metric: str) -> Value | None:
@@ -87,3 +102,49 @@ def _median_speed(process: Process) -> float | None:
         return None
     speeds = [done.samples / done.seconds for done in rounds]
     return _mean_speed([statistics.median_low(speeds), statistics.median_high(speeds)][: 2 - len(speeds) % 2])
+
+
+def move_text(metric: MetricVerdict) -> str:
+    """Both values with unit and denominator, of the worst device: `2.9 MiB -> 3.0 MiB a sample`."""
+    unit = METRICS[metric.metric].unit
+    show = size if unit == "B" else _milliseconds if unit == "s" else _plain
+    before, after = apart(_of_device(metric.baseline, metric.device), _of_device(metric.now, metric.device), show)
+    _, per, what = metric.metric.rpartition("_per_")
+    return f"{before} -> {after}" + (f" a {what.replace('_', '-')}" if per else "")
+
+
+def _of_device(value: Value | None, device: int | None) -> float:
+    chosen = value[device or 0] if isinstance(value, tuple) else value
+    assert chosen is not None
+    return chosen
+
+
+def _milliseconds(seconds: float, more: int) -> str:
+    return f"{seconds * 1e3:,.{2 + more}f} ms"
+
+
+def _plain(number: float, more: int) -> str:
+    return f"{number:,.{4 + more}g}" if abs(number) < _WHOLE_FROM else f"{number:,.{more}f}"
+
+
+def number_texts(metric: MetricVerdict) -> tuple[str, str]:
+    """Baseline and now; where they differ, so do the texts."""
+    return apart(metric.baseline, metric.now, partial(number_text, metric.metric))
+
+
+def shown_unit(metric: str) -> float:
+    """What a number is divided by before it is shown, as by `number_text`: bytes in GiB, seconds in milliseconds."""
+    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[metric].unit, 1.0)
+
+
+def number_text(metric: str, value: Value | None, more: int = 0) -> str:
+    """GiB per GPU, milliseconds, or four significant digits; or *more* digits than that."""
+    if value is None:
+        return ""
+    parts = value if isinstance(value, tuple) else (value,)
+    unit = METRICS[metric].unit if metric in METRICS else ""  # a result file may know more metrics
+    if unit == "B":
+        return "+".join(gib(part, more) for part in parts)
+    if unit == "s":
+        return "+".join(f"{part * 1e3:,.{2 + more}f}" for part in parts)
+    return "+".join(_plain(part, more) for part in parts)

@@ -101,8 +101,12 @@ class Llmbench:
         of_mine = (one for one in self._taken if one.measurement == measurement)
         taken = next(of_mine, Taken(measurement, measurement.case))
         asked = printable(row, lines=False) if row else self._name.row
+
+        def confirming(count: int) -> None:
+            self._progress.start(f"{self._name.text}, {count} more")
+
         try:
-            result = self._gate.check(self._name._replace(row=asked), taken, self._confirming)
+            result = self._gate.check(self._name._replace(row=asked), taken, confirming)
         except SetupError as error:
             self._give_up(error)
         finally:
@@ -112,9 +116,6 @@ class Llmbench:
             pytest.fail(result.message, pytrace=False)
         if result.decision == "skip":
             pytest.skip(result.message)
-
-    def _confirming(self, count: int) -> None:
-        self._progress.start(f"{self._name.text}, {count} more")
 
     def _give_up(self, error: SetupError) -> NoReturn:
         self._stop(f"llmbench: {error}")

@@ -13,7 +13,8 @@ from itertools import accumulate, chain
 
 import pytest
 
-from pytest_llmbench.reports.export.values import ok_processes, series
+from pytest_llmbench.reports.export.pytest_benchmark import seconds_per_sample
+from pytest_llmbench.reports.export.values import series
 from pytest_llmbench.store.results import Result
 
 __all__ = ["add_benchmark"]
@@ -26,10 +27,10 @@ def add_benchmark(request: pytest.FixtureRequest, result: Result) -> None:
     A row without a measured round is left out. Of several rows of one test the first counts, since a
     test has one benchmark.
     """
-    rounds = [one for process in ok_processes(result) for one in process.rounds if one.samples > 0]
+    rounds = seconds_per_sample(result)
     if not rounds or "benchmark" in request.fixturenames:
         return
-    timer = _replaying([one.seconds / one.samples for one in rounds])
+    timer = _replaying(rounds)
     request.node.add_marker(pytest.mark.benchmark(timer=timer, group=result.table))
     benchmark = request.getfixturevalue("benchmark")
     benchmark.extra_info.update(
@@ -45,7 +46,4 @@ def _replaying(seconds: list[float]) -> Callable[[], float]:
     ends = list(accumulate(seconds))
     readings: Iterator[float] = chain.from_iterable(zip([0.0, *ends[:-1]], ends, strict=True))
 
-    def seconds_per_sample() -> float:
-        return next(readings)
-
-    return seconds_per_sample
+    return lambda: next(readings)

@@ -25,7 +25,7 @@ class Option(NamedTuple):
     name: str
     """Name with dashes; empty for the main switch."""
     describe: str
-    kind: Literal["flag", "text", "choice", "lines"] = "text"
+    kind: Literal["flag", "text", "lines"] = "text"
     default: str = ""
     choices: tuple[str, ...] = ()
     metavar: str | None = None
@@ -44,14 +44,12 @@ OPTIONS = (
     Option(
         "scale",
         "full: the published size, on a GPU. smoke: the same rows as two-layer miniatures, on the CPU",
-        kind="choice",
         default="full",
         choices=("full", "smoke"),
     ),
     Option(
         "device",
         "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU",
-        kind="choice",
         default="auto",
         choices=("auto", "cuda", "cpu"),
     ),
@@ -65,7 +63,6 @@ OPTIONS = (
         "loop",
         "run every case but custom steps through this loop, instead of the one it says: our bare step, or "
         "transformers' Trainer. Rows whose loop this changes are stored under a name that ends with it",
-        kind="choice",
         choices=("step", "trainer"),
     ),
     Option("samples", "samples that a process measures, or 'full' for the whole epoch", default="16", metavar="N|full"),
@@ -98,14 +95,12 @@ OPTIONS = (
     Option(
         "update",
         "write results into the baselines: rows that have none, that failed, that moved, or all",
-        kind="choice",
         choices=("missing", "failing", "moved", "all"),
     ),
     Option("reason", "why baselines are updated; stored beside them", metavar="TEXT"),
     Option(
         "missing",
         "what a row without a baseline does: fail, skip after measuring, or record one and pass",
-        kind="choice",
         default="fail",
         choices=("fail", "skip", "record"),
     ),

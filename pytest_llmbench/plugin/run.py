@@ -9,7 +9,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import add_extensions
-from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, parse_injection
+from pytest_llmbench.schema.units import counted
+from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, device_of, parse_injection
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.files import from_here, leads_out
@@ -110,7 +111,11 @@ class Run:
         self.gate = Gate(
             policy, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
         )
-        self._log = None if self._is_worker else _open_log(settings, config.rootpath, written)
+        self._log: ResultLog | None = None
+        if not self._is_worker:
+            path = settings.results or settings.resume
+            with _blamed_on("--llmbench-results"):
+                self._log = ResultLog(path or _new_file(config.rootpath), written if path == settings.resume else ())
         self._before = _ending_on_sigterm()
 
     def header(self) -> list[str]:
@@ -255,9 +260,8 @@ class Run:
     def _lines_on_left(self) -> Iterator[str]:
         num_left = len(self._kept_ahead - self._tested)
         if num_left and self._log is not None:
-            rows = "1 row was" if num_left == 1 else f"{num_left} rows were"
             yield (
-                f"{rows} measured whose test the run ended before; "
+                f"{counted(num_left, 'row')} {'was' if num_left == 1 else 'were'} measured whose test the run ended before; "
                 f"--llmbench-resume={from_here(self._log.path)} takes them from there"
             )
 
@@ -337,24 +341,20 @@ class Run:
             pytest.UsageError: a GPU model is asked for, and no cluster.
         """
         address, model = self._settings.ray, self._settings.ray_gpu
-        if address is None:
-            if model is not None:
-                raise pytest.UsageError("--llmbench-ray-gpu: say which cluster, with --llmbench-ray")
-            return None
-        return Cluster(address=address, accelerator=model, working_dir=self.config.rootpath)
+        if address is not None:
+            return Cluster(address=address, accelerator=model, working_dir=self.config.rootpath)
+        if model is not None:
+            raise pytest.UsageError("--llmbench-ray-gpu: say which cluster, with --llmbench-ray")
+        return None
 
-    def _still_true(self, written: Iterable[Result], executor: Executor) -> list[Result]:
+    def _still_true(self, written: Collection[Result], executor: Executor) -> list[Result]:
         """The results of an earlier run that this one would measure the same way."""
         machine = machine_of(executor)
         if machine is None:
             return list(written)
-        kept, stale = [], 0
-        for result in written:
-            if machine.is_as_in(result.measurement.environment, result.measurement.case):
-                kept.append(result)
-            else:
-                stale += 1
-        if stale:
+        measured = ((result, result.measurement) for result in written)
+        kept = [result for result, one in measured if machine.is_as_in(one.environment, one.case)]
+        if stale := len(written) - len(kept):
             self.announce(f"{stale} results to resume are of other packages or another device and are measured again")
         return kept
 
@@ -415,9 +415,7 @@ def _workload(settings: Settings) -> Workload:
     Raises:
         pytest.UsageError: options contradict each other, or the injection means nothing.
     """
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if settings.scale == "full" else "cpu"
+    device = device_of(settings.scale, settings.device)
     if device == "cpu" and settings.scale == "full":
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke")
     with _blamed_on("--llmbench-inject"):
@@ -428,16 +426,6 @@ def _workload(settings: Settings) -> Workload:
             "plant memory=64MiB, which the CPU sees as one more operator"
         )
     return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
-
-
-def _open_log(settings: Settings, root: Path, written: Iterable[Result]) -> ResultLog:
-    """
-    Raises:
-        pytest.UsageError: results cannot be written there.
-    """
-    path = settings.results or settings.resume
-    with _blamed_on("--llmbench-results"):
-        return ResultLog(path or _new_file(root), written if path == settings.resume else ())
 
 
 def _new_file(root: Path) -> Path:

@@ -7,19 +7,19 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pytest_llmbench.reports.table import Line, ReportTable, report_tables
-from pytest_llmbench.schema.symbols import ORDER, SYMBOLS
+from pytest_llmbench.reports.table import ORDER, SYMBOLS, Line, ReportTable, report_tables
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result
 
-__all__ = ["MAX_CHARACTERS", "markdown_report", "write_step_summary"]
+__all__ = ["MAX_CHARACTERS", "markdown_report", "markdown_table", "write_step_summary"]
 
 MAX_CHARACTERS = 60_000
 """GitHub refuses a comment of more than 65,536 characters."""
 
+_NUMBERS = ("baseline", "now", "change", "limit")
 _FAILED_ROWS = 20
 _SPECIAL = re.compile(r"[\\`*\[\]<>|#~&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -60,6 +60,13 @@ def write_step_summary(results: Sequence[Result], environ: Mapping[str, str]) ->
     except OSError as error:
         return f"GITHUB_STEP_SUMMARY={path} cannot be written: {error.strerror}"
     return None
+
+
+def markdown_table(headers: Iterable[str], rows: Iterable[Iterable[str]], *, numbers: Collection[str] = ()) -> str:
+    """Cells that are escaped already, as a table; the columns of *numbers* to the right."""
+    names = tuple(headers)
+    ruler = ("--:" if name in numbers else "---" for name in names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (names, ruler, *rows))
 
 
 def _verdict(results: Sequence[Result]) -> str:
@@ -107,11 +114,10 @@ def _folded(table: ReportTable, results: Sequence[Result]) -> str:
     of_table = [result for result in results if result.table == table.name]
     failed = sum(result.decision == "fail" for result in of_table)
     told = counted(len(of_table), "row") + (f", {failed} failed" if failed else "")
-    headers = [*table.columns, "metric", "baseline", "now", "change", "limit", "verdict"]
-    lines = [_line(headers), _line(["---"] * len(table.columns) + ["---", "--:", "--:", "--:", "--:", "---"])]
-    lines += [_line(map(_escaped, _cells(line))) for line in table.lines]
+    rows = (map(_escaped, _cells(line)) for line in table.lines)
+    text = markdown_table((*table.columns, "metric", *_NUMBERS, "verdict"), rows, numbers=_NUMBERS)
     # Without the empty line GitHub shows the table as text.
-    return f"<details><summary>{html.escape(table.title)}: {told}</summary>\n\n" + "\n".join(lines) + "\n\n</details>"
+    return f"<details><summary>{html.escape(table.title)}: {told}</summary>\n\n{text}\n\n</details>"
 
 
 def _cells(line: Line) -> Iterator[str]:
@@ -119,10 +125,6 @@ def _cells(line: Line) -> Iterator[str]:
     yield from (line.metric, line.baseline, line.now, line.change, line.limit)
     symbol = SYMBOLS.get(line.verdict, "")
     yield f"{symbol} {line.verdict}".strip()
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _escaped(text: str) -> str:

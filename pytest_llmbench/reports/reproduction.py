@@ -5,11 +5,12 @@ The published page with measured columns beside its own, from stored baselines, 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from pytest_llmbench.judge.compare import typical_value
+from pytest_llmbench.judge.values import typical_value
+from pytest_llmbench.reports.markdown import markdown_table
 from pytest_llmbench.schema.metrics import Value
-from pytest_llmbench.schema.units import gib, percent
+from pytest_llmbench.schema.units import gib, percent, plain
 from pytest_llmbench.store.baseline import BaselineFile, BaselineRow
 from pytest_llmbench.store.published import PublishedRow, PublishedTable
 from pytest_llmbench.tables import TABLES, Row, Table
@@ -69,15 +70,12 @@ def _summary(published: Mapping[str, PublishedTable], measured: Mapping[str, Bas
 
 def _table(table: Table, published: PublishedTable, measured: BaselineFile | None) -> str:
     headers = (*(header for header, _ in table.columns), *_HEADERS)
-    lines = [_line(headers), _line("---" for _ in headers)]
-    lines += [_line(_cells(table, row, published.rows[row.id], measured)) for row in table.rows]
-    return "\n".join(lines)
+    return markdown_table(headers, (_cells(table, row, published.rows[row.id], measured) for row in table.rows))
 
 
 def _cells(table: Table, row: Row, published: PublishedRow, file: BaselineFile | None) -> Iterator[str]:
     for _, field in table.columns:
-        value = getattr(row.case, field)
-        yield ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        yield plain(getattr(row.case, field))
     stored = file.rows.get(row.id) if file else None
     yield _optional(published.samples_per_second, "{:.2f}")
     if file is None or stored is None:
@@ -127,7 +125,3 @@ def _memory(value: Value | None) -> str:
 
 def _optional(value: object, form: str) -> str:
     return "" if value is None else form.format(value)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

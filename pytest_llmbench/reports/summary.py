@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pytest_llmbench.judge.suite import global_shift
+from pytest_llmbench.reports.table import ORDER
 from pytest_llmbench.schema.metrics import METRICS
-from pytest_llmbench.schema.symbols import ORDER
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import counted, percent, seconds
 from pytest_llmbench.store.baselines import BaselineStore, folder_name

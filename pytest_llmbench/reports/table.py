@@ -9,24 +9,45 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_text, number_texts
-from pytest_llmbench.judge.values import typical_value
+from pytest_llmbench.judge.values import number_text, number_texts, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import headlines, title
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.units import counted, percent, plain
 from pytest_llmbench.store.results import Result
-from pytest_llmbench.tables import TABLES, in_page_order
+from pytest_llmbench.tables import TABLES, by_table
 
 __all__ = [
+    "ORDER",
+    "SYMBOLS",
     "Inputs",
     "Line",
     "ReportTable",
+    "change_text",
     "inputs_of",
     "limit_text",
     "report_tables",
     "verdict_text",
 ]
+
+SYMBOLS = {
+    "regressed": "\N{MULTIPLICATION X}",
+    "not comparable": "\N{NOT EQUAL TO}",
+    "unmeasured": "!",
+    "undecided": "?",
+    "no baseline": "\N{WHITE CIRCLE}",
+    "improved": "\N{BLACK UP-POINTING TRIANGLE}",
+    "recorded": "\N{BLACK CIRCLE}",
+    "unchanged": "\N{CHECK MARK}",
+    "skipped": "\N{EN DASH}",
+    "not run": "\N{MIDDLE DOT}",
+}
+"""
+By `Result.told`, and for rows of a published table that have no result: no report tells them apart by colour alone.
+"""
+
+ORDER = tuple(SYMBOLS)
+"""From what a reader has to act upon to what there is nothing to do about."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +79,7 @@ def report_tables(results: Iterable[Result]) -> list[ReportTable]:
     Results by table: the published tables and their rows in the page's order, then the user's own in the order
     of the results.
     """
-    grouped: dict[str, list[Result]] = {}
-    for result in results:
-        grouped.setdefault(result.table, []).append(result)
-    return [_table(name, grouped[name]) for name in in_page_order(grouped)]
+    return [_table(name, found) for name, found in by_table(results, lambda result: result.table).items()]
 
 
 class Inputs(NamedTuple):
@@ -78,7 +96,7 @@ class Inputs(NamedTuple):
         """The cells of a row; one that is not of the table has its own inputs, and its name."""
         # A step of the user's own takes nothing of its case but the name.
         cells = tuple(
-            "" if case.step is not None and field != "model" else _input_text(case, field) for field in self.fields
+            "" if case.step is not None and field != "model" else plain(getattr(case, field)) for field in self.fields
         )
         named = len(self.columns) > len(self.fields)
         return (*cells, "" if self.fields and row in self.order else row) if named else cells
@@ -121,7 +139,7 @@ def _lines(result: Result, row: tuple[str, ...]) -> Iterator[Line]:
     """The row's verdict first, then the metrics worth showing."""
     judged = [metric for metric in result.verdict.metrics if metric.gates]
     outcome = result.measurement.outcome
-    told = f"{len(judged)} metric{'s' if len(judged) > 1 else ''}" if outcome == "ok" else outcome
+    told = counted(len(judged), "metric") if outcome == "ok" else outcome
     below = ("",) * len(row)
     if outcome == "ok" and not judged:
         yield from _unjudged(result, row)
@@ -149,7 +167,7 @@ def _line(row: tuple[str, ...], metric: MetricVerdict) -> Line:
         metric=title(metric.metric),
         baseline=baseline,
         now=now,
-        change="" if metric.change is None else percent(metric.change),
+        change=change_text(metric),
         limit=limit_text(metric.limit) if metric.gates and metric.limit is not None else "",
         verdict=verdict_text(metric),
     )
@@ -160,14 +178,11 @@ def verdict_text(metric: MetricVerdict) -> str:
     return metric.status if metric.gates else "advisory"
 
 
+def change_text(metric: MetricVerdict) -> str:
+    """How far a metric moved, in percent; empty where that is not known."""
+    return "" if metric.change is None else percent(metric.change)
+
+
 def limit_text(limit: float) -> str:
     """How far a metric may move to either side, or that it may not."""
     return "exact" if limit == 0 else percent(limit).replace("+", "±")
-
-
-def _input_text(case: Case, field: str) -> str:
-    """An input of a case, as a cell of its table."""
-    value = getattr(case, field)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)

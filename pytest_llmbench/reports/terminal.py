@@ -15,7 +15,7 @@ from rich.text import Text
 from pytest_llmbench.reports.table import Line, ReportTable
 from pytest_llmbench.schema.text import no_commands
 
-__all__ = ["Page", "render", "styled"]
+__all__ = ["Page", "empty_table", "render", "styled"]
 
 _STYLES = {
     "regressed": "bold red",
@@ -28,6 +28,7 @@ _STYLES = {
 }
 _VERDICT_WIDTH = len("unmeasured")
 _ENDLESS = 10_000
+_NUMBERS = ("baseline", "now", "change", "limit")
 _FIRST_MARK = 0xF0000
 """Of the characters that Unicode leaves to private use."""
 
@@ -77,7 +78,7 @@ def styled(verdict: str) -> Text:
 
 def _wide(table: ReportTable) -> Table:
     """The inputs of a row and the metric in columns of their own, as on the published page."""
-    rendered = _empty(*(header.replace(" ", "\n") for header in table.columns), "metric")
+    rendered = empty_table((*(header.replace(" ", "\n") for header in table.columns), "metric"), _NUMBERS)
     for line in table.lines:
         _add(rendered, (*line.row, line.metric), line)
     return rendered
@@ -102,7 +103,7 @@ class _Labels:
 
 def _narrow(table: ReportTable, labels: _Labels) -> Table:
     """The inputs of a row on a line, its metrics below them."""
-    rendered = _empty(", ".join(table.columns))
+    rendered = empty_table((", ".join(table.columns),), _NUMBERS)
     for line in table.lines:
         if any(line.row):
             rendered.add_row(Text(labels.mark(", ".join(filter(None, line.row)))))
@@ -110,11 +111,12 @@ def _narrow(table: ReportTable, labels: _Labels) -> Table:
     return rendered
 
 
-def _empty(*left: str) -> Table:
+def empty_table(left: Iterable[str], numbers: Iterable[str]) -> Table:
+    """A table without rows: columns of text, columns of *numbers*, and the verdict."""
     rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for header in left:
         rendered.add_column(Text(header), overflow="fold")
-    for header in ("baseline", "now", "change", "limit"):
+    for header in numbers:
         rendered.add_column(Text(header), justify="right", no_wrap=True)
     rendered.add_column(Text("verdict"), min_width=_VERDICT_WIDTH)
     return rendered

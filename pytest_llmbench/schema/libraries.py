@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from importlib import metadata
 from typing import NamedTuple
 
-__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of"]
+__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of", "outside_bounds"]
 
 
 class Library(NamedTuple):
@@ -60,3 +63,24 @@ def distribution_of(module: str) -> str:
     """The name on the package index of what is imported as *module*; an unknown module is taken for its own."""
     library = _BY_MODULE.get(module)
     return module if library is None else library.distribution
+
+
+def outside_bounds(extras: Collection[str]) -> Iterator[str]:
+    """
+    A sentence for each installed library that an extra of this package declares another version of.
+
+    None where the environment has no `packaging`, or no metadata of this package.
+    """
+    with suppress(ImportError):  # PackageNotFoundError is one
+        from packaging.requirements import Requirement
+
+        for text in metadata.requires("pytest-llmbench") or ():
+            needed = Requirement(text)
+            of_stack = needed.marker is not None and any(needed.marker.evaluate({"extra": extra}) for extra in extras)
+            if not of_stack:
+                continue
+            with suppress(metadata.PackageNotFoundError):
+                version = metadata.version(needed.name)
+                if not needed.specifier.contains(version, prereleases=True):
+                    bounds = ", ".join(f"{one.operator} {one.version}" for one in sorted(needed.specifier, key=str))
+                    yield f"pytest-llmbench needs {needed.name} {bounds}, and {version} is installed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["about", "apart", "counted", "gib", "percent", "seconds", "size"]
+__all__ = ["about", "apart", "counted", "gib", "percent", "plain", "seconds", "size"]
 
 Figure = TypeVar("Figure")
 _MORE_DIGITS = 18
@@ -45,6 +45,11 @@ def percent(ratio: float) -> str:
     return f"{ratio * 100:+.{digits}f} %"
 
 
+def plain(value: object) -> str:
+    """A field of a case as a cell of a table."""
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
 def about(duration: float) -> str:
     """An estimated duration: "9 s", "7 min", "2.5 h"."""
     if duration < 99.5:
@@ -55,8 +60,8 @@ def about(duration: float) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """Number and noun, as "1 row" and "2 rows"."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    """Number and noun, as "1 row", "2 rows" and "2 processes"."""
+    return f"{count} {thing}" + ("" if count == 1 else "es" if thing.endswith("s") else "s")
 
 
 def seconds(duration: float) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "Injection",
     "Scale",
     "Workload",
+    "device_of",
     "parse_count",
     "parse_injection",
     "workload_hash",
@@ -68,6 +69,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 16
     """Samples of the measured rounds, rounded up to whole optimizer steps; `full` is the whole epoch."""
     injection: Injection | None = None
+
+
+def device_of(scale: Scale, device: Literal["auto", "cuda", "cpu"] = "auto") -> Literal["cuda", "cpu"]:
+    """The device that is meant: `auto` is the GPU at full scale, and the CPU at smoke scale."""
+    if device != "auto":
+        return device
+    return "cuda" if scale == "full" else "cpu"
 
 
 def workload_hash(case: Case, workload: Workload) -> str:

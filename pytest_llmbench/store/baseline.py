@@ -280,9 +280,11 @@ class _Edited(msgspec.Struct):
 
 def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: Place) -> BaselineRow:
     for inner, value, kind in _convert(raw, _Edited, path, place).by_metric():
-        _check_metric(str(inner[-1]), path, (*place, *inner))
+        if (name := str(inner[-1])) not in METRICS:
+            hint = hint_at(name, METRICS, "or is the package missing that adds it?")
+            raise BaselineError(f"unknown metric {name!r}; {hint}", path, (*place, *inner))
         _convert(value, kind, path, (*place, *inner))
-        if kind is Noise and METRICS[str(inner[-1])].gate != "statistical":
+        if kind is Noise and METRICS[name].gate != "statistical":
             raise BaselineError(f"is not judged by its noise; {_RECORD}", path, (*place, *inner))
     row = _convert(raw, BaselineRow, path, place)
     current = row.workload_version == WORKLOAD_VERSION
@@ -299,12 +301,6 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
             f"there is no environment {row.environment!r} in this file; {_RECORD}", path, (*place, "environment")
         )
     return row
-
-
-def _check_metric(name: str, path: Path, place: Place) -> None:
-    if name not in METRICS:
-        hint = hint_at(name, METRICS, "or is the package missing that adds it?")
-        raise BaselineError(f"unknown metric {name!r}; {hint}", path, place)
 
 
 def _current(tree: Any, path: Path) -> Any:

@@ -12,13 +12,16 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.text import printable_json
 from pytest_llmbench.store.baseline import MOST_MIB
 from pytest_llmbench.store.files import read_file
 
-__all__ = ["PublishedError", "PublishedRow", "PublishedTable", "load_published"]
+__all__ = ["PRINTED", "PublishedError", "PublishedRow", "PublishedTable", "load_published"]
 
 _T = TypeVar("_T")
+PRINTED = ("samples_per_second", "peak_reserved_bytes")
+"""Metrics of which the page has a number."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -42,6 +45,14 @@ class PublishedRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if (getattr(self, field) is None) != (self.outcome == "oom"):
                 needed = "a null" if self.outcome == "oom" else "a value"
                 raise ValueError(f"outcome '{self.outcome}' needs {needed} - at `$.{field}`")
+
+    def value(self, metric: str) -> Value | None:
+        """What the page says of a metric, in the metric's unit."""
+        if metric == "samples_per_second":
+            return self.samples_per_second
+        if metric == "peak_reserved_bytes" and self.memory_gib:
+            return tuple(round(part * 2**30) for part in self.memory_gib)
+        return None
 
 
 class PublishedTable(msgspec.Struct, frozen=True, kw_only=True):

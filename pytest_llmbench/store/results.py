@@ -8,7 +8,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -120,12 +120,10 @@ class ResultLog:
     def _encoded(self, result: Result) -> bytes:
         try:
             line = msgspec.json.encode(result)
-            why = _decoded(line).why
-        except (ValueError, OverflowError) as error:  # text that is not Unicode
-            line, why = b"", str(error)
-        if why is not None:
-            told = f"{result.table}[{result.row}]"
-            raise UnwritableResult(f"{self.path}: the result of {told!r} is not written, since it {why}")
+            _decoded(line)
+        except (ValueError, OverflowError) as error:  # also text that is not Unicode
+            told = f"{self.path}: the result of {result.name!r} is not written, since it {error}"
+            raise UnwritableResult(told) from None
         return line
 
     def close(self) -> None:
@@ -150,11 +148,10 @@ def read_results(path: Path, left_out: Callable[[str], object] | None = None) ->
     with _collector_off():
         for number, line in enumerate(read_lines(path, _is_torn), start=1):
             if line.strip():
-                result, why = _decoded(line)
-                if result is None:
-                    refused.append(f"{path}, line {number}: {why}")
-                else:
-                    found.append(result)
+                try:
+                    found.append(_decoded(line))
+                except LineError as error:
+                    refused.append(f"{path}, line {number}: {error}")
     if refused and (left_out is None or not found):
         raise ResultError(refused[0])
     if left_out is not None:
@@ -180,23 +177,20 @@ def _collector_off() -> Iterator[None]:
             gc.enable()
 
 
-class _Decoded(NamedTuple):
-    """A result, or why a line is none."""
-
-    result: Result | None
-    why: str | None
-
-
-def _decoded(line: bytes) -> _Decoded:
+def _decoded(line: bytes) -> Result:
+    """
+    Raises:
+        LineError: the line is no result; the message goes on after "it" or the line's number.
+    """
     try:
         result = decoded(line, _read)
     except LineError as error:
-        return _Decoded(None, _newer(line) or f"is not a result: {error}")
+        raise LineError(_newer(line) or f"is not a result: {error}") from None
     if not f"{result.nodeid}{result.table}{result.row}".isprintable():  # names have no lines
         names = (printable(name, lines=False) for name in (result.nodeid, result.table, result.row))
         result = msgspec.structs.replace(result, **dict(zip(("nodeid", "table", "row"), names, strict=True)))
     row = row_of_today(result.table, result.row)
-    return _Decoded(result if row == result.row else msgspec.structs.replace(result, row=row), None)
+    return result if row == result.row else msgspec.structs.replace(result, row=row)
 
 
 def _read(line: bytes) -> Result:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from pytest_llmbench.tables import page
-from pytest_llmbench.tables.table import Row, Table
+from pytest_llmbench.tables.page import Row, Table
 
-__all__ = ["TABLES", "Row", "Table", "in_page_order"]
+__all__ = ["TABLES", "Row", "Table", "by_table"]
+
+T = TypeVar("T")
 
 TABLES = {
     table.name: table
@@ -24,6 +27,9 @@ TABLES = {
 """By name, in the order of the page."""
 
 
-def in_page_order(names: Collection[str]) -> list[str]:
-    """Names of tables: the published ones as on the page, then the user's own as they come."""
-    return [*(name for name in TABLES if name in names), *(name for name in names if name not in TABLES)]
+def by_table(rows: Iterable[T], table_of: Callable[[T], str]) -> dict[str, list[T]]:
+    """Rows by the name of their table: the published tables as on the page, then the user's own as they come."""
+    found: dict[str, list[T]] = {name: [] for name in TABLES}
+    for row in rows:
+        found.setdefault(table_of(row), []).append(row)
+    return {name: there for name, there in found.items() if there}

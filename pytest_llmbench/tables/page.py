@@ -6,8 +6,9 @@ The page is the benchmark of ms-swift of January 2024, `docs/source_en/LLM/Bench
 
 from __future__ import annotations
 
+import msgspec
+
 from pytest_llmbench.schema.case import Attention, Case, LoraTargets, Quantization
-from pytest_llmbench.tables.table import Row, Table
 
 __all__ = [
     "BATCH_SIZE",
@@ -17,7 +18,31 @@ __all__ = [
     "LORA_MAX_LENGTH",
     "LORA_RANK",
     "QUANTIZATION",
+    "Row",
+    "Table",
 ]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of a table."""
+
+    id: str
+    """Unique within the table; in the test's name and in baselines, so it never changes."""
+    case: Case
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of the published page."""
+
+    name: str
+    """Names the test (`test_<name>`) and the baseline file (`<name>.json`)."""
+    title: str
+    """The heading of the page."""
+    columns: tuple[tuple[str, str], ...]
+    """Header and field of `Case`: the model, then every field that is not the same in all rows."""
+    rows: tuple[Row, ...]
+    """In the order of the page."""
+
 
 _LENGTHS = (512, 1024, 2048, 4096, 8192)
 
@@ -44,7 +69,7 @@ QUANTIZATION = Table(
 )
 """LoRA on frozen weights of 16, 8 and 4 bits."""
 
-# Not `cases.MODELS`: a model added there is not on the page.
+# Not `case.MODELS`: a model added there is not on the page.
 _LORA_MAX_LENGTH_MODELS = (
     "qwen-1_8b-chat",
     "qwen-7b-chat",

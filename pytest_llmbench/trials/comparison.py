@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
-from pytest_llmbench.judge.suite import global_shift
-from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.schema.environment import PACKAGES, PackageChange
+from pytest_llmbench.judge.compare import Reference, judge
+from pytest_llmbench.judge.verdict import RowVerdict, Status
+from pytest_llmbench.schema.environment import PACKAGES, Environment, PackageChange
 from pytest_llmbench.schema.measurement import Measurement, Outcome
-from pytest_llmbench.schema.metrics import METRICS, Metric
-from pytest_llmbench.schema.symbols import ORDER
-from pytest_llmbench.schema.units import percent
+from pytest_llmbench.schema.metrics import Tolerance
+from pytest_llmbench.schema.units import counted
+from pytest_llmbench.store.lines import ResultError
+from pytest_llmbench.store.results import Result, latest, read_results
 
-__all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]
+__all__ = [
+    "Compared",
+    "Comparison",
+    "FailOn",
+    "compare_files",
+    "device_name",
+    "fails",
+    "package_diff",
+]
+
+Rows = dict[tuple[str, str], Result]
 
 
 class FailOn(StrEnum):
@@ -98,6 +108,42 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Sentences on rows that are not there, and why."""
 
 
+def compare_files(
+    a: Path, b: Path, tolerances: Mapping[str, Tolerance], left_out: Callable[[str], object]
+) -> Comparison:
+    """
+    *b* against *a*, for the rows of the same table and name; of several results for a row the last counts.
+
+    Args:
+        left_out: told of each line that is no result.
+
+    Raises:
+        ResultError: a file cannot be read, or has no result.
+    """
+    before, after = _rows(a, left_out), _rows(b, left_out)
+    rows = tuple(
+        Compared.of(
+            name,
+            judge(after[name].measurement, Reference(measurement=then.measurement), tolerances),
+            then.measurement,
+            after[name].measurement,
+        )
+        for name, then in before.items()
+        if name in after
+    )
+    changes, same = package_diff(_packages(before), _packages(after))
+    return Comparison(
+        a=str(a),
+        b=str(b),
+        measured_on=" and ".join(dict.fromkeys(map(device_name, (*_environments(before), *_environments(after))))),
+        changes=changes,
+        num_unchanged=same,
+        rows=rows,
+        one_sided=tuple(f"{table}[{row}]" for table, row in before.keys() ^ after.keys()),
+        left_out=(*_only("A", before, after), *_only("B", after, before)),
+    )
+
+
 def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[PackageChange, ...], int]:
     """What differs, those first that can move a training step, and how many packages do not."""
     first = ("driver", "cuda", "python", *PACKAGES)
@@ -106,21 +152,9 @@ def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[Pack
     return changes, len(names) - len(changes)
 
 
-def summary(rows: Collection[Compared]) -> list[str]:
-    """What the rows come to: how many of which verdict, how far they moved together."""
-    counts = Counter(row.told for row in rows)
-    told = ", ".join(f"{counts[word]} {word}" for word in (*ORDER, "unavailable") if counts[word])
-    sentences = [told or "no case was measured"]
-    if moves := list(_moves(rows)):
-        sentences.append(f"geometric mean over the rows: {', '.join(moves)}")
-    for metric in _summed_up():
-        shift = global_shift((row.verdict for row in rows), metric.name)
-        if shift is not None and shift.matters:
-            sentences.append(
-                f"{shift.rows} rows moved together: {metric.words} {percent(shift.change)} "
-                f"({percent(shift.interval[0])} to {percent(shift.interval[1])})"
-            )
-    return sentences
+def device_name(environment: Environment) -> str:
+    """The device as a reader knows it: of a CPU its model."""
+    return environment.cpu if environment.device == "cpu" else environment.device
 
 
 def fails(comparison: Comparison, on: Collection[FailOn]) -> bool:
@@ -131,21 +165,6 @@ def fails(comparison: Comparison, on: Collection[FailOn]) -> bool:
     return any(row.verdict.status in failing for row in comparison.rows)
 
 
-def _moves(rows: Iterable[Compared]) -> Iterator[str]:
-    judged: dict[str, list[MetricVerdict]] = {}
-    for row in rows:
-        for verdict in row.verdict.metrics:
-            judged.setdefault(verdict.metric, []).append(verdict)
-    for metric in _summed_up():
-        changes = [one.change for one in judged.get(metric.name, ()) if one.change is not None and one.change > -1]
-        if changes:
-            yield f"{metric.words} {percent(math.expm1(math.fsum(map(math.log1p, changes)) / len(changes)))}"
-
-
-def _summed_up() -> list[Metric]:
-    return [metric for metric in METRICS.values() if metric.sums_up]
-
-
 def _unavailable(a: Measurement, b: Measurement) -> str | None:
     """Which side lacks what the case needs."""
     told: dict[str | None, list[str]] = {}
@@ -153,3 +172,31 @@ def _unavailable(a: Measurement, b: Measurement) -> str | None:
         if one.outcome == "unavailable":
             told.setdefault(one.reason, []).append(side)
     return "; ".join(f"unavailable in {' and '.join(sides)}: {reason}" for reason, sides in told.items()) or None
+
+
+def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
+    found = {(result.table, result.row): result for result in latest(read_results(path, left_out))}
+    if not found:
+        raise ResultError(f"{path}: there is no result in it")
+    return found
+
+
+def _packages(rows: Rows) -> dict[str, str]:
+    """Versions of what can move a training step; of a package with several, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for environment in _environments(rows):
+        system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
+        for name, version in (system | environment.packages).items():
+            if version is not None and name != "pytest-llmbench":
+                found.setdefault(name, {})[version] = None
+    return {name: " and ".join(versions) for name, versions in found.items()}
+
+
+def _environments(rows: Rows) -> list[Environment]:
+    taken = [result.measurement.environment for result in rows.values()]
+    return [environment for environment in taken if environment is not None]
+
+
+def _only(side: str, rows: Rows, other: Rows) -> list[str]:
+    names = [f"{table}[{row}]" for table, row in rows if (table, row) not in other]
+    return [f"only in {side}, {counted(len(names), 'row')}: {', '.join(names)}"] if names else []

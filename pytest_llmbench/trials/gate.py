@@ -29,8 +29,7 @@ from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
 from pytest_llmbench.tables.renamed import row_of_today
-from pytest_llmbench.trials.trial import PROCESS, STORED, run
-from pytest_llmbench.trials.tries import disturbance, until_valid
+from pytest_llmbench.trials.trial import PROCESS, STORED, disturbance, run, until_valid
 
 __all__ = ["Gate", "Policy", "RowName", "Taken", "stored_row"]
 
@@ -242,10 +241,6 @@ class Gate:
     def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
         return tuple(Request(case=case, workload=self.workload, with_profile=number == 0) for number in range(count))
 
-    def _more(self, case: Case, count: int) -> tuple[Request, ...]:
-        """Requests of a row whose profile was taken already."""
-        return (Request(case=case, workload=self.workload, with_profile=False),) * count
-
     def _valid(self, request: Request, on_phase: OnPhase) -> Timed:
         """One process, and the seconds of all its tries."""
         seconds = 0.0
@@ -281,7 +276,9 @@ class Gate:
                 return ()
             on_more(wanted.count)
             try:
-                fresh = self._fresh(self._more(measurement.case, wanted.count), on_phase)
+                # The peak of memory was explained already.
+                more = Request(case=measurement.case, workload=self.workload, with_profile=False)
+                fresh = self._fresh([more] * wanted.count, on_phase)
             except NotMeasurable:
                 return ()
             seconds = (seconds or 0.0) + fresh.seconds

@@ -10,12 +10,13 @@ from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
-from pytest_llmbench.tables.selection import Selected
-from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
-from pytest_llmbench.trials.sides import Progress, Sides
+from pytest_llmbench.trials.comparison import Compared, Comparison, device_name, package_diff
+from pytest_llmbench.trials.progress import Progress
+from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR, run
 
 __all__ = ["Held", "Judge", "comparison_of", "held_so_far", "judge_of", "measure"]
@@ -76,7 +77,7 @@ def measure(
     held = _held(step)
     told = "unavailable" if "unavailable" in (held.a.outcome, held.b.outcome) else held.verdict.status
     num_pairs = len(journal.pairs(name))
-    progress.end(f"{told}, {num_pairs} pair{'s' if num_pairs != 1 else ''}")
+    progress.end(f"{told}, {counted(num_pairs, 'pair')}")
     return held
 
 
@@ -108,7 +109,8 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
         if not is_settled:
             unsettled.append(chosen.name)
         if found is not None:
-            rows.append(_compared(chosen, found))
+            name = chosen.table, chosen.row
+            rows.append(Compared.of(name, found.verdict, found.a, found.b, len(found.a.processes)))
     if unsettled:
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
     changes, same = package_diff(asked.a.packages, asked.b.packages)
@@ -123,10 +125,6 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
     )
 
 
-def _compared(chosen: Selected, step: Held) -> Compared:
-    return Compared.of((chosen.table, chosen.row), step.verdict, step.a, step.b, len(step.a.processes))
-
-
 def _measured_on(journal: Journal) -> str:
     workload = journal.asked.workload
     samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
@@ -137,5 +135,4 @@ def _measured_on(journal: Journal) -> str:
         for one in (pair.a, pair.b)
     )
     found = next((environment for environment in environments if environment is not None), None)
-    device = "" if found is None else found.cpu if found.device == "cpu" else found.device
-    return ", ".join(filter(None, [device, f"scale {workload.scale}", samples]))
+    return ", ".join(filter(None, [device_name(found) if found else "", f"scale {workload.scale}", samples]))

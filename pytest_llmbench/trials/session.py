@@ -18,7 +18,8 @@ from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.tables.selection import Selected, SelectionError
 from pytest_llmbench.trials.comparison import package_diff
 from pytest_llmbench.trials.pairs import judge_of, measure
-from pytest_llmbench.trials.sides import Progress, Sides, visible_devices
+from pytest_llmbench.trials.progress import Progress
+from pytest_llmbench.trials.sides import Sides, visible_devices
 
 __all__ = ["Started", "begin", "go_on", "measure_all", "sides_of"]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from pytest_llmbench.executors import SetupError
-from pytest_llmbench.executors.lease import LeaseFolderError, lease
-from pytest_llmbench.executors.local import PRELOAD, LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors.lease import lease
+from pytest_llmbench.executors.local import PRELOAD, LocalExecutor
 from pytest_llmbench.executors.machine import usable_gpus
-from pytest_llmbench.executors.neighbours import marked, present
+from pytest_llmbench.executors.neighbours import among_others
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -19,9 +20,9 @@ from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.store.pair import SIDES, Side
-from pytest_llmbench.trials.tries import until_valid
+from pytest_llmbench.trials.trial import until_valid
 
-__all__ = ["Progress", "Sides", "visible_devices"]
+__all__ = ["Sides", "visible_devices"]
 
 OnPhase = Callable[[Side, Phase], None]
 
@@ -99,42 +100,27 @@ class Sides:
         devices = ",".join(chosen) if chosen else None
         request = Request(case=case, workload=workload, visible_devices=devices, with_profile=with_profile)
         measured: dict[Side, Measurement] = {}
-        try:
-            with lease(chosen, self._announce) if chosen else nullcontext():
-                for side in (first, _other(first)):
-                    measured[side] = self._run(side, request, on_phase)
-        except LeaseFolderError as error:
-            raise SetupError(str(error)) from None
+        with lease(chosen, self._announce) if chosen else nullcontext():
+            for side in SIDES if first == "a" else SIDES[::-1]:
+                measured[side] = self._run(side, request, on_phase)
         return measured["a"], measured["b"]
 
     def _executor(self, side: Side) -> LocalExecutor:
         stack = self._stacks[side]
-        try:
-            return LocalExecutor(
-                timeout_seconds=self._timeout_seconds,
-                announce=lambda sentence: self._announce(f"{side.upper()}: {sentence}"),
-                python=stack.python,
-                preload=self._preload,
-                environ=stack.environ(self._path),
-            )
-        except UnsupportedSystemError as error:
-            raise SetupError(str(error)) from None
+        return LocalExecutor(
+            timeout_seconds=self._timeout_seconds,
+            announce=partial(self._announce_of, side),
+            python=stack.python,
+            preload=self._preload,
+            environ=stack.environ(self._path),
+        )
 
     def _run(self, side: Side, request: Request, on_phase: OnPhase) -> Measurement:
-        def once() -> Measurement:
-            with present() as neighbours:
+        once = partial(among_others, self._executors[side].run, request, partial(on_phase, side))
+        return until_valid(request, once, partial(self._announce_of, side), shared_gpu=self._shared_gpu)
 
-                def tell(phase: Phase) -> None:
-                    neighbours.look()
-                    on_phase(side, phase)
-
-                measurement = self._executors[side].run(request, tell)
-            return marked(measurement, neighbours.most)
-
-        def announce(sentence: str) -> None:
-            self._announce(f"{side.upper()}: {sentence}")
-
-        return until_valid(request, once, announce, shared_gpu=self._shared_gpu)
+    def _announce_of(self, side: Side, sentence: str) -> None:
+        self._announce(f"{side.upper()}: {sentence}")
 
 
 def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
@@ -150,36 +136,3 @@ def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
     if why:
         raise SetupError(f"no CUDA device; --scale smoke runs miniatures on the CPU ({why})")
     return gpus
-
-
-def _other(side: Side) -> Side:
-    return "b" if side == "a" else "a"
-
-
-class Progress(Protocol):
-    """
-    Hears of each step of a command that installs and measures.
-
-    Attributes:
-        total: cases that it will measure; 0 if that is not known.
-    """
-
-    total: int
-
-    def say(self, text: str) -> None:
-        """Tell *text* for as long as nothing else is told."""
-
-    def line(self, text: str) -> None:
-        """Tell *text* for good."""
-
-    def start(self, name: str) -> None:
-        """A case is going to be measured."""
-
-    def pair(self, number: int, *, confirms: bool) -> None:
-        """Tell that its pair *number*, from 1, begins, which may confirm those before it."""
-
-    def phase(self, side: Side, phase: Phase) -> None:
-        """A process of a side enters a phase, or knows its speed."""
-
-    def end(self, told: str) -> None:
-        """The case is settled."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import socket
 
-from pytest_llmbench.worker.keeper import keep
+from pytest_llmbench.worker.descendants import keep
 from pytest_llmbench.worker.server import serve
 
 

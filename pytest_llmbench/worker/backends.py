@@ -35,7 +35,8 @@ def main(checks: Iterable[str], say: Callable[[str], None]) -> None:
             told = _CHECKS[kind](name)
         except Exception as error:  # noqa: BLE001 - whatever a broken library raises is what is asked for
             told = {"trouble": " ".join(f"{type(error).__name__}: {error}".split())}
-        say(json.dumps({"check": check, "seconds": round(time.monotonic() - started, 3), **told}))
+        found = {"kind": kind, "name": name, "seconds": round(time.monotonic() - started, 3), **told}
+        say(json.dumps({"backend": found}))
 
 
 def _library(name: str) -> dict[str, str]:

@@ -16,11 +16,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from pytest_llmbench.schema.environment import Environment
-from pytest_llmbench.schema.libraries import EXTRAS, extra_of
+from pytest_llmbench.schema.libraries import EXTRAS, extra_of, outside_bounds
 from pytest_llmbench.schema.measurement import Measurement, Outcome, failed
 from pytest_llmbench.schema.protocol import (
     PROTOCOL_VERSION,
@@ -35,9 +36,8 @@ from pytest_llmbench.schema.protocol import (
 )
 from pytest_llmbench.schema.strict import dotted, first_flaw
 from pytest_llmbench.schema.text import printable
-from pytest_llmbench.worker.bounds import outside
 
-__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "main", "named"]
+__all__ = ["STACK_SIGNAL", "Measure", "ProtocolError", "live", "main", "named"]
 
 Measure = Callable[[Request, Callable[[Phase | Surroundings], None]], Measurement]
 
@@ -54,6 +54,20 @@ class ProtocolError(ValueError):
 
 class _Version(msgspec.Struct):
     protocol: int
+
+
+def live(life: Callable[[], None]) -> NoReturn:
+    """Be a forked process for as long as *life* lasts: nothing may climb back into the code of the one that forked."""
+    status = 1
+    try:
+        life()
+        status = 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def main(line: bytes, channel: int, load: Callable[[], Measure]) -> None:
@@ -123,7 +137,8 @@ def _checked(request: Request, measurement: Measurement) -> bytes:
     Raises:
         msgspec.DecodeError: the executor could not read the measurement.
     """
-    infinite = sorted({name for process in measurement.processes for name in _not_finite(process.metrics)})
+    values = (item for process in measurement.processes for item in process.metrics.items())
+    infinite = sorted({name for name, value in values if isinstance(value, float) and not math.isfinite(value)})
     if infinite:
         diverged = {"loss_first", "loss_last", "grad_norm"} & set(infinite)
         reason = f"not finite: {', '.join(infinite)}"
@@ -135,10 +150,6 @@ def _checked(request: Request, measurement: Measurement) -> bytes:
     return line
 
 
-def _not_finite(metrics: dict[str, int | float | tuple[int, ...]]) -> list[str]:
-    return [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)]
-
-
 def _failure(request: Request, error: BaseException) -> Measurement:
     """Outcome that an exception means for the case."""
     told = traceback.TracebackException.from_exception(error)
@@ -146,7 +157,7 @@ def _failure(request: Request, error: BaseException) -> Measurement:
     ours = ("<frozen importlib", importlib.__file__, __file__)
     frames = [frame for frame in told.stack if not frame.filename.startswith(ours)][: -FRAMES - 1 : -1]
     if isinstance(error, ImportError) and request.case.step is None:
-        message = "; ".join([message, *outside(EXTRAS)])
+        message = "; ".join([message, *outside_bounds(EXTRAS)])
     where = " <- ".join(f"{_short(frame.filename)}:{frame.lineno} in {frame.name}" for frame in frames)
     if _is_out_of_memory(error):
         return _failed(request, "oom", message)

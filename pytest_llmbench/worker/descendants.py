@@ -2,19 +2,23 @@
 Holding on to everything a measuring process starts, so that all of it can be ended.
 
 A process that left its group and its session still has an ancestor: Linux hands the orphans of a
-dead process to the nearest ancestor that asked for them.
+dead process to the nearest ancestor that asked for them. Above a server that is its keeper: what a server that is
+killed leaves behind becomes its child, and is ended by it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import select
 import signal
 from contextlib import suppress
+from typing import NoReturn
 
 from pytest_llmbench.probes.evidence import parents
 
-__all__ = ["adopt_orphans", "die_with", "end_all", "reap"]
+__all__ = ["adopt_orphans", "die_with", "end_all", "keep", "reap"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -65,3 +69,55 @@ def _prctl(option: int, argument: int) -> None:
     if libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"prctl({option}): {os.strerror(error)}")
+
+
+class _Stopped(Exception):
+    """The executor wants everything ended."""
+
+
+def keep() -> None:
+    """
+    Fork. The new process returns, to be the server; this one waits for its end and ends as it did.
+
+    The death of the executor, and SIGTERM, end the server and everything below it, too.
+    """
+    executor: int | None = None
+    with suppress(AttributeError, OSError):  # Linux before 5.3
+        executor = os.pidfd_open(os.getppid())
+    keeper = os.getpid()
+    adopt_orphans()
+    pid = os.fork()
+    if pid:
+        _await_end(pid, executor)
+        _end_as(os.waitstatus_to_exitcode(end_all()[pid]))
+    die_with(keeper)
+    if executor is not None:
+        os.close(executor)
+
+
+def _await_end(pid: int, executor: int | None) -> None:
+    """Return when the server is gone or to be ended; it is not waited for."""
+
+    def stop(*_: object) -> NoReturn:
+        raise _Stopped
+
+    with suppress(_Stopped):
+        signal.signal(signal.SIGTERM, stop)
+        if executor is None:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        else:
+            poller = select.poll()
+            poller.register(executor, select.POLLIN)
+            poller.register(os.pidfd_open(pid), select.POLLIN)
+            poller.poll()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end_as(exit_status: int) -> NoReturn:
+    """End this process as the server ended, which its parent asks for; *exit_status* as `subprocess` gives it."""
+    if exit_status < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the server has left one
+        with suppress(OSError):  # SIGKILL is as it should be
+            signal.signal(-exit_status, signal.SIG_DFL)
+        os.kill(os.getpid(), -exit_status)
+    os._exit(exit_status)

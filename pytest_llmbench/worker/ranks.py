@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -52,7 +51,8 @@ def measure_ranks(request: Request, report: Report) -> Measurement:
     """
     with _started(request) as ranks, _telling_where(ranks):
         failures = _hear_out(ranks, report)
-        _await_ends(ranks)
+        for one in ranks:
+            one.await_end(END_SECONDS if one.answer is not None else 0)
         return merge(request, [one.answer for one in ranks], failures)
 
 
@@ -77,9 +77,7 @@ class _Rank:
 
     def hear(self) -> Iterator[Message]:
         """What it has said since the last time; notes how it ended, if it has."""
-        if self.exit_status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            self.exit_status = os.waitstatus_to_exitcode(status) if pid else None
+        self._look()
         while data := self._read():
             *lines, self._line = (self._line + data).split(b"\n")
             for message in map(decode_message, lines):
@@ -102,15 +100,17 @@ class _Rank:
     def await_end(self, seconds: float) -> None:
         """Let it end by itself for so long, then end it."""
         deadline = time.monotonic() + seconds
-        while self.exit_status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.exit_status = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
+        while self._look() is None:
+            if time.monotonic() > deadline:
                 os.kill(self.pid, signal.SIGKILL)
-                self.exit_status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            else:
-                time.sleep(0.005)
+            time.sleep(0.005)
+
+    def _look(self) -> int | None:
+        """Its exit status, if it has one by now."""
+        if self.exit_status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.exit_status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.exit_status
 
     def where(self) -> str:
         """Its phase, and the innermost calls of the last stack that it was made to write."""
@@ -148,24 +148,18 @@ def _started(request: Request) -> Iterator[list[_Rank]]:
 
 def _fork(one: _Rank, ranks: Sequence[_Rank], request: Request, listener: socket.socket) -> None:
     parent = os.getpid()
-    one.pid = os.fork()
-    if one.pid:
-        return
-    status = 1
-    try:
+
+    def life() -> None:
         descendants.die_with(parent)
         for other in ranks[one.number + 1 :]:  # its pipe would stay open with a copy here
             os.close(other.writer)
         port = listener.getsockname()[1]
         seat = rank.Seat(rank=one.number, num_ranks=len(ranks), port=port, listener=listener.fileno(), stack=one.stack)
         child.main(encode(request), one.writer, lambda: partial(rank.measure, seat))
-        status = 0
-    except BaseException:  # noqa: BLE001 - nothing may climb back into the code of the process that forked
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+
+    one.pid = os.fork()
+    if not one.pid:
+        child.live(life)
 
 
 def _devices(request: Request) -> list[str | None]:
@@ -211,11 +205,6 @@ def _of_all(message: Phase | Surroundings, num_ranks: int) -> Phase | Surroundin
         return Surroundings(surroundings(message.environment, num_ranks))
     speed = message.samples_per_second
     return Phase(message.name, None if speed is None else speed * num_ranks)
-
-
-def _await_ends(ranks: Sequence[_Rank]) -> None:
-    for one in ranks:
-        one.await_end(END_SECONDS if one.answer is not None else 0)
 
 
 @contextmanager

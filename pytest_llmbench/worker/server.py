@@ -15,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -78,7 +77,7 @@ def _run(order: _Order, watch: _Watch, control: socket.socket, measure: str) -> 
     server = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _be_child(order, watch, measure, server)
+        child.live(partial(_be_child, order, watch, measure, server))
     os.close(order.log)
     control.send(encode(Started(pid)))
     status = watch.until_over(pid, order.channel)
@@ -87,23 +86,14 @@ def _run(order: _Order, watch: _Watch, control: socket.socket, measure: str) -> 
 
 
 def _be_child(order: _Order, watch: _Watch, measure: str, server: int) -> None:
-    """Does not return."""
-    status = 1
-    try:
-        os.setsid()
-        descendants.die_with(server)
-        watch.close()
-        os.dup2(order.log, 1)
-        os.dup2(order.log, 2)
-        os.close(order.log)
-        child.main(order.line, order.channel, partial(child.named, measure))
-        status = 0
-    except BaseException:  # noqa: BLE001 - nothing may climb back into the server's own code
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+    """Life of the process that was forked for an order."""
+    os.setsid()
+    descendants.die_with(server)
+    watch.close()
+    os.dup2(order.log, 1)
+    os.dup2(order.log, 2)
+    os.close(order.log)
+    child.main(order.line, order.channel, partial(child.named, measure))
 
 
 class _Watch:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from pytest_llmbench.probes.allocations import (
     BEFORE,
     LISTED,
@@ -18,6 +16,8 @@ from pytest_llmbench.probes.allocations import (
     alive_at_peak,
     shares,
 )
+from torch import Tensor, nn
+
 from pytest_llmbench.schema.measurement import AllocationShare
 
 CPU = torch.device("cpu")

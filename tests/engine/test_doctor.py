@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-
-from pytest_llmbench.cli.backends import check_backends
+from pytest_llmbench.cli.diagnosis import check_backends
 
 
 def test_attention_and_quantization_are_tried_where_torch_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from rich.console import Console
+
 from pytest_llmbench.schema.protocol import Phase
 from pytest_llmbench.store.pair import Side
+from pytest_llmbench.trials.progress import Progress
 
 __all__ = ["Told"]
 
 
-class Told:
+class Told(Progress):
     """Each call as a tuple of its name and its arguments, in their order."""
 
     def __init__(self) -> None:
-        self.total = 0
+        super().__init__(Console(quiet=True))
         self.calls: list[tuple[object, ...]] = []
 
     def say(self, text: str) -> None:

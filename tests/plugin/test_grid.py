@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmbench.plugin.grid import standard_grid
 from pytest_llmbench.schema.case import CaseError
-from pytest_llmbench.tables.grid import standard_grid
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench

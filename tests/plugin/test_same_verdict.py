@@ -11,7 +11,7 @@ from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import compare_files
 
 if TYPE_CHECKING:
     from tests.plugin.conftest import Bench

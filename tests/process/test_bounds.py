@@ -12,10 +12,10 @@ from packaging.requirements import Requirement
 import surroundings
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.libraries import outside_bounds
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.worker.bounds import outside
 
 MEASURE = """
 def measure(request, report):
@@ -71,4 +71,4 @@ def test_a_library_is_outside_below_its_bound(
     install(tmp_path, "xformers", version)
     monkeypatch.syspath_prepend(str(tmp_path))
 
-    assert len(list(outside({"xformers"}))) == told
+    assert len(list(outside_bounds({"xformers"}))) == told

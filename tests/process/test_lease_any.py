@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmbench.executors.lease import GpuHeldError, lease, lease_any
+from pytest_llmbench.executors.lease import GpuHeldError, lease
 
 FOUR = ("GPU-d", "GPU-c", "GPU-b", "GPU-a")
 
@@ -22,13 +22,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_first_free_gpus_are_taken_in_the_order_that_is_given() -> None:
-    with lease(["GPU-c"], pytest.fail), lease_any(FOUR, 2, pytest.fail) as held:
+    with lease(["GPU-c"], pytest.fail), lease(FOUR, pytest.fail, count=2) as held:
         assert held == ("GPU-d", "GPU-b")
 
 
 def test_a_gpu_is_free_again_after_its_lease() -> None:
     for _ in range(2):
-        with lease_any(FOUR[:1], 1, pytest.fail) as held:
+        with lease(FOUR[:1], pytest.fail, count=1) as held:
             assert held == ("GPU-d",)
 
 
@@ -48,7 +48,7 @@ def test_whoever_finds_too_few_waits_for_one_that_gets_free() -> None:
     holder = threading.Thread(target=hold)
     holder.start()
     assert held.wait(10)
-    with lease(["GPU-c"], pytest.fail), lease_any(FOUR[:2], 1, announce, timeout=10) as found:
+    with lease(["GPU-c"], pytest.fail), lease(FOUR[:2], announce, count=1, timeout=10) as found:
         assert found == ("GPU-d",)
     holder.join()
 
@@ -59,7 +59,7 @@ def test_too_few_free_gpus_are_given_back() -> None:
     with lease(["GPU-d"], pytest.fail):
         with (
             pytest.raises(GpuHeldError, match="GPU GPU-d is still held by pid"),
-            lease_any(FOUR[:2], 2, lambda _: None, timeout=0.3),
+            lease(FOUR[:2], lambda _: None, count=2, timeout=0.3),
         ):
             pass
         with lease(["GPU-c"], pytest.fail):
@@ -73,7 +73,7 @@ def test_threads_that_want_several_of_few_all_get_theirs() -> None:
 
     def want(count: int) -> None:
         for _ in range(3):
-            with lease_any(FOUR, count, lambda _: None, timeout=60) as held:
+            with lease(FOUR, lambda _: None, count=count, timeout=60) as held:
                 with guard:
                     assert not in_use & set(held)
                     in_use.update(held)

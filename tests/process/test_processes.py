@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmbench.executors import local, server
-from pytest_llmbench.executors.local import LocalExecutor, UnsupportedSystemError
+from pytest_llmbench.executors import SetupError, local, server
+from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -144,5 +144,5 @@ def test_an_exception_of_the_callback_passes_on_and_ends_the_case(bench: Bench) 
 def test_other_systems_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Darwin")
 
-    with pytest.raises(UnsupportedSystemError, match=r"cannot be measured on Darwin: .* needs Linux"):
+    with pytest.raises(SetupError, match=r"cannot be measured on Darwin: .* needs Linux"):
         LocalExecutor(timeout_seconds=5, announce=print)

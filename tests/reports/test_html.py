@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
+from pytest_llmbench.reports.table import SYMBOLS
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Evidence, Outcome, failed
-from pytest_llmbench.schema.symbols import SYMBOLS
+from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.published import PublishedTable
 from pytest_llmbench.store.results import Result
@@ -365,3 +366,15 @@ def test_without_jinja2_the_command_says_what_to_install(bench: Bench, write: Ca
 
     assert ran.returncode == 2
     assert "the HTML report needs jinja2; pip install 'pytest-llmbench[report]'" in ran.stderr
+
+
+def test_a_metric_of_another_package_that_heads_rows_has_a_column(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "acme:watts"
+    metric = Metric(
+        name=name, unit="W", better="lower", gate="advisory", label="watts", heads_row=True, describe="Power."
+    )
+    monkeypatch.setitem(METRICS, name, metric)
+
+    assert 'data-label="watts"' in page(bench, bench.result()).html

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import surroundings
+from measurements import good, measured
 from pytest_llmbench.judge.compare import judge
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
-from pytest_llmbench.reports.comparison.screen import render as render_comparison
+from pytest_llmbench.reports.comparison import markdown, to_json
+from pytest_llmbench.reports.comparison import render as render_comparison
 from pytest_llmbench.reports.export import csv, junit
 from pytest_llmbench.reports.html import ResultFile, html_report
 from pytest_llmbench.reports.markdown import markdown_report, write_step_summary
@@ -28,7 +29,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, ResultLog, read_results
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import compare_files
 
 HOSTILE = {
     "title": "\x1b]0;owned\x07",
@@ -44,40 +45,25 @@ HOSTILE = {
     "azure": "##[error]gone ##vso[task.complete]",
     "private": "\U000f0000\U000f0001",
 }
-ENVIRONMENT = Environment(
-    device="cpu",
-    num_devices=1,
-    device_memory_bytes=None,
-    driver=None,
-    cuda=None,
-    power_limit_watts=None,
-    allocator={},
-    python="3.11.0",
-    cpu="cpu",
-    num_cpus=2,
-    system="Linux",
-    packages={"torch": "2.0"},
-)
 
 
 def environment(text: str) -> Environment:
-    return msgspec.structs.replace(ENVIRONMENT, packages={"torch": text, text: "1"}, cpu=text, system=text)
+    return surroundings.environment(device="cpu", packages={"torch": text, text: "1"}, cpu=text, system=text)
 
 
 def measurement(text: str) -> Measurement:
-    process = Process(
-        outcome="ok",
-        metrics={"samples_per_second": 2.0, "python_calls_per_sample": 100.0},
+    process = good(
+        {"samples_per_second": 2.0, "python_calls_per_sample": 100.0},
         missing={"peak_reserved_bytes": text},
         rounds=(Round(1.0, 2, 2),),
         ran={"attention": text},
         phase_seconds={text: 1.0},
     )
-    return Measurement(
+    return measured(
+        process,
         case=Case.custom("m:f", name=text),
         workload=Workload(scale="smoke", device="cpu"),
         environment=environment(text),
-        processes=(process,),
         measured_at=text,
     )
 

@@ -10,10 +10,8 @@ import pytest
 
 from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
-from pytest_llmbench.reports.comparison.screen import render
-from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff, summary
+from pytest_llmbench.reports.comparison import markdown, render, summary, to_json
+from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff
 
 SPEED = MetricVerdict(
     metric="samples_per_second",

@@ -11,13 +11,13 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+import measurements
 import surroundings
 from pytest_llmbench.cli.bisect import bisect
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.plan import Plan, is_suspect
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison.bisection import sentences
-from pytest_llmbench.schema.case import Case
+from pytest_llmbench.reports.bisection import sentences
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.workload import Workload
@@ -130,14 +130,10 @@ def test_a_version_that_cannot_be_measured_is_passed_over() -> None:
 
 
 def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outcome = "ok") -> Measurement:
-    environment = surroundings.environment(device="cpu", python="3.11", packages={"torch": str(values)})
-    processes = tuple(Process(outcome=outcome, reason="why", metrics={metric: value}) for value in values or (1.0,))
-    return Measurement(
-        case=Case(model="qwen-7b-chat"),
+    return measurements.measured(
+        *(Process(outcome=outcome, reason="why", metrics={metric: value}) for value in values or (1.0,)),
         workload=Workload(scale="smoke", device="cpu"),
-        environment=environment,
-        processes=processes,
-        measured_at="now",
+        environment=surroundings.environment(device="cpu", python="3.11", packages={"torch": str(values)}),
     )
 
 

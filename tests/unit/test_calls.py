@@ -6,8 +6,8 @@ import sys
 import threading
 
 import pytest
-
 from pytest_llmbench.probes.calls import CallRecorder
+
 from pytest_llmbench.probes.recorder import NotCounted
 
 

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+import measurements
 import surroundings
 from pytest_llmbench.cli import app
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.workload import Injection, Workload
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result
@@ -31,15 +31,10 @@ def measured(
     environment = surroundings.environment(
         device="Test GPU", device_memory_bytes=1, driver="1", cuda="13.0", packages=packages or {"peft": "0.21.2"}
     )
-    processes = tuple(
-        Process(outcome="ok", metrics={WALL: 0.95 / seconds, BUSY: seconds, "host_bound": 0.95, "loss_first": loss})
-        for seconds in busy
-    )
-    return Measurement(
-        case=Case(model="qwen-7b-chat"),
+    return measurements.measured(
+        *({WALL: 0.95 / seconds, BUSY: seconds, "host_bound": 0.95, "loss_first": loss} for seconds in busy),
         workload=Workload(injection=injection),
         environment=environment,
-        processes=processes,
         measured_at=f"2026-11-{day:02}T03:00:00+00:00",
     )
 

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.cli.backends import Backend, check_backends
-from pytest_llmbench.cli.diagnosis import Diagnosis, GpuState, steering_variables
+from pytest_llmbench.cli.diagnosis import Backend, Diagnosis, GpuState, check_backends, steering_variables
 from pytest_llmbench.cli.doctor import lines
 
 COMMAND = "import typer; from pytest_llmbench.cli.doctor import doctor; a = typer.Typer(); a.command()(doctor); a()"

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
@@ -25,18 +26,11 @@ UPGRADED = msgspec.structs.replace(ENVIRONMENT, packages={"torch": "2.12.0", "pe
 
 def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:
     """One process for each dict of metrics."""
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(),
-        environment=ENVIRONMENT,
-        processes=tuple(Process(outcome="ok", metrics=metrics) for metrics in processes),
-        measured_at="2026-11-24T10:00:00Z",
-    )
-    return msgspec.structs.replace(default, **changes)
+    return measurements.measured(*processes, **{"environment": ENVIRONMENT, **changes})
 
 
 def ended(outcome: Outcome, reason: str | None = "a reason", **changes: Any) -> Measurement:
-    return measured(processes=(Process(outcome=outcome, reason=reason),), **changes)
+    return measured(processes=(measurements.ended(outcome, reason),), **changes)
 
 
 def compared(before: dict[str, Value], after: dict[str, Value], **changes: Any) -> RowVerdict:
@@ -479,7 +473,7 @@ def test_what_is_not_known_to_be_good_fails(status: Status, failed: bool) -> Non
 
 
 def beside(others: int | None, speed: float) -> Measurement:
-    process = Process(outcome="ok", metrics={"samples_per_second": speed, "host_bound": 0.95}, neighbours=others)
+    process = measurements.good({"samples_per_second": speed, "host_bound": 0.95}, neighbours=others)
     return measured(processes=(process,))
 
 

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.figures import number_text
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.values import process_value, typical_value
+from pytest_llmbench.judge.values import number_text, process_value, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.export import csv
-from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Value
 from pytest_llmbench.schema.units import percent
@@ -36,13 +35,7 @@ def process(rounds: list[float], metrics: dict[str, Value], *, equal: bool = Tru
 
 
 def measured(*processes: Process) -> Measurement:
-    return Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(scale="smoke", device="cpu"),
-        environment=ENVIRONMENT,
-        processes=processes,
-        measured_at="2026-11-24T10:00:00Z",
-    )
+    return measurements.measured(*processes, workload=Workload(scale="smoke", device="cpu"), environment=ENVIRONMENT)
 
 
 @st.composite

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from measurements import open_row
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.verdict import MetricVerdict, Status
-from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import AllocationShare, KernelShare, Measurement, MemoryPoint, Process
 from pytest_llmbench.schema.metrics import MIB, Value
 from pytest_llmbench.schema.workload import Injection, Workload
@@ -36,14 +36,8 @@ KERNELS = (KernelShare("gemm", 700, 0.12), KernelShare("flash_fwd", 56, 0.08), K
 
 
 def measured(metrics: dict[str, Value], kernels: tuple[KernelShare, ...] = (), **changes: Any) -> Measurement:
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(),
-        environment=ENVIRONMENT,
-        processes=(Process(outcome="ok", metrics=metrics, kernels=kernels),),
-        measured_at="now",
-    )
-    return msgspec.structs.replace(default, **changes)
+    process = measurements.good(metrics, kernels=kernels)
+    return measurements.measured(process, **{"environment": ENVIRONMENT, **changes})
 
 
 def told(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.schema.metrics import Value
 

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.noise import OTHER_CARD_SD, estimate_noise, on_other_cards, pooled, row_class
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS, Noise, RowClass, Value
-from pytest_llmbench.schema.workload import Workload
 
 SPEED = "samples_per_second"
 BUSY = "device_busy_seconds_per_sample"
@@ -22,14 +22,7 @@ PRIOR = Noise(process_sd=0.002, process_df=6, session_sd=0.003, session_df=10)
 
 
 def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(),
-        environment=None,
-        processes=tuple(Process(outcome="ok", metrics=metrics) for metrics in processes),
-        measured_at="now",
-    )
-    return msgspec.structs.replace(default, **changes)
+    return measurements.measured(*processes, **{"environment": None, **changes})
 
 
 def simulated(

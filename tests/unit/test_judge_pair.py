@@ -9,19 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.reports.comparison import screen as terminal
-from pytest_llmbench.reports.comparison.document import to_json
-from pytest_llmbench.reports.comparison.page import markdown
+from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
 from pytest_llmbench.schema.metrics import Noise, Tolerance, Value
-from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.trials.comparison import Compared, Comparison
 
 SPEED, BUSY = "samples_per_second", "device_busy_seconds_per_sample"
@@ -35,10 +33,7 @@ def process(busy: float, kernels: float = 100.0, outcome: Outcome = "ok") -> Pro
 
 
 def side(*processes: Process, **changes: Any) -> Measurement:
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"), workload=Workload(), environment=OLD, processes=processes, measured_at="now"
-    )
-    return msgspec.structs.replace(default, **changes)
+    return measurements.measured(*processes, **{"environment": OLD, **changes})
 
 
 def pairs(slow_down: float, count: int, *, drift: float = 0.0, seed: int = 1) -> tuple[Measurement, Measurement]:
@@ -205,7 +200,7 @@ def test_no_report_shows_an_interval_that_is_not_known() -> None:
         a="a", b="b", changes=(), num_unchanged=0, rows=(Compared.of(("t", "r"), verdict, a, b, 3),)
     )
     shown = (
-        terminal.render(comparison, width=200, color=False, every_metric=True),
+        render(comparison, width=200, color=False, every_metric=True),
         markdown(comparison, every_metric=True),
         failure_sentence("r", verdict),
     )

@@ -11,15 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.decision import SESSIONS, difference
 from pytest_llmbench.judge.statistics import threshold
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.metrics import METRICS, Metric, Noise, Value
-from pytest_llmbench.schema.workload import Workload
 
 unhurried = settings(deadline=None)
 """A machine shared with other work is no fault of the code."""
@@ -32,14 +31,7 @@ ENVIRONMENT = surroundings.environment(python="3.12", num_cpus=16)
 
 
 def measured(*processes: dict[str, Value], **changes: Any) -> Measurement:
-    default = Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(),
-        environment=ENVIRONMENT,
-        processes=tuple(Process(outcome="ok", metrics=metrics) for metrics in processes),
-        measured_at="now",
-    )
-    return msgspec.structs.replace(default, **changes)
+    return measurements.measured(*processes, **{"environment": ENVIRONMENT, **changes})
 
 
 def slower(row: dict[str, Value], **by: float) -> dict[str, Value]:

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
+from measurements import BUSY, SPEED, good
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
 from pytest_llmbench.judge.validity import canary_change, why_invalid
-from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
-from pytest_llmbench.schema.metrics import METRICS, Value
-from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.schema.metrics import METRICS
 
 ROUNDS = tuple(Round(seconds, 4, 4000) for seconds in (1.0, 1.0, 1.1))
 
@@ -88,18 +88,8 @@ def measured(
     **packages: str,
 ) -> Measurement:
     evidence = Evidence(canary_flops_per_second=flops, canary_copy_bytes_per_second=copied, recompilations=compiled)
-    metrics: dict[str, Value] = {
-        "device_busy_seconds_per_sample": busy,
-        "samples_per_second": 0.95 / busy,
-        "host_bound": 0.95,
-    }
-    return Measurement(
-        case=Case(model="qwen-7b-chat"),
-        workload=Workload(),
-        environment=surroundings.environment(packages=packages),
-        processes=tuple(Process(outcome="ok", metrics=metrics, evidence=evidence) for _ in range(5)),
-        measured_at="now",
-    )
+    one = good({BUSY: busy, SPEED: 0.95 / busy, "host_bound": 0.95}, evidence=evidence)
+    return measurements.measured(*[one] * 5, environment=surroundings.environment(packages=packages))
 
 
 @pytest.mark.parametrize(
@@ -120,9 +110,6 @@ def test_of_several_gpus_each_is_held_against_itself() -> None:
     then, now = measured(flops=(700e12, 650e12)), measured(flops=(665e12, 660e12))
 
     assert canary_change(then, now) == pytest.approx(-0.05)
-
-
-BUSY = "device_busy_seconds_per_sample"
 
 
 def status(now: Measurement) -> str:
@@ -229,11 +216,9 @@ def test_a_gpu_is_slower_itself_from_3_percent_on(slower: float, known: str) -> 
 
 
 def only_wall_time(speed: float, flops: float = 700e12) -> Measurement:
-    metrics: dict[str, Value] = {"samples_per_second": speed, "host_bound": 0.95}
     evidence = Evidence(canary_flops_per_second=(flops,), canary_copy_bytes_per_second=(4e12,))
-    return msgspec.structs.replace(
-        measured(), processes=tuple(Process(outcome="ok", metrics=metrics, evidence=evidence) for _ in range(5))
-    )
+    one = good({SPEED: speed, "host_bound": 0.95}, evidence=evidence)
+    return msgspec.structs.replace(measured(), processes=(one,) * 5)
 
 
 @pytest.mark.parametrize(("speed", "failed_for_the_gpu"), [(9.0, True), (8.3, False)])

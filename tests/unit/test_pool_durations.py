@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+import measurements
+from measurements import good
 from pytest_llmbench.executors.durations import Durations
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 
@@ -16,8 +18,8 @@ FULL = Workload()
 
 
 def measured(case: Case, seconds: float, workload: Workload = FULL) -> Measurement:
-    process = Process(outcome="ok", phase_seconds={"build": seconds / 4, "rounds": 3 * seconds / 4})
-    return Measurement(case=case, workload=workload, environment=None, processes=(process,), measured_at="")
+    process = good({}, phase_seconds={"build": seconds / 4, "rounds": 3 * seconds / 4})
+    return measurements.measured(process, case=case, workload=workload)
 
 
 def test_a_case_takes_as_long_as_it_did_the_last_time() -> None:

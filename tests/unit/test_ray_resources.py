@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_llmbench.executors.ray_resources import gpu_models, lacking
+from pytest_llmbench.executors.ray_cluster import gpu_models, lacking
 
 
 def node(alive: bool = True, **resources: float) -> dict[str, Any]:

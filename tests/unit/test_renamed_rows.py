@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmbench.plugin.grid import standard_grid
 from pytest_llmbench.store.baseline import decode, encode
 from pytest_llmbench.tables import TABLES
-from pytest_llmbench.tables.grid import standard_grid
 from pytest_llmbench.tables.renamed import former_row, row_of_today
 
 ROOT = Path(__file__).parents[2]

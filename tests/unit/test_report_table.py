@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 
+import measurements
 import surroundings
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.judge.figures import number_text
+from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.reports.table import Line, ReportTable, report_tables
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Outcome, Process, joined
 from pytest_llmbench.schema.metrics import METRICS, Metric, Value
-from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.results import Result
 from pytest_llmbench.tables import TABLES
 
@@ -31,14 +31,8 @@ SAME: dict[str, Value] = {
 
 
 def measured(metrics: dict[str, Value], case: Case, outcome: Outcome = "ok") -> Measurement:
-    reason = None if outcome == "ok" else "a reason"
-    return Measurement(
-        case=case,
-        workload=Workload(),
-        environment=ENVIRONMENT,
-        processes=(Process(outcome=outcome, reason=reason, metrics=metrics),),
-        measured_at="now",
-    )
+    process = Process(outcome=outcome, reason=None if outcome == "ok" else "a reason", metrics=metrics)
+    return measurements.measured(process, case=case, environment=ENVIRONMENT)
 
 
 def result(

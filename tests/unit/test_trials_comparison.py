@@ -8,9 +8,10 @@ import pytest
 
 from measurements import ended, good, measured, open_row
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
+from pytest_llmbench.reports.comparison import summary
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import Outcome
-from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff, summary
+from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff
 
 UNCHANGED = RowVerdict(status="unchanged", reason="so")
 GOOD, LACKING = measured(good({})), measured(ended("unavailable", "no bitsandbytes"))

@@ -13,8 +13,7 @@ from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.store.results import Result, ResultError, ResultLog
-from pytest_llmbench.trials.comparison import Comparison
-from pytest_llmbench.trials.offline import compare_files
+from pytest_llmbench.trials.comparison import Comparison, compare_files
 from surroundings import environment
 
 

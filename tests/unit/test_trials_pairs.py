@@ -9,20 +9,21 @@ import msgspec
 import pytest
 from rich.console import Console
 
+import measurements
 import surroundings
 from measurements import is_open
 from pytest_llmbench.judge.plan import DOUBTED, Plan, Settled, Wanted, settle
-from pytest_llmbench.reports.comparison.progress import Progress
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import PackageChange
-from pytest_llmbench.schema.measurement import Measurement, Outcome, Process
-from pytest_llmbench.schema.metrics import Tolerance, Value
+from pytest_llmbench.schema.measurement import Measurement, Outcome
+from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
 from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.pairs import Held, comparison_of, held_so_far, judge_of, measure
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR
 from told import Told
@@ -43,17 +44,10 @@ ASKED = Asked(
 
 
 def measured(operators: float = 100.0, outcome: Outcome = "ok", loss: float = 2.0) -> Measurement:
-    metrics: dict[str, Value] = {"operators_per_sample": operators, "loss_first": loss}
-    return Measurement(
-        case=CASE,
-        workload=ASKED.workload,
-        environment=HERE,
-        processes=(
-            Process(
-                outcome=outcome, reason=None if outcome == "ok" else "why", metrics=metrics if outcome == "ok" else {}
-            ),
-        ),
-        measured_at="now",
+    good = outcome == "ok"
+    process = measurements.good({"operators_per_sample": operators, "loss_first": loss})
+    return measurements.measured(
+        process if good else measurements.ended(outcome), case=CASE, workload=ASKED.workload, environment=HERE
     )
 
 

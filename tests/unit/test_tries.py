@@ -6,22 +6,21 @@ from collections.abc import Sequence
 
 import msgspec
 
+import measurements
+from measurements import good
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.measurement import Evidence, Measurement, Process, Round
+from pytest_llmbench.schema.measurement import Evidence, Measurement, Round
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.trials.tries import MOST_TRIES, until_valid
+from pytest_llmbench.trials.trial import MOST_TRIES, until_valid
 
 REQUEST = Request(case=Case(model="qwen-7b-chat"), workload=Workload(scale="smoke", device="cuda"))
 
 
 def measured(evidence: Evidence | None = None, rounds: Sequence[float] = (1.0, 1.0, 1.0)) -> Measurement:
-    process = Process(
-        outcome="ok", evidence=evidence or Evidence(), rounds=tuple(Round(seconds, 4, 100) for seconds in rounds)
-    )
-    return Measurement(
-        case=REQUEST.case, workload=REQUEST.workload, environment=None, processes=(process,), measured_at="now"
-    )
+    done = tuple(Round(seconds, 4, 100) for seconds in rounds)
+    process = good({}, evidence=evidence or Evidence(), rounds=done)
+    return measurements.measured(process, case=REQUEST.case, workload=REQUEST.workload)
 
 
 GOOD, COLD = measured(), measured(rounds=(9.0, 1.0, 1.0))

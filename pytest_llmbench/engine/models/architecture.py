@@ -183,7 +183,7 @@ ARCHITECTURES = {
         _BAICHUAN2_13B,
     )
 }
-"""By the names of `cases.MODELS`."""
+"""By the names of `case.MODELS`."""
 
 
 def miniature(architecture: Architecture) -> Architecture:

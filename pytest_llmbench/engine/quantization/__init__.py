@@ -8,12 +8,12 @@ from collections.abc import Callable
 from functools import partial
 
 from pytest_llmbench.engine.quantization.backend import (
+    Bf16,
     QuantizationUnavailable,
     Quantizer,
     kept_environment,
     logical_elements,
 )
-from pytest_llmbench.engine.quantization.bf16 import Bf16
 from pytest_llmbench.engine.quantization.bnb import Int8, Nf4
 from pytest_llmbench.engine.quantization.gptq import Gptq
 from pytest_llmbench.schema import extensions

@@ -17,6 +17,7 @@ from torch import nn
 from pytest_llmbench.engine.outcomes import Unavailable
 
 __all__ = [
+    "Bf16",
     "LinearPlace",
     "QuantizationUnavailable",
     "Quantizer",
@@ -51,6 +52,16 @@ class Quantizer(Protocol):
 
     def store(self, module: nn.Module) -> None:
         """Quantize the own weights of *module*, which have just been drawn on the device."""
+
+
+class Bf16:
+    """Weights as they are: nothing is quantized."""
+
+    def prepare(self, model: Any) -> None:
+        """Every linear layer stays what it is."""
+
+    def store(self, module: nn.Module) -> None:
+        """The weights stay as they were drawn."""
 
 
 class LinearPlace(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pytest_llmbench.engine.quantization.backend import (
     LinearPlace,
@@ -16,7 +16,7 @@ from pytest_llmbench.engine.quantization.backend import (
     linear_places,
     load_library,
 )
-from pytest_llmbench.engine.quantization.packing import WORD_BITS, Packed, pack, repeated
+from pytest_llmbench.engine.quantization.packing import WORD_BITS, pack, repeated
 
 __all__ = ["Gptq"]
 
@@ -71,7 +71,11 @@ class Gptq:
         with torch.device(linear.weight.device):
             layer = self._make(linear, self._bits, group_size)
         packed = pack(linear.weight, self._bits, group_size)
-        _fill(layer, packed, repeated(self._zero_point, self._bits), linear.bias)
+        layer.qweight = packed.codes
+        layer.qzeros.fill_(repeated(self._zero_point, self._bits))
+        layer.scales = packed.scales
+        if linear.bias is not None:
+            layer.bias = linear.bias.detach()
         layer.post_init()
         return layer
 
@@ -87,14 +91,6 @@ def _check_fits(place: LinearPlace) -> None:
             f"layer {place.name} has {inputs} inputs and {outputs} outputs; "
             f"GPTQ packs groups of {GROUP_SIZE} inputs and words of {WORD_BITS} outputs"
         )
-
-
-def _fill(layer: Any, packed: Packed, zeros: int, bias: Tensor | None) -> None:
-    layer.qweight = packed.codes
-    layer.qzeros.fill_(zeros)
-    layer.scales = packed.scales
-    if bias is not None:
-        layer.bias = bias.detach()
 
 
 def _library() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pytest_llmbench.reports.export.values import name_of, series
+from pytest_llmbench.reports.export.values import series
 from pytest_llmbench.store.results import Result
 
 __all__ = ["export"]
@@ -16,7 +16,7 @@ __all__ = ["export"]
 def export(results: Sequence[Result]) -> str:
     """JSON for `bencher run --adapter json --file FILE`; measures are named as the metrics, with dashes."""
     found = {
-        name_of(result): {
+        result.name: {
             one.name.replace("_", "-"): {
                 "value": statistics.median(one.values),
                 "lower_value": min(one.values),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.reports.export.values import name_of, series
+from pytest_llmbench.reports.export.values import series
 from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.store.results import Result
@@ -27,7 +27,7 @@ def export(results: Sequence[Result], better: Better) -> str:
     """
     entries = [
         {
-            "name": f"{name_of(result)} {one.name}",
+            "name": f"{result.name} {one.name}",
             "unit": METRICS[one.metric].unit,
             "value": statistics.median(one.values),
             **({"range": f"{(max(one.values) - min(one.values)) / 2:.6g}"} if len(one.values) > 1 else {}),

@@ -13,25 +13,20 @@ from typing import Any
 
 import msgspec
 
-from pytest_llmbench.reports.export.values import name_of, ok_processes, series
+from pytest_llmbench.reports.export.values import ok_processes, series
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.store.results import Result
 
-__all__ = ["FORMAT", "export", "has_rounds"]
+__all__ = ["FORMAT", "export", "seconds_per_sample"]
 
 FORMAT = "5.0.0"
 """The version of pytest-benchmark whose file this is; 4 reads it too."""
 
 
-def has_rounds(result: Result) -> bool:
-    """Whether there is anything of a row to put into such a file."""
-    return bool(_seconds_per_sample(result))
-
-
 def export(results: Sequence[Result]) -> str:
     """A file as `--benchmark-json` writes it; rows without a measured round are not in it."""
     environment = next((found for result in results if (found := result.measurement.environment)), None)
-    measured = [result for result in results if has_rounds(result)]
+    measured = [result for result in results if seconds_per_sample(result)]
     data = {
         "machine_info": _machine(environment),
         "commit_info": {"id": "unknown", "time": None, "author_time": None, "dirty": False, "error": None}
@@ -46,7 +41,7 @@ def export(results: Sequence[Result]) -> str:
 def _benchmark(result: Result) -> dict[str, Any]:
     return {
         "group": result.table,
-        "name": name_of(result),
+        "name": result.name,
         "fullname": result.nodeid,
         "params": {"row": result.row},
         "param": result.row,
@@ -64,11 +59,12 @@ def _benchmark(result: Result) -> dict[str, Any]:
             "min_time": 0.0,
             "warmup": True,
         },
-        "stats": _stats(_seconds_per_sample(result)),
+        "stats": _stats(seconds_per_sample(result)),
     }
 
 
-def _seconds_per_sample(result: Result) -> list[float]:
+def seconds_per_sample(result: Result) -> list[float]:
+    """One number for each measured round of the row."""
     rounds = [one for process in ok_processes(result) for one in process.rounds]
     return [one.seconds / one.samples for one in rounds if one.samples > 0 and math.isfinite(one.seconds)]
 

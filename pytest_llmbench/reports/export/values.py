@@ -11,7 +11,7 @@ from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.store.results import Result
 
-__all__ = ["Series", "name_of", "numbers", "ok_processes", "series"]
+__all__ = ["Series", "numbers", "ok_processes", "series"]
 
 
 class Series(NamedTuple):
@@ -25,11 +25,6 @@ class Series(NamedTuple):
     @property
     def name(self) -> str:
         return self.metric if self.gpu is None else f"{self.metric}_gpu{self.gpu}"
-
-
-def name_of(result: Result) -> str:
-    """As `batch_size[qwen-7b-chat-batch-4]`."""
-    return result.name
 
 
 def ok_processes(result: Result) -> tuple[Process, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from pytest_llmbench.judge.values import process_value, typical_value
+from pytest_llmbench.judge.values import typical_value, values
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.store.baseline import BaselineError
@@ -69,7 +69,5 @@ def total(value: Value | None) -> float | None:
 
 def values_of(measurement: Measurement | None, metric: str) -> list[float]:
     """One number for each process that ended well and measured it, see `total`."""
-    if measurement is None:
-        return []
-    found = (total(process_value(process, metric)) for process in measurement.processes if process.outcome == "ok")
-    return [value for value in found if value is not None]
+    found = values(measurement, metric) if measurement else ()
+    return [number for value in found if (number := total(value)) is not None]

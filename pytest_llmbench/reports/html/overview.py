@@ -13,10 +13,9 @@ from pytest_llmbench.judge.comparable import environment_changes
 from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
-from pytest_llmbench.reports.table import verdict_text
-from pytest_llmbench.schema.environment import Environment, package_changes
+from pytest_llmbench.reports.table import ORDER, SYMBOLS, verdict_text
+from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
-from pytest_llmbench.schema.symbols import ORDER, SYMBOLS
 from pytest_llmbench.schema.units import gib, percent
 
 __all__ = ["Count", "EnvironmentView", "Failure", "Movement", "counts", "environments", "failures", "movements"]
@@ -133,19 +132,14 @@ def _movement(metric: str, rows: Sequence[Held]) -> Movement | None:
 
 def environments(rows: Iterable[Held]) -> tuple[EnvironmentView, ...]:
     """One for each pair of environments, those of most rows first."""
-    pairs: list[tuple[Environment | None, Environment]] = []
-    sizes: list[int] = []
+    sizes: dict[bytes, int] = {}
+    pairs: dict[bytes, tuple[Environment | None, Environment]] = {}
     for row in rows:
-        now = row.result.measurement.environment
-        if now is None:
-            continue
-        pair = (row.before.environment if row.before else None, now)
-        if pair in pairs:
-            sizes[pairs.index(pair)] += 1
-        else:
-            pairs.append(pair)
-            sizes.append(1)
-    views = [_environment(before, now, size) for (before, now), size in zip(pairs, sizes, strict=True)]
+        if (now := row.result.measurement.environment) is not None:
+            before = row.before.environment if row.before else None
+            key = msgspec.json.encode((before, now))
+            pairs[key], sizes[key] = (before, now), sizes.get(key, 0) + 1
+    views = [_environment(*pair, sizes[key]) for key, pair in pairs.items()]
     return tuple(sorted(views, key=lambda view: -view.rows))
 
 
@@ -176,10 +170,3 @@ def _described(environment: Environment) -> dict[str, str]:
         **environment.packages,
     }
     return {name: value for name, value in facts.items() if value is not None}
-
-
-def new_since(before: Environment | None, after: Environment | None) -> tuple[str, ...]:
-    """The packages that changed between two runs, in words."""
-    if before is None or after is None:
-        return ()
-    return tuple(map(str, package_changes(before, after)))

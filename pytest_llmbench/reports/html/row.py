@@ -9,17 +9,16 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.judge.values import number_text, number_texts, shown_unit
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.charts import Axis, Lane, Strip, axis, lane, strip
-from pytest_llmbench.reports.html.held import Held, values_of
+from pytest_llmbench.reports.html.held import Held, total, values_of
 from pytest_llmbench.reports.html.kernels import Kernels, kernels
 from pytest_llmbench.reports.html.memory import Allocations, Memory, allocations, memory
-from pytest_llmbench.reports.table import limit_text, verdict_text
-from pytest_llmbench.schema.measurement import Measurement, Process
+from pytest_llmbench.reports.table import SYMBOLS, change_text, limit_text, verdict_text
+from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.metrics import METRICS, Value, headlines, title
-from pytest_llmbench.schema.symbols import SYMBOLS
-from pytest_llmbench.schema.units import gib, percent, seconds
+from pytest_llmbench.schema.units import gib, plain, seconds
 
 __all__ = ["Detail", "MetricLine", "Phase", "Scatter", "detail"]
 
@@ -121,17 +120,17 @@ def _judged(verdict: MetricVerdict) -> MetricLine:
         _measured(verdict.metric, verdict.now),
         now=now,
         baseline=baseline,
-        change="" if verdict.change is None else percent(verdict.change),
+        change=change_text(verdict),
         limit=limit_text(verdict.limit) if verdict.gates and verdict.limit is not None else "",
         status=status,
         symbol=SYMBOLS.get(status, ""),
         reason=verdict.reason,
-        strip=_strip(verdict) if verdict.gates else None,
+        strip=_strip(verdict),
     )
 
 
 def _strip(verdict: MetricVerdict) -> Strip | None:
-    if verdict.change is None or verdict.limit is None:
+    if not verdict.gates or verdict.change is None or verdict.limit is None:
         return None
     return strip(verdict.change, verdict.limit, verdict.interval)
 
@@ -153,10 +152,10 @@ def _scatters(row: Held) -> Iterator[Scatter]:
         if not now and not before:
             continue
         published = _published(row, name)
-        on = axis([*now, *before, *published], scale=_scale(name))
+        on = axis([*now, *before, *published], scale=shown_unit(name))
         sides = (("published", "published", published), ("baseline", "baseline", before), ("now", "now", now))
         lanes = tuple(
-            lane(told, kind, side, on, form=_form(name), scale=_scale(name)) for told, kind, side in sides if side
+            lane(told, kind, side, on, form=_form(name), scale=shown_unit(name)) for told, kind, side in sides if side
         )
         yield Scatter(label=title(name), better=METRICS[name].better, axis=on, lanes=lanes)
 
@@ -169,15 +168,8 @@ def _is_bad(verdict: MetricVerdict) -> bool:
 def _published(row: Held, name: str) -> list[float]:
     if row.published is None or row.result.measurement.workload.scale != "full":
         return []
-    if name == "samples_per_second" and row.published.samples_per_second:
-        return [row.published.samples_per_second]
-    if name == "peak_reserved_bytes" and row.published.memory_gib:
-        return [sum(row.published.memory_gib) * 2**30]
-    return []
-
-
-def _scale(name: str) -> float:
-    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[name].unit, 1.0)
+    value = total(row.published.value(name))
+    return [] if value is None else [value]
 
 
 def _form(name: str) -> str:
@@ -198,25 +190,17 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     measurement = row.result.measurement
     yield "test", row.result.nodeid
     yield "measured", measurement.measured_at
-    yield "processes", _processes(measurement, row.before)
+    before = f", baseline {len(row.before.processes)}" if row.before else ""
+    yield "processes", f"{len(measurement.processes)}{before}"
     yield "outcome", measurement.outcome + (f": {measurement.reason}" if measurement.reason else "")
     workload = measurement.workload
     yield "workload", f"{workload.scale} scale on {workload.device}, {workload.samples} samples"
     if workload.injection is not None:
         yield "planted", workload.injection.text
     case = msgspec.structs.asdict(measurement.case)
-    yield "case", ", ".join(f"{name} {_plain(value)}" for name, value in case.items() if value is not None)
+    yield "case", ", ".join(f"{name} {plain(value)}" for name, value in case.items() if value is not None)
     if row.result.seconds:
         yield "took", seconds(row.result.seconds)
-
-
-def _processes(measurement: Measurement, before: Measurement | None) -> str:
-    told = str(len(measurement.processes))
-    return told if before is None else f"{told}, baseline {len(before.processes)}"
-
-
-def _plain(value: object) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 _EVIDENCE: Mapping[str, tuple[str, str]] = {

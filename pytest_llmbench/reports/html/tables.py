@@ -13,17 +13,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.judge.figures import number_text
+from pytest_llmbench.judge.values import number_text, typical_value
 from pytest_llmbench.judge.verdict import MetricVerdict
 from pytest_llmbench.reports.html.held import Held, total
 from pytest_llmbench.reports.html.row import Detail, detail
-from pytest_llmbench.reports.table import Inputs, inputs_of
-from pytest_llmbench.schema.metrics import Value
-from pytest_llmbench.schema.symbols import SYMBOLS
-from pytest_llmbench.schema.units import apart, percent
-from pytest_llmbench.store.published import PublishedRow, PublishedTable
-from pytest_llmbench.tables import TABLES, Row, in_page_order
+from pytest_llmbench.reports.table import SYMBOLS, Inputs, change_text, inputs_of
+from pytest_llmbench.schema.metrics import Value, headlines, title
+from pytest_llmbench.schema.units import apart
+from pytest_llmbench.store.published import PRINTED, PublishedRow, PublishedTable
+from pytest_llmbench.tables import TABLES, Row, by_table
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
 
@@ -60,9 +58,8 @@ class RowView(msgspec.Struct, frozen=True, kw_only=True):
     symbol: str
     failed: bool
     outcome: str
-    speed: Cell
-    memory: Cell
-    busy: Cell
+    cells: tuple[Cell, ...]
+    """One for each of `TableView.metrics`."""
     detail: Detail | None
     search: str
 
@@ -73,6 +70,8 @@ class TableView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     title: str
     columns: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Labels of the metrics that head a row."""
     rows: tuple[RowView, ...]
     speeds_published: bool
     """Whether the published numbers stand beside: they mean nothing for miniatures."""
@@ -87,10 +86,8 @@ def anchor(table: str, row: str) -> str:
 
 def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -> tuple[TableView, ...]:
     """The published tables of which a row was run in the page's order, then the user's own."""
-    grouped: dict[str, list[Held]] = {}
-    for row in rows:
-        grouped.setdefault(row.result.table, []).append(row)
-    return tuple(_table(name, grouped[name], published.get(name)) for name in in_page_order(grouped))
+    grouped = by_table(rows, lambda row: row.result.table)
+    return tuple(_table(name, found, published.get(name)) for name, found in grouped.items())
 
 
 def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
@@ -103,13 +100,14 @@ def _table(name: str, rows: list[Held], published: PublishedTable | None) -> Tab
     names = list(dict.fromkeys([*inputs.order, *run]))
     longest = {
         metric: max((value for one in names for value in _values(metric, run.get(one), print_of.get(one))), default=0.0)
-        for metric in _METRICS
+        for metric in headlines()
     }
     views = (_row(_Row(name, one, run.get(one), page.get(one), print_of.get(one)), inputs, longest) for one in names)
     return TableView(
         name=name,
         title=inputs.title,
         columns=inputs.columns,
+        metrics=tuple(map(title, longest)),
         rows=tuple(views),
         speeds_published=bool(print_of),
     )
@@ -125,9 +123,6 @@ class _Row(NamedTuple):
     published: PublishedRow | None
 
 
-_METRICS = ("samples_per_second", "peak_reserved_bytes", "device_busy_seconds_per_sample")
-
-
 def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
     result = row.run.result if row.run else None
     case = result.measurement.case if result else row.page.case if row.page else None
@@ -135,7 +130,6 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
     status = result.told if result else "not run"
     outcome = result.measurement.outcome if result else ""
     failed = result is not None and result.decision == "fail"
-    speed, memory, busy = (_cell(metric, row.run, row.published, longest[metric]) for metric in _METRICS)
     return RowView(
         anchor=anchor(row.table, row.id),
         id=row.id,
@@ -144,9 +138,7 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
         symbol=SYMBOLS.get(status, ""),
         failed=failed,
         outcome=outcome,
-        speed=speed,
-        memory=memory,
-        busy=busy,
+        cells=tuple(_cell(metric, row.run, row.published, most) for metric, most in longest.items()),
         detail=detail(row.run) if row.run else None,
         search=" ".join([row.table, row.id, *inputs, status, outcome, "failed" if failed else ""]).lower(),
     )
@@ -154,21 +146,21 @@ def _row(row: _Row, columns: Inputs, longest: Mapping[str, float]) -> RowView:
 
 def _cell(metric: str, row: Held | None, published: PublishedRow | None, longest: float) -> Cell:
     verdict = _verdict(metric, row)
-    printed = _printed(metric, published)
+    printed = published.value(metric) if published else None
     now = typical_value(row.result.measurement, metric) if row else None
     before = verdict.baseline if verdict else None
     texts = apart(before, now, partial(number_text, metric))
     sides: list[tuple[str, Value | None, str]] = [("published", printed, number_text(metric, printed))]
     sides += [("baseline", before, texts[0]), ("now", now, texts[1])]
     bars = [Bar(kind, text, _share(total(value), longest)) for kind, value, text in sides if value is not None]
-    if published is not None and published.outcome == "oom" and metric != "device_busy_seconds_per_sample":
+    if published is not None and published.outcome == "oom" and metric in PRINTED:
         bars.insert(0, Bar("published", "OOM", 0.0))
-    if row is not None and row.result.measurement.outcome != "ok" and metric != "device_busy_seconds_per_sample":
+    if row is not None and row.result.measurement.outcome != "ok" and metric in PRINTED:
         bars.append(Bar("now", "OOM" if row.result.measurement.outcome == "oom" else "none", 0.0))
     known = [total(value) for _, value, _ in reversed(sides) if value is not None]
     return Cell(
         bars=tuple(bars),
-        change=percent(verdict.change) if verdict and verdict.change is not None else "",
+        change=change_text(verdict) if verdict else "",
         status=verdict.status if verdict and verdict.gates else "",
         sort=known[0] if known else None,
         sort_change=verdict.change if verdict else None,
@@ -180,18 +172,11 @@ def _verdict(metric: str, row: Held | None) -> MetricVerdict | None:
     return next((verdict for verdict in metrics if verdict.metric == metric), None)
 
 
-def _printed(metric: str, published: PublishedRow | None) -> Value | None:
-    if published is None or metric == "device_busy_seconds_per_sample":
-        return None
-    if metric == "samples_per_second":
-        return published.samples_per_second
-    return tuple(round(part * 2**30) for part in published.memory_gib) if published.memory_gib else None
-
-
 def _values(metric: str, row: Held | None, published: PublishedRow | None) -> Iterator[float]:
     verdict = _verdict(metric, row)
     now = typical_value(row.result.measurement, metric) if row else None
-    for value in (_printed(metric, published), verdict.baseline if verdict else None, now):
+    printed = published.value(metric) if published else None
+    for value in (printed, verdict.baseline if verdict else None, now):
         number = total(value)
         if number is not None:
             yield number

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.compare import typical_value
-from pytest_llmbench.judge.figures import number_text
+from pytest_llmbench.judge.values import number_text, shown_unit, typical_value
 from pytest_llmbench.reports.html.charts import sparkline
 from pytest_llmbench.reports.html.held import total
-from pytest_llmbench.reports.html.overview import new_since
 from pytest_llmbench.reports.html.tables import anchor
-from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.reports.table import SYMBOLS
+from pytest_llmbench.schema.environment import package_changes
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
-from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result, latest
 from pytest_llmbench.tables import TABLES
@@ -98,7 +96,8 @@ def trend(files: Sequence[ResultFile]) -> Trend | None:
     names = dict.fromkeys(name for run in by_run for name in run)
     order = list(TABLES)
     rows = sorted(names, key=lambda name: order.index(name[0]) if name[0] in order else len(order))
-    metrics = [metric for metric in _drawn() if any(_value(run.get(row), metric) for run in by_run for row in rows)]
+    drawn = (*headlines(), *(metric.name for metric in METRICS.values() if metric.has_trend))
+    metrics = [metric for metric in drawn if any(_value(run.get(row), metric) for run in by_run for row in rows)]
     runs = _runs(files)
     return Trend(
         runs=runs,
@@ -107,7 +106,7 @@ def trend(files: Sequence[ResultFile]) -> Trend | None:
         data={
             "runs": [msgspec.to_builtins(run) for run in runs],
             "metrics": [
-                {"label": title(name), "better": METRICS[name].better, "scale": _shown(name)} for name in metrics
+                {"label": title(name), "better": METRICS[name].better, "scale": shown_unit(name)} for name in metrics
             ],
             "rows": [
                 {
@@ -134,7 +133,7 @@ def _runs(files: Sequence[ResultFile]) -> tuple[TrendRun, ...]:
             device=environment.device if environment else "unknown",
             rows=len(latest(file.results)),
             failed=sum(result.decision == "fail" for result in latest(file.results)),
-            new=new_since(before, environment),
+            new=tuple(map(str, package_changes(before, environment))) if before and environment else (),
         )
         for file, environment, before in zip(files, environments, [None, *environments], strict=False)
     )
@@ -157,11 +156,7 @@ def _cell(metric: str, results: Sequence[Result | None]) -> TrendCell:
     known = [value for value in values if value is not None]
     last = next((one.measurement for one in reversed(results) if one and _value(one, metric) is not None), None)
     change = percent(known[-1] / known[0] - 1) if len(known) > 1 and known[0] else ""
-    return TrendCell(sparkline(values), _text(last, metric), change)
-
-
-def _text(measurement: Measurement | None, metric: str) -> str:
-    return "" if measurement is None else number_text(metric, typical_value(measurement, metric))
+    return TrendCell(sparkline(values), number_text(metric, typical_value(last, metric)) if last else "", change)
 
 
 def _value(result: Result | None, metric: str) -> float | None:
@@ -170,11 +165,3 @@ def _value(result: Result | None, metric: str) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
-
-
-def _drawn() -> list[str]:
-    return [*headlines(), *(metric.name for metric in METRICS.values() if metric.has_trend)]
-
-
-def _shown(metric: str) -> float:
-    return {"B": 2.0**30, "s": 1e-3}.get(METRICS[metric].unit, 1.0)

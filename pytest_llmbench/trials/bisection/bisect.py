@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -17,7 +17,7 @@ from pytest_llmbench.trials.bisection.search import Answer, Found, search, searc
 from pytest_llmbench.trials.bisection.signature import Signature, narrowed, signature_of
 from pytest_llmbench.trials.pairs import judge_of
 
-__all__ = ["Bisected", "Trial", "Versions", "bisect"]
+__all__ = ["Bisected", "Trial", "Versions", "bisect", "version_changes"]
 
 Told = Callable[[str], None]
 
@@ -77,22 +77,26 @@ def bisect(mixtures: Mixtures, say: Told, *, versions: Sequence[str] | None = No
     signature = signature_of(
         mixtures.measure_ends(_judge_of_ends(mixtures.journal.asked)), mixtures.journal.asked.metric
     )
-    say(f"good -> bad: {signature}; {len(changed)} packages differ: {_differences(mixtures, changed)}")
+    differences = version_changes(mixtures.good, mixtures.bad, changed)
+    say(f"good -> bad: {signature}; {len(changed)} packages differ: {differences}")
     trail: list[Trial] = []
+
+    def noted(what: str, asked: str, answered: tuple[Answer, str]) -> Answer:
+        answer, told = answered
+        trail.append(Trial(what, answer, told))
+        say(f"{asked}: {_WORDS[answer]} ({told})")
+        return answer
 
     def ask(names: frozenset[str]) -> Answer:
         what = ", ".join(sorted(names))
-        answer, told = mixtures.ask(what, names, signature)
-        trail.append(Trial(what, answer, told))
-        say(f"with {what} as in bad: {_WORDS[answer]} ({told})")
-        return answer
+        return noted(what, f"with {what} as in bad", mixtures.ask(what, names, signature))
 
     hang_together = _implied(mixtures, changed)
     found = search(changed, hang_together.implied, ask)
     leader = _leader(found, hang_together)
     between_versions = None
     if versions is not None and leader is not None:
-        between_versions = _versions(mixtures, found, leader, signature, known=versions, tried=(trail, say))
+        between_versions = _versions(mixtures, found, leader, signature, known=versions, say=say, noted=noted)
     return Bisected(
         signature=signature,
         changed=changed,
@@ -136,10 +140,10 @@ def _versions(
     signature: Signature,
     *,
     known: Sequence[str],
-    tried: tuple[list[Trial], Told],
+    say: Told,
+    noted: Callable[[str, str, tuple[Answer, str]], Answer],
 ) -> Versions:
     """The versions of the culprit between the two that the lock files have; what it has to come with is left open."""
-    trail, say = tried
     good, bad = mixtures.good.version(leader), mixtures.bad.version(leader)
     if good is None or bad is None:
         return Versions(good or "none", bad or "none", ())
@@ -152,18 +156,14 @@ def _versions(
 
     def ask(version: str) -> Answer:
         requirements = Requirements(options, lines | {leader: f"{leader}=={version}"})
-        answer, told = mixtures.ask_about(f"{leader} {version}", requirements, signature)
-        trail.append(Trial(f"{_VERSION}{version}", answer, told))
-        say(f"{leader} {version}: {_WORDS[answer]} ({told})")
-        return answer
+        name = f"{leader} {version}"
+        return noted(f"{_VERSION}{version}", name, mixtures.ask_about(name, requirements, signature))
 
     last_good, first_bad = search_versions(candidates, ask)
     inside = between(candidates, last_good or good, first_bad or bad)
     return Versions(last_good or good, first_bad or bad, inside)
 
 
-def _differences(mixtures: Mixtures, changed: Sequence[str]) -> str:
-    return ", ".join(
-        f"{name} {mixtures.good.version(name) or '(none)'} -> {mixtures.bad.version(name) or '(none)'}"
-        for name in changed
-    )
+def version_changes(good: Requirements, bad: Requirements, names: Iterable[str]) -> str:
+    """As "torch 2.7 -> 2.8, peft (none) -> 0.17"."""
+    return ", ".join(f"{name} {good.version(name) or '(none)'} -> {bad.version(name) or '(none)'}" for name in names)

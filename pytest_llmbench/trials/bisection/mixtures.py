@@ -16,8 +16,9 @@ from pytest_llmbench.store.journal import Journal, Note
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.bisection.signature import Signature
 from pytest_llmbench.trials.pairs import Held, Judge, measure
+from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import sides_of
-from pytest_llmbench.trials.sides import Progress, Sides, visible_devices
+from pytest_llmbench.trials.sides import Sides, visible_devices
 
 __all__ = ["GOOD", "Mixtures"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
-from pytest_llmbench.judge.figures import number_text
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, Tolerance, title

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.requirements import Requirements
-from pytest_llmbench.trials.bisection.bisect import Bisected
+from pytest_llmbench.trials.bisection.bisect import Bisected, version_changes
 
 __all__ = ["FORMAT", "sentences", "to_json"]
 
@@ -21,8 +22,8 @@ def sentences(bisected: Bisected, good: Requirements, bad: Requirements) -> Iter
     for trial in bisected.trail:
         yield f"  {marks[trial.answer]}  {trial.what}: {trial.told}"
     names = bisected.found.suspects
-    told = ", ".join(f"{name} {good.version(name) or '(none)'} -> {bad.version(name) or '(none)'}" for name in names)
-    count = f"{bisected.num_mixtures} mixture{'s' if bisected.num_mixtures != 1 else ''} of {len(bisected.changed)} changed packages"
+    told = version_changes(good, bad, names)
+    count = f"{counted(bisected.num_mixtures, 'mixture')} of {len(bisected.changed)} changed packages"
     match bisected.found.how:
         case "alone":
             yield f"{told} does it ({count})"
@@ -46,7 +47,7 @@ def sentences(bisected: Bisected, good: Requirements, bad: Requirements) -> Iter
 
 
 def to_json(bisected: Bisected) -> str:
-    """Indented; the fields are those of `bisection.run.Bisected`."""
+    """Indented; the fields are those of `trials.bisection.bisect.Bisected`."""
     document = {
         "format": FORMAT,
         **{name: getattr(bisected, name) for name in bisected.__struct_fields__ if name != "found"},

@@ -107,7 +107,7 @@ def _median_speed(process: Process) -> float | None:
 def move_text(metric: MetricVerdict) -> str:
     """Both values with unit and denominator, of the worst device: `2.9 MiB -> 3.0 MiB a sample`."""
     unit = METRICS[metric.metric].unit
-    show = size if unit == "B" else _milliseconds if unit == "s" else _plain
+    show = _sized if unit == "B" else _milliseconds if unit == "s" else _plain
     before, after = apart(_of_device(metric.baseline, metric.device), _of_device(metric.now, metric.device), show)
     _, per, what = metric.metric.rpartition("_per_")
     return f"{before} -> {after}" + (f" a {what.replace('_', '-')}" if per else "")
@@ -117,6 +117,10 @@ def _of_device(value: Value | None, device: int | None) -> float:
     chosen = value[device or 0] if isinstance(value, tuple) else value
     assert chosen is not None
     return chosen
+
+
+def _sized(count_bytes: float, more: int) -> str:
+    return size(count_bytes, more + 1 if count_bytes >= 2**20 else more)
 
 
 def _milliseconds(seconds: float, more: int) -> str:

@@ -37,7 +37,7 @@ _WRAPPING = ("_ops.py", "_tensor.py", "_jit_internal.py", "utils/_python_dispatc
 _STANDARD = sysconfig.get_paths()["stdlib"] + "/"
 _INSTALLED = ("site-packages", "dist-packages")
 _WATCHING = str(_PRODUCT / "probes/operations.py")
-_INNER = re.compile(r"(\.<locals>)?\.<[^.]*>.*$")
+_INNER = re.compile(r"(\.<locals>)?\.<(?!locals>)[^.]*>.*$")
 _KEPT_FOLDERS = 3
 
 Owner = Literal["library", "torch", "passing", "loop"]

@@ -107,10 +107,65 @@ def test_an_exact_metric_must_be_equal_within_one_environment(after: float, stat
     ],
 )
 def test_an_exact_metric_has_its_tolerance_across_environments(environment: Environment) -> None:
-    near = compared({"kernels_per_sample": 100.0}, {"kernels_per_sample": 102.0}, environment=environment)
-    far = compared({"kernels_per_sample": 100.0}, {"kernels_per_sample": 102.1}, environment=environment)
+    name = "moved_bytes_per_sample"
+    near = compared({name: 1000.0}, {name: 1005.0}, environment=environment)
+    far = compared({name: 1000.0}, {name: 1005.1}, environment=environment)
 
     assert (near.status, far.status) == ("unchanged", "regressed")
+
+
+@pytest.mark.parametrize("name", ["kernels_per_sample", "operators_per_sample", "python_calls_per_sample"])
+def test_things_that_another_environment_counts_are_told_and_never_fail(name: str) -> None:
+    verdict = compared({**SPEED, name: 100.0}, {**SPEED, name: 200.0}, environment=UPGRADED)
+
+    assert verdict.status == "unchanged"
+    assert (the_metric(verdict, name).status, the_metric(verdict, name).gates) == ("regressed", False)
+
+
+def test_a_tolerance_that_a_user_sets_makes_a_count_fail_across_environments() -> None:
+    name = "python_calls_per_sample"
+    now, then = measured({name: 110.0}, environment=UPGRADED), measured({name: 100.0})
+
+    assert judge(now, Reference(measurement=then), {name: Tolerance(0.05)}).status == "regressed"
+
+
+@pytest.mark.parametrize("name", ["tokens_per_sample", "samples_per_micro_batch"])
+def test_another_amount_of_work_is_not_comparable(name: str) -> None:
+    verdict = compared({**SPEED, name: 8.0}, {"samples_per_second": 2 * SPEED["samples_per_second"], name: 4.0})
+
+    assert (verdict.status, verdict.differing) == ("not comparable", (name,))
+
+
+def test_an_amount_of_work_that_one_side_does_not_say_is_left_open() -> None:
+    assert compared(SPEED, {**SPEED, "tokens_per_sample": 4.0}).status == "unchanged"
+
+
+@pytest.mark.parametrize("name", ["python_calls_per_sample", "python_instructions_per_sample"])
+def test_what_another_version_of_python_counts_does_not_compare(name: str) -> None:
+    environment = msgspec.structs.replace(ENVIRONMENT, python="3.13.1")
+
+    verdict = compared({**SPEED, name: 100.0}, {**SPEED, name: 900.0}, environment=environment)
+
+    assert verdict.status == "unchanged"
+    assert the_metric(verdict, name).status == "not comparable"
+    assert the_metric(verdict, name).reason.startswith("counted by Python 3.12 and by 3.13")
+
+
+@pytest.mark.parametrize(("after", "status"), [(14.9, "unchanged"), (15.1, "regressed")])
+def test_loading_fails_beyond_ten_seconds_more(after: float, status: str) -> None:
+    assert compared({"load_seconds": 5.0}, {"load_seconds": after}).status == status
+
+
+@pytest.mark.parametrize(("after", "status"), [(99.0, "unchanged"), (101.0, "regressed")])
+def test_loading_fails_beyond_twice_its_time(after: float, status: str) -> None:
+    assert compared({"load_seconds": 50.0}, {"load_seconds": after}).status == status
+
+
+def test_a_resource_that_got_worse_fails_whatever_got_better() -> None:
+    before = {"moved_bytes_per_sample": 1e6, "flops_per_sample": 1e9, "peak_live_bytes": (10**6,)}
+    after = {"moved_bytes_per_sample": 5e5, "flops_per_sample": 5e8, "peak_live_bytes": (10**6 + 10**4,)}
+
+    assert compared(before, after, environment=UPGRADED).status == "regressed"
 
 
 def test_a_parameter_count_must_be_equal_across_environments_too() -> None:
@@ -191,11 +246,11 @@ def test_values_for_other_devices_are_unmeasured(before: Value, after: Value) ->
 
 
 def test_an_advisory_metric_never_decides() -> None:
-    verdict = compared({**SPEED, "load_seconds": 1.0}, {**SPEED, "load_seconds": 9.0})
+    verdict = compared({**SPEED, "first_step_seconds": 1.0}, {**SPEED, "first_step_seconds": 9.0})
 
     assert verdict.status == "unchanged"
-    assert the_metric(verdict, "load_seconds").status == "regressed"
-    assert not the_metric(verdict, "load_seconds").gates
+    assert the_metric(verdict, "first_step_seconds").status == "regressed"
+    assert not the_metric(verdict, "first_step_seconds").gates
 
 
 @pytest.mark.parametrize(
@@ -293,7 +348,7 @@ def test_a_metric_that_the_baseline_lacks_is_shown_and_does_not_count() -> None:
     assert the_metric(verdict, "peak_reserved_bytes").status == "no baseline"
 
 
-@pytest.mark.parametrize("metrics", [{}, {"load_seconds": 1.0}])
+@pytest.mark.parametrize("metrics", [{}, {"first_step_seconds": 1.0}])
 def test_a_baseline_without_a_gating_metric_is_never_green(metrics: dict[str, Value]) -> None:
     verdict = compared(metrics, {**SPEED, **metrics})
 

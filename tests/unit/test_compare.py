@@ -37,7 +37,7 @@ OLD, NEW = here({"torch": "2.9", "peft": "0.17"}), here({"torch": "2.9", "peft":
 
 
 def result(row: str, environment: Environment, kernels: float = 100.0, outcome: Outcome = "ok", **more: Any) -> Result:
-    process = Process(outcome=outcome, reason="why", metrics={"kernels_per_sample": kernels})
+    process = Process(outcome=outcome, reason="why", metrics={"flops_per_sample": kernels})
     measurement = Measurement(
         case=Case.custom("m:f", name=row),
         workload=Workload(),
@@ -118,7 +118,7 @@ def test_pairs_that_were_not_measured_to_the_end_are_shown_as_open(tmp_path: Pat
 def test_a_tolerance_counts_for_pairs_that_were_measured_already(tmp_path: Path) -> None:
     file = of_pairs(tmp_path / "ab.jsonl", 150.0, 150.0)
 
-    assert "1 unchanged" in shown(file, "--tolerance", "kernels_per_sample=60%").stdout
+    assert "1 unchanged" in shown(file, "--tolerance", "flops_per_sample=60%").stdout
 
 
 def test_a_bisection_is_not_shown_as_a_comparison(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_rows_of_the_same_name_are_held_against_each_other(before: Path, after: 
 
     assert ["same", "1", "metric", "unchanged"] in lines
     assert ["moves", "1", "metric", "regressed"] in lines
-    assert ["kernels/sample", "100", "150", "+50.0", "%", "regressed"] in lines
+    assert ["flops/sample", "100", "150", "+50.0", "%", "regressed"] in lines
 
 
 def test_packages_that_differ_stand_on_top(before: Path, after: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_row_that_vanished_is_unmeasured(before: Path, tmp_path: Path) -> None
 
 
 def test_a_tolerance_lets_a_metric_move(before: Path, after: Path) -> None:
-    allowed = shown(before, after, "--tolerance", "kernels_per_sample=60%", "--fail-on", "regressed")
+    allowed = shown(before, after, "--tolerance", "flops_per_sample=60%", "--fail-on", "regressed")
 
     assert allowed.exit_code == 0
     assert "2 unchanged" in allowed.stdout

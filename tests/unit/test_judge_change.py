@@ -44,7 +44,7 @@ def sides(draw: st.DrawFn) -> tuple[Measurement, Measurement]:
     equal, count = draw(st.booleans()), draw(st.integers(1, 4))
 
     def side() -> Measurement:
-        names = [name for name, metric in METRICS.items() if metric.unit != "B"]
+        names = [name for name, metric in METRICS.items() if metric.unit != "B" and metric.gate != "workload"]
         return measured(
             *(
                 process(

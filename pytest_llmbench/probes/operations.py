@@ -29,6 +29,8 @@ LISTED = 12
 BEFORE, REST = "before the step", "other"
 
 _BACKWARD = _engine_run_backward.__code__
+_current_node = torch._C._current_autograd_node
+_next_node = torch.autograd._get_sequence_nr
 _PLAIN = torch._C._disabled_torch_dispatch_impl
 
 _EMPTY = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"))
@@ -78,8 +80,10 @@ class _Kind(NamedTuple):
     """What is known of an operator once and for all."""
 
     name: str
-    moves: Callable[[Any, Any, Any], int]
-    reads: Callable[[Any, Any], int]
+    is_view: bool
+    moves: Callable[[Any, Any, Any], int] | None
+    """None for an operator that moves nothing."""
+    reads: Callable[[Any, Any], int] | None
     flops: Formula | None
 
 
@@ -97,9 +101,8 @@ class OperationRecorder(Recorder):
         self.micro_batches: dict[Asked, Done] = {}
         self.optimizer_step: dict[Asked, Done] = {}
         self._counts: dict[Asked, Done] | None = None
-        self._kinds: dict[Any, _Kind] = {}
+        self._kinds: dict[int, _Kind] = {}
         self._places = Places()
-        self._asked: dict[tuple[str, str], Asked] = {}
         self._forward: dict[int, str] = {}
         self._mode = _Operators(self._ran)
 
@@ -127,54 +130,62 @@ class OperationRecorder(Recorder):
         self._counts = None
 
     def _ran(self, operator: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
-        kind = self._kinds.get(operator)
+        kind = self._kinds.get(id(operator))  # operators are never freed, and their own hash takes longer
         if kind is None:
-            kind = self._kinds[operator] = _kind(operator)
-        asked = self._who(kind.name, sys._getframe(1))
-        self.memory.given(asked, result)
-        if self._counts is None:
+            kind = self._kinds[id(operator)] = _kind(operator)
+        node = _current_node()
+        if kind.is_view and self._counts is None:
+            if node is None:
+                self._note_forward(sys._getframe(1))
             return
-        done = self._done(asked)
-        done.count += 1
-        done.moved_bytes += kind.moves(args, kwargs, result)
-        done.reads += kind.reads(args, result)
-        if kind.flops is not None:
-            flops = kind.flops(*args, **kwargs, out_val=result)
-            done.flops += flops
-            if torch.is_grad_enabled() and torch._C._current_autograd_node() is not None:
-                done.recomputed_flops += flops  # a forward pass within a backward pass
+        asked = Asked(kind.name, self._place(node, sys._getframe(1)))
+        if not kind.is_view:
+            self.memory.given(asked, result)
+        if self._counts is not None:
+            self._count(kind, asked, args, kwargs, result, again=node is not None and torch.is_grad_enabled())
 
-    def _done(self, asked: Asked) -> Done:
+    def _count(
+        self, kind: _Kind, asked: Asked, args: Any, kwargs: Mapping[str, Any], result: Any, *, again: bool
+    ) -> None:
+        """
+        Add what an operator did.
+
+        Args:
+            again: whether it is part of a forward pass within a backward pass.
+        """
         assert self._counts is not None
         done = self._counts.get(asked)
         if done is None:
             done = self._counts[asked] = Done()
-        return done
+        done.count += 1
+        if kind.moves is not None:
+            done.moved_bytes += kind.moves(args, kwargs, result)
+        if kind.reads is not None:
+            done.reads += kind.reads(args, result)
+        if kind.flops is not None:
+            flops = kind.flops(*args, **kwargs, out_val=result)
+            done.flops += flops
+            done.recomputed_flops += flops if again else 0
 
-    def _who(self, name: str, frame: Any) -> Asked:
-        place = self._place(frame)
-        asked = self._asked.get((name, place))
-        if asked is None:
-            asked = self._asked[name, place] = Asked(name, place)
-        return asked
-
-    def _place(self, frame: Any) -> str:
-        """
-        Where the operator was asked for; in a backward pass where the forward operator was, whose node runs.
-
-        A node is numbered before the operators below it run, so that the first of them tells its place.
-        """
-        node = torch._C._current_autograd_node()
+    def _place(self, node: Any, frame: Any) -> str:
+        """Where the operator was asked for; in a backward pass where the forward operator was, whose node runs."""
         if node is None:
-            found = self._places.innermost(frame)
-            place = found.name if found else ""
-            if torch.is_grad_enabled():
-                self._forward.setdefault(torch.autograd._get_sequence_nr() - 1, place)
-            return place
+            return self._note_forward(frame)
         found = self._places.innermost(frame, _BACKWARD)
         if found is not None and found.owner == "library":
             return found.name
-        return self._forward.get(node._sequence_nr(), "") or node.name()
+        return self._forward.get(node._sequence_nr(), "") or str(node.name())
+
+    def _note_forward(self, frame: Any) -> str:
+        """
+        The place of a forward operator, kept for the node that it makes.
+
+        A node is numbered before the operators below it run, so that the first of them tells its place.
+        """
+        found = self._places.innermost(frame)
+        place = found.name if found else ""
+        self._forward.setdefault(_next_node() - 1, place)
+        return place
 
 
 class _Operators(TorchDispatchMode):
@@ -200,27 +211,20 @@ class _Operators(TorchDispatchMode):
 
 def _kind(operator: Any) -> _Kind:
     space, name = operator._schema.name.split("::")
-    if operator.is_view or (space == "aten" and name in _EMPTY):
-        moves = _nothing
-    elif space == "aten" and name in _CHOOSING:
+    is_aten = space == "aten"
+    moves: Callable[[Any, Any, Any], int] | None = _moved
+    if operator.is_view or (is_aten and name in _EMPTY):
+        moves = None
+    elif is_aten and name in _CHOOSING:
         moves = _as_much_as_it_writes
-    else:
-        moves = _moved
-    if space != "aten":
-        reads = _no_read
-    elif name in _READ:
+    reads: Callable[[Any, Any], int] | None = None
+    if is_aten and name in _READ:
         reads = _one_read
-    elif name in _MASKED:
+    elif is_aten and name in _MASKED:
         reads = _reads_of_masks
-    elif name in ("_to_copy", "copy_"):
+    elif is_aten and name in ("_to_copy", "copy_"):
         reads = _read_of_a_gpu
-    else:
-        reads = _no_read
-    return _Kind(f"{space}::{name}", moves, reads, flops_of(operator))
-
-
-def _nothing(*_: Any) -> int:
-    return 0
+    return _Kind(f"{space}::{name}", operator.is_view, moves, reads, flops_of(operator))
 
 
 def _moved(args: Any, kwargs: Mapping[str, Any], result: Any) -> int:
@@ -236,16 +240,17 @@ def _bytes(value: Any) -> int:
     """Bytes of all tensors; a dimension along which a tensor repeats itself counts once."""
     if isinstance(value, Tensor):
         if value.is_contiguous():
-            return value.numel() * value.element_size()
+            return int(value.nbytes)
         count = value.element_size()
         for size, stride in zip(value.shape, value.stride(), strict=True):
             count *= size if stride or not size else 1
-        return count
-    return sum(map(_bytes, value)) if isinstance(value, (tuple, list)) else 0
-
-
-def _no_read(*_: Any) -> int:
-    return 0
+        return int(count)
+    if not isinstance(value, (tuple, list)):
+        return 0
+    total = 0
+    for one in value:
+        total += _bytes(one)
+    return total
 
 
 def _one_read(*_: Any) -> int:

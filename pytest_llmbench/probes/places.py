@@ -54,13 +54,16 @@ class Places:
     """Finds places, and remembers each code object that it has seen."""
 
     def __init__(self) -> None:
-        self._known: dict[CodeType, Place] = {}
+        self._known: dict[int, Place] = {}  # by identity, since a code object's own hash takes longer than all else
+        self._kept: list[CodeType] = []
 
     def at(self, frame: FrameType) -> Place:
         """The place of one frame."""
-        place = self._known.get(frame.f_code)
+        code = frame.f_code
+        place = self._known.get(id(code))
         if place is None:
-            place = self._known[frame.f_code] = Place(function_name(frame), _owner(frame.f_code.co_filename))
+            self._kept.append(code)
+            place = self._known[id(code)] = Place(function_name(frame), _owner(code.co_filename))
         return place
 
     def innermost(self, frame: FrameType | None, until: CodeType | None = None) -> Place | None:
@@ -73,8 +76,8 @@ class Places:
             until: code at which the way ends, too.
         """
         inside = None
-        while frame is not None and frame.f_code is not until:
-            place = self._known.get(frame.f_code) or self.at(frame)
+        while frame is not None and (code := frame.f_code) is not until:
+            place = self._known.get(id(code)) or self.at(frame)
             if place.owner == "library":
                 return place
             if place.owner == "loop":

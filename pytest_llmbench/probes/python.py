@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 from typing import Any
 
@@ -50,7 +51,7 @@ class Counts:
 
     def __init__(self, places: Places, without: str | None) -> None:
         self.calls = 0
-        self.cells: dict[tuple[CodeType, str], Cell] = {}
+        self.cells: dict[tuple[int, str], Cell] = {}
         self._places = places
         self.without = without
 
@@ -74,9 +75,9 @@ class Counts:
         if own.owner != "library":
             around = self._places.innermost(frame)
             place = around.name if around is not None and around.owner == "library" else own.name
-        cell = self.cells.get((code, place))
+        cell = self.cells.get((id(code), place))
         if cell is None:
-            cell = self.cells[code, place] = Cell(code, own.name, place)
+            cell = self.cells[id(code), place] = Cell(code, own.name, place)
         return cell
 
     def called(self, caller: FrameType | None, function: Any, of: Any) -> None:
@@ -140,22 +141,26 @@ if sys.version_info >= (3, 12):
         """
         Start to count; what is returned stops it.
 
+        Instructions are counted by code, which is fast, and shared out among the places from which it was called,
+        by how often it was: exact for a library's function, and for torch's in sum.
+
         Raises:
             NotCounted: a profiler is registered already.
         """
         monitoring = sys.monitoring
         tool, events = monitoring.PROFILER_ID, monitoring.events
-        frames: dict[int, Cell | None] = {}
+        instructions: dict[int, int] = defaultdict(int)
+        entered: dict[int, dict[Cell, int]] = {}
         without = counts.without
 
-        def entered(_code: CodeType, *_: object) -> None:
-            frame = sys._getframe(1)
-            frames[id(frame)] = counts.cell(frame)
+        def enter(code: CodeType, *_: object) -> None:
+            cell = counts.cell(sys._getframe(1))
+            if cell is not None:
+                of_code = entered.setdefault(id(code), {})
+                of_code[cell] = of_code.get(cell, 0) + 1
 
         def instruction(code: CodeType, _offset: int) -> None:
-            cell = frames.get(id(sys._getframe(1)))
-            if cell is not None and cell.code is code:
-                cell.instructions += 1
+            instructions[id(code)] += 1
 
         def called(code: CodeType, _offset: int, function: object, first: object) -> None:
             if code.co_filename != without:
@@ -165,10 +170,10 @@ if sys.version_info >= (3, 12):
             monitoring.use_tool_id(tool, "llmbench")
         except ValueError:
             raise NotCounted("another profiler runs in this process") from None
-        callbacks = {
-            events.PY_START: entered,
-            events.PY_RESUME: entered,
-            events.PY_THROW: entered,
+        callbacks: dict[int, Callable[..., object]] = {
+            events.PY_START: enter,
+            events.PY_RESUME: enter,
+            events.PY_THROW: enter,
             events.INSTRUCTION: instruction,
             events.CALL: called,
         }
@@ -181,8 +186,18 @@ if sys.version_info >= (3, 12):
             for event in callbacks:
                 monitoring.register_callback(tool, event, None)
             monitoring.free_tool_id(tool)
+            for code, cells in entered.items():
+                _share_out(instructions[code], cells)
 
         return stop
+
+    def _share_out(count: int, cells: Mapping[Cell, int]) -> None:
+        """Add the instructions of one code to its cells, in proportion to their weights; none is lost."""
+        weights, left = sum(cells.values()), count
+        for cell, weight in cells.items():
+            share = min(left, -(-count * weight // weights))
+            cell.instructions += share
+            left -= share
 
 else:
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from pytest_llmbench.schema.metrics import Noise
 from pytest_llmbench.schema.workload import Scale
 from pytest_llmbench.store.baseline import MOST_MIB, BaselineError, BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.files import leads_out, read_file
-from pytest_llmbench.store.update import RefusedUpdate, why_refused
+from pytest_llmbench.store.update import RefusedUpdate, completed, why_refused
 
 __all__ = ["BaselineStore", "folder_name", "why_no_name"]
 
@@ -177,6 +177,27 @@ class BaselineStore:
                 noise=kept.noise if kept else None,
             )
             self._write(path, file, row, stored, measurement.environment)
+        return path
+
+    def complete(self, table: str, row: str, measurement: Measurement, names: Sequence[str]) -> Path:
+        """
+        Add the metrics *names* of *measurement* to a stored row that predates them; nothing else of it changes.
+
+        Raises:
+            RefusedUpdate: the measurement must not become a baseline.
+            BaselineError: there is no such row, or the file cannot be written.
+        """
+        refused = why_refused(measurement)
+        if refused or measurement.environment is None:
+            raise RefusedUpdate(f"{table}, row {row!r} is not completed: {refused}")
+        path = self._path(folder_name(measurement.environment, measurement.workload.scale), table)
+        with self._locked(path):
+            file = self.load(path.parent.name, table)
+            if file is None or row not in file.rows:
+                raise BaselineError(f"there is no row {row!r} to complete", path)
+            kept = file.rows[row]
+            stored = msgspec.structs.replace(kept, processes=completed(kept.processes, measurement.processes, names))
+            self._write(path, file, row, stored, file.environments[stored.environment])
         return path
 
     def calibrate(self, folder: str, table: str, row: str, noise: Mapping[str, Noise]) -> Path:

@@ -27,7 +27,7 @@ from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.results import Decision, Result
-from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, should_record
+from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, novel_metrics, should_record
 from pytest_llmbench.tables.renamed import row_of_today
 from pytest_llmbench.trials.trial import PROCESS, STORED, disturbance, run, until_valid
 
@@ -213,6 +213,8 @@ class Gate:
             decided = self._decide(name.text, verdict, measurement, has_baseline=against is not None)
             if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
+            elif self._policy.update and (novel := novel_metrics(verdict)):
+                decided = self._complete((name.table, name.row), measurement, novel, decided)
         return Result(
             nodeid=name.nodeid,
             table=name.table,
@@ -325,6 +327,17 @@ class Gate:
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         return _Decided("pass", f"recorded in {from_here(path)}", recorded=True)
+
+    def _complete(
+        self, name: tuple[str, str], measurement: Measurement, metrics: Sequence[str], decided: _Decided
+    ) -> _Decided:
+        """Adds metrics that the baseline predates; *decided* stays, and says so."""
+        try:
+            path = self.store.complete(*name, measurement, metrics)
+        except (RefusedUpdate, BaselineError) as error:
+            return _Decided("fail", f"{decided.message}\n{error}".strip())
+        told = f"added to {from_here(path)}: {', '.join(metrics)}"
+        return decided._replace(message="\n".join(filter(None, [decided.message, told])))
 
 
 def _up_to_a_failure(processes: Iterable[Timed]) -> Timed:

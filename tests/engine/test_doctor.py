@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+
 from pytest_llmbench.cli.diagnosis import check_backends
 
 

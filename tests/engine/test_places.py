@@ -11,9 +11,7 @@ import pytest
 from torch import nn
 from transformers.activations import GELUActivation
 
-from pytest_llmbench.engine import rounds
 from pytest_llmbench.probes.places import Place, Places, function_name
-
 
 HERE = f"{__name__.replace('.', '/')}.py"
 

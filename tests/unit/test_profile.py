@@ -36,7 +36,10 @@ def test_a_profile_is_made_to_fit_and_says_how_many_entries_it_left_out(most_byt
 def test_what_is_left_out_is_summed_up() -> None:
     whole, fitting = profile(300), bounded(profile(300), 5000)
 
-    for listed in (lambda part: [done for *_, done in part.operations()], lambda part: [c for _, c in part.calls("python")]):
+    for listed in (
+        lambda part: [done for *_, done in part.operations()],
+        lambda part: [c for _, c in part.calls("python")],
+    ):
         sums = [tuple(map(sum, zip(*listed(one.micro_batch), strict=True))) for one in (whole, fitting)]
         assert sums[0] == sums[1]
 

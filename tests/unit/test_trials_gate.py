@@ -363,6 +363,37 @@ def test_a_row_that_did_not_move_is_not_recorded_as_missing(tmp_path: Path) -> N
     assert not Row(tmp_path, AS_BEFORE, update="missing", missing="record").baseline().result().recorded
 
 
+FLOPS = "flops_per_sample"
+
+
+def test_an_update_adds_a_metric_that_the_baseline_predates_and_nothing_else(tmp_path: Path) -> None:
+    now = good({BUSY: 0.2501, LOSS: 2.0, FLOPS: 7.0})
+    row = Row(tmp_path, now, update="missing").baseline()
+
+    result = row.result()
+
+    assert (result.decision, result.recorded) == ("pass", False)
+    assert result.message == f"added to {tmp_path / 'nvidia-h200' / 'table.json'}: {FLOPS}"
+    [(_, file)] = row.gate.store.files()
+    assert file.measurement("row").processes[0].metrics == {BUSY: 0.25, LOSS: 2.0, FLOPS: 7.0}
+
+
+def test_a_metric_that_the_baseline_predates_stays_out_of_it_without_an_update(tmp_path: Path) -> None:
+    row = Row(tmp_path, good({BUSY: 0.25, LOSS: 2.0, FLOPS: 7.0})).baseline()
+
+    assert row.result().decision == "pass"
+    [(_, file)] = row.gate.store.files()
+    assert FLOPS not in file.measurement("row").processes[0].metrics
+
+
+def test_a_row_that_failed_gets_no_metric(tmp_path: Path) -> None:
+    row = Row(tmp_path, good({BUSY: 0.25, LOSS: 9.0, FLOPS: 7.0}), update="missing").baseline()
+
+    assert row.result().decision == "fail"
+    [(_, file)] = row.gate.store.files()
+    assert FLOPS not in file.measurement("row").processes[0].metrics
+
+
 def test_a_slower_row_that_is_recorded_passes(tmp_path: Path) -> None:
     row = Row(tmp_path, *[SLOW] * 5, update="failing").baseline()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -267,9 +268,10 @@ def executor(new_executor: Callable[..., Executor]) -> Executor:
 
 @pytest.fixture(scope="session")
 def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Builds a shared library from C; skips where there is no compiler."""
+    """Builds a shared library from C, once; skips where there is no compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
+    @functools.cache
     def build(source: Path | str, name: str) -> Path:
         if compiler is None:
             pytest.skip("no C compiler")

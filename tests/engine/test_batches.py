@@ -7,8 +7,6 @@ import torch
 
 from pytest_llmbench.engine.batches import make_batches
 
-pytestmark = pytest.mark.versions
-
 VOCABULARY = 512
 
 

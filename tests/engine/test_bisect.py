@@ -76,7 +76,7 @@ def bisected(*options: str) -> tuple[dict[str, Any], str]:
         "--json",
         "found.json",
     ]
-    done = CliRunner().invoke(app, ["bisect", *asked, *options])
+    done = CliRunner().invoke(app, [*asked, *options])
     assert done.exit_code == 0, done.output
     found: dict[str, Any] = json.loads(Path("found.json").read_text())
     return found, done.stdout

@@ -14,8 +14,6 @@ import pytest
 from pytest_llmbench.engine.lengths import PUBLISHED, LengthSet, admissible, choose
 from pytest_llmbench.schema.case import CaseError
 
-pytestmark = pytest.mark.versions
-
 
 def _kept(max_length: int) -> tuple[int, ...]:
     return admissible(PUBLISHED, max_length, "full")

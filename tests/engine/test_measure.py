@@ -21,8 +21,6 @@ from pytest_llmbench.schema.workload import (
 )
 from pytest_llmbench.worker.measure import measure
 
-pytestmark = pytest.mark.versions
-
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 
 
@@ -65,10 +63,12 @@ def _row() -> Measurement:
     return measured(Case(model="qwen-7b-chat", accumulation_steps=2))
 
 
+@pytest.mark.versions
 def test_a_row_on_the_cpu_ends_ok(row: Measurement) -> None:
     assert (row.outcome, row.reason) == ("ok", None)
 
 
+@pytest.mark.versions
 def test_every_metric_is_there_or_has_a_reason_why_not(row: Measurement) -> None:
     [process] = row.processes
 
@@ -80,6 +80,7 @@ def test_what_only_a_gpu_has_is_missing_with_that_reason(row: Measurement) -> No
     assert row.processes[0].missing["peak_reserved_bytes"] == "measured on the CPU"
 
 
+@pytest.mark.versions
 def test_what_really_ran_is_recorded(row: Measurement) -> None:
     ran = row.processes[0].ran
 
@@ -95,6 +96,7 @@ def test_operators_that_run_in_another_thread_are_missing_and_not_0() -> None:
     assert process.missing["operators_per_sample"] == NOTHING_SEEN
 
 
+@pytest.mark.versions
 def test_the_same_row_counts_the_same_operators_again(row: Measurement) -> None:
     again = measured(Case(model="qwen-7b-chat", accumulation_steps=2))
 
@@ -121,6 +123,7 @@ def test_the_environment_is_told_before_the_model_is_built() -> None:
     assert told[:3] == ["devices", "cpu", "build"]
 
 
+@pytest.mark.versions
 def test_another_attention_than_asked_for_makes_the_row_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     from transformers.models.llama.modeling_llama import eager_attention_forward
@@ -132,6 +135,7 @@ def test_another_attention_than_asked_for_makes_the_row_invalid(monkeypatch: pyt
     assert (row.outcome, row.reason) == ("invalid", "asked for sdpa attention, but eager ran")
 
 
+@pytest.mark.versions
 def test_a_backend_that_cannot_run_here_makes_the_row_unavailable() -> None:
     row = measured(Case(model="baichuan2-13b-chat", attention="sdpa-flash"))
 

@@ -16,7 +16,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 
-pytestmark = [pytest.mark.versions, pytest.mark.xdist_group("parallel")]
+pytestmark = pytest.mark.xdist_group("parallel")
 
 SMOKE = Workload(scale="smoke", device="cpu", samples=4)
 ROW = Case(model="qwen-7b-chat", attention="sdpa", accumulation_steps=2)
@@ -41,6 +41,7 @@ def measured() -> Iterator[Run]:
         yield run
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("tuner", ["lora", "full"])
 @pytest.mark.parametrize("parallelism", ["ddp", "fsdp"])
 def test_two_ranks_run(measured: Run, parallelism: str, tuner: str) -> None:
@@ -100,6 +101,7 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return str(directory)
 
 
+@pytest.mark.versions
 def test_from_one_checkpoint_shards_train_as_replicas_do(measured: Run, checkpoint: str) -> None:
     full = Workload(scale="full", device="cpu", samples=4)
 

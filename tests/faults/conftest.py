@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import select
 import shutil
@@ -8,14 +9,16 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import pytest
 
 import marked
 import surroundings
+from nursery import Ended, Nursery
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -27,6 +30,7 @@ from pytest_llmbench.store.results import Result, read_results
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 60.0
 """For a busy machine; nothing here takes so long."""
+LOADER = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 ROWS = """
 import pytest
 from pytest_llmbench import Case
@@ -37,13 +41,6 @@ def test_{table}(llmbench, name):
 """
 
 
-class Ended(NamedTuple):
-    """What a run of pytest came to."""
-
-    status: int
-    text: str
-
-
 class Suite:
     """
     A folder with tests that measure, and runs of pytest over it, each in a process of its own.
@@ -51,8 +48,9 @@ class Suite:
     What a row does is in its name, see `faulty.measure`. Everything that a run starts carries a mark.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nursery: Callable[[Mapping[str, str]], Nursery]) -> None:
         self.folder = folder
+        self._nursery = nursery
         self.mark = uuid.uuid4().hex
         self.environ = _clean_environ(self.mark)
         self.prefix: Sequence[str] = ()
@@ -72,8 +70,13 @@ class Suite:
 
     def start(self, *options: str, plugin: str = "faulty", results: str = "--llmbench-results") -> Run:
         """Start a run that writes `result_file`."""
-        command = [*self.prefix, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", plugin]
-        command += ["-p", "pytest_llmbench.plugin", "--llmbench", f"{results}={self.result_file}", *options]
+        command = [
+            *self.prefix,
+            sys.executable,
+            "-m",
+            "pytest",
+            *self._arguments(*options, plugin=plugin, results=results),
+        ]
         process = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -87,7 +90,14 @@ class Suite:
 
     def run(self, *options: str, plugin: str = "faulty", results: str = "--llmbench-results") -> Ended:
         """Run to the end."""
-        return self.start(*options, plugin=plugin, results=results).end()
+        if self.prefix:
+            return self.start(*options, plugin=plugin, results=results).end()
+        arguments = self._arguments(*options, plugin=plugin, results=results)
+        return self._nursery(self.environ).run(self.folder, self.environ, *arguments)
+
+    def _arguments(self, *options: str, plugin: str, results: str) -> list[str]:
+        plugins = ("-p", "no:cacheprovider", "-p", plugin, "-p", "pytest_llmbench.plugin")
+        return [*plugins, "--llmbench", f"{results}={self.result_file}", *options]
 
     def resume(self, *options: str) -> Ended:
         """Run again where the run before was ended; its rows do now as they should."""
@@ -179,10 +189,27 @@ def await_that(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Mapping[str, str]], Nursery]]:
+    """The one whose forks have what the dynamic loader is told by an environment."""
+    with ExitStack() as opened:
+        known: dict[tuple[str | None, ...], Nursery] = {}
+
+        def of(environ: Mapping[str, str]) -> Nursery:
+            loader = tuple(map(environ.get, LOADER))
+            if loader not in known:
+                plain = _clean_environ("none") | {name: environ[name] for name in LOADER if name in environ}
+                said = tmp_path_factory.mktemp("nursery") / "said.txt"
+                known[loader] = opened.enter_context(Nursery(plain, said, ["pytest_llmbench.plugin.run"]))
+            return known[loader]
+
+        yield of
+
+
 @pytest.fixture
-def suite(tmp_path: Path) -> Iterator[Suite]:
+def suite(tmp_path: Path, nursery: Callable[[Mapping[str, str]], Nursery]) -> Iterator[Suite]:
     """An empty one; whatever its test did, nothing may be left running."""
-    made = Suite(tmp_path)
+    made = Suite(tmp_path, nursery)
     yield made
     try:
         await_that(lambda: not made.running())
@@ -241,9 +268,10 @@ def executor(new_executor: Callable[..., Executor]) -> Executor:
 
 @pytest.fixture(scope="session")
 def compile_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Builds a shared library from C; skips where there is no compiler."""
+    """Builds a shared library from C, once; skips where there is no compiler."""
     compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
+    @functools.cache
     def build(source: Path | str, name: str) -> Path:
         if compiler is None:
             pytest.skip("no C compiler")

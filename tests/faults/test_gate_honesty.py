@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
+
+import surroundings
+from nursery import Ended, Nursery
 
 if TYPE_CHECKING:
     from tests.faults.conftest import Suite
@@ -49,38 +49,25 @@ BROKEN = {
 """What is broken, as a function of `broken_gate`, and the tests that have to notice."""
 
 
-class Ended(NamedTuple):
-    """What a run of tests came to."""
-
-    status: int
-    text: str
-
-
 RunTests = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
 def run_tests_of_the_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunTests]:
-    """Runs tests over a gate in which one thing is broken, in forks of `runs_of_broken_gates`."""
-    paths = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-    environ = {**os.environ, "PYTHONPATH": paths, "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    said = tmp_path_factory.mktemp("gate") / "said.txt"
-    with subprocess.Popen(
-        [sys.executable, "-m", "runs_of_broken_gates", said],
-        cwd=HERE.parents[1],
-        env=environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as runs:
-        assert runs.stdin is not None
-        assert runs.stdout is not None
-        asked, ended = runs.stdin, runs.stdout
+    """Runs tests over a gate in which one thing is broken."""
+    environ = {
+        **os.environ,
+        "PYTHONPATH": surroundings.python_path(HERE),
+        "PYTEST_ADDOPTS": "",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    # The plugin comes first, for what breaks it imports it; what judges is imported by neither.
+    plugins = ("-p", "pytest_llmbench.plugin", "-p", "broken_gate", "-p", "no:cacheprovider")
+    with Nursery(environ, tmp_path_factory.mktemp("gate") / "said.txt") as nursery:
 
         def run(broken: str, *selection: str) -> Ended:
-            asked.write(json.dumps([broken, *selection]) + "\n")
-            asked.flush()
-            return Ended(int(ended.readline()), said.read_text())
+            broken_environ = {**environ, "LLMBENCH_TEST_BROKEN": broken}
+            return nursery.run(HERE.parents[1], broken_environ, *plugins, "-q", "-x", *selection)
 
         yield run
 

@@ -13,7 +13,8 @@ import pytest
 from pytest_llmbench.store.results import latest
 
 if TYPE_CHECKING:
-    from tests.faults.conftest import Ended, Suite
+    from nursery import Ended
+    from tests.faults.conftest import Suite
 
 RECORD = "--llmbench-missing=record"
 TWO = ("-p", "xdist", "-n", "2")

@@ -12,15 +12,23 @@ import pytest
 import marked
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from nursery import Nursery
     from tests.faults.conftest import Suite
 
 RECORD = "--llmbench-missing=record"
 
 
 @pytest.fixture
-def two(suite: Suite, tmp_path_factory: pytest.TempPathFactory, fake_nvml: Path) -> tuple[Suite, Suite]:
+def two(
+    suite: Suite,
+    nursery: Callable[[Mapping[str, str]], Nursery],
+    tmp_path_factory: pytest.TempPathFactory,
+    fake_nvml: Path,
+) -> tuple[Suite, Suite]:
     """Two checkouts on a machine with one GPU."""
-    other = type(suite)(tmp_path_factory.mktemp("other"))
+    other = type(suite)(tmp_path_factory.mktemp("other"), nursery)
     locks = tmp_path_factory.mktemp("locks")
     for each in (suite, other):
         each.environ["TMPDIR"] = str(locks)

@@ -18,13 +18,13 @@ app.command("ab")(ab)
 
 pytestmark = pytest.mark.skipif(find_spec("pip") is None, reason="installs")
 
-PARTS = ("part-a", "part-b", "part-c", "part-d", "part-e")
+PARTS = ("part-a", "part-b")
 IDLE = "def work():\n    pass\n"
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five packages of two versions each, and a file of each version."""
+    """Two packages of two versions each, and a file of each version."""
     monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wheels").mkdir()

@@ -14,8 +14,8 @@ from pytest_llmbench.cli.reporting import write
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.comparison.bisection import sentences, to_json
 from pytest_llmbench.reports.comparison.progress import Progress
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.metrics import METRICS
-from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
 from pytest_llmbench.store.journal import Asked, Journal, Named
 from pytest_llmbench.store.lines import ResultError

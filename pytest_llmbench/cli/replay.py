@@ -15,6 +15,7 @@ from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.figures import number_text, number_texts
+from pytest_llmbench.schema.environment import version_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -170,8 +171,13 @@ def _workload(workload: Workload) -> dict[str, object]:
 def _lines(measurement: Measurement) -> Iterator[str]:
     yield f"\noutcome {measurement.outcome}" + (f": {measurement.reason}" if measurement.reason else "")
     if measurement.environment is not None:
-        packages = ", ".join(f"{name} {version}" for name, version in measurement.environment.packages.items())
-        yield f"  {measurement.environment.device}, driver {measurement.environment.driver}, {packages}"
+        environment, origins = measurement.environment, measurement.environment.origins or {}
+        told = (f"{name} {version_text(one, origins.get(name))}" for name, one in environment.packages.items())
+        yield f"  {environment.device}, driver {environment.driver}, {', '.join(told)}"
+        if environment.repository is not None:
+            yield f"  repository {environment.repository}"
+        if environment.ci is not None:
+            yield f"  CI run {environment.ci}"
     for process in measurement.processes:
         yield from _process(process)
 

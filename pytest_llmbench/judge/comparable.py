@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pytest_llmbench.schema.environment import Environment, PackageChange, differing_fields, package_changes
+from pytest_llmbench.schema.environment import (
+    Environment,
+    PackageChange,
+    differing_fields,
+    is_code_known,
+    package_changes,
+    repository_change,
+)
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
-__all__ = ["differences", "environment_changes"]
+__all__ = ["around", "differences", "environment_changes"]
 
 
 def differences(then: Measurement, now: Measurement, then_version: int) -> dict[str, tuple[object, object]]:
@@ -48,6 +55,18 @@ def environment_changes(
     changed = {change.name for change in changes}
     unchanged = tuple(name for name in ("driver", "cuda", "python", *before.packages) if name not in changed)
     return changes, unchanged
+
+
+def around(before: Environment | None, after: Environment | None) -> tuple[tuple[PackageChange, ...], bool]:
+    """
+    What is told beside `environment_changes` and makes no other environment: the repository under test.
+
+    And whether the files of all packages are known on both sides.
+    """
+    if before is None or after is None:
+        return (), True
+    change = repository_change(before, after)
+    return () if change is None else (change,), is_code_known(before, after)
 
 
 def _known(measurement: Measurement) -> str:

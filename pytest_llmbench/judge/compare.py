@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.comparable import differences, environment_changes
+from pytest_llmbench.judge.comparable import around, differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
@@ -89,7 +89,10 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
         row = RowVerdict(status="no baseline", reason="no baseline is stored for this row")
     else:
         row = _compared(now, against, rules, same_environment=not changes)
-    return msgspec.structs.replace(row, package_changes=changes, unchanged_packages=unchanged)
+    beside, code_known = around(before, now.environment)
+    return msgspec.structs.replace(
+        row, package_changes=(*changes, *beside), unchanged_packages=unchanged, code_known=code_known
+    )
 
 
 def _compared(now: Measurement, against: Reference, rules: Rules, *, same_environment: bool) -> RowVerdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of"]
+__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of", "modules_of"]
 
 
 class Library(NamedTuple):
@@ -47,6 +47,7 @@ LIBRARIES = (
 EXTRAS = frozenset(library.extra for library in LIBRARIES if library.extra is not None)
 """The extras of this package that install a library."""
 
+_BY_DISTRIBUTION = {library.distribution: library for library in LIBRARIES}
 _BY_MODULE = {module: library for library in LIBRARIES for module in library.modules}
 
 
@@ -60,3 +61,9 @@ def distribution_of(module: str) -> str:
     """The name on the package index of what is imported as *module*; an unknown module is taken for its own."""
     library = _BY_MODULE.get(module)
     return module if library is None else library.distribution
+
+
+def modules_of(distribution: str) -> tuple[str, ...]:
+    """Names under which a distribution is imported; an unknown one is taken to have a module of its own name."""
+    library = _BY_DISTRIBUTION.get(distribution)
+    return (distribution.replace("-", "_"),) if library is None else library.modules

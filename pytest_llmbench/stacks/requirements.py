@@ -10,9 +10,9 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
-from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["Requirements", "changed_names", "mixture", "read_requirements"]
 

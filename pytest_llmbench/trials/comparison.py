@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 
 import msgspec
 
 from pytest_llmbench.judge.suite import global_shift
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
-from pytest_llmbench.schema.environment import PACKAGES, PackageChange
+from pytest_llmbench.schema.environment import PACKAGES, Installed, PackageChange, changes
 from pytest_llmbench.schema.measurement import Measurement, Outcome
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.symbols import ORDER
 from pytest_llmbench.schema.units import percent
 
-__all__ = ["Compared", "Comparison", "FailOn", "fails", "package_diff", "summary"]
+__all__ = ["Compared", "Comparison", "FailOn", "fails", "is_code_known", "package_diff", "summary"]
 
 
 class FailOn(StrEnum):
@@ -90,20 +90,34 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Device, scale and samples, as a reader should know them."""
     changes: tuple[PackageChange, ...]
     num_unchanged: int
-    """Packages that are the same on both sides."""
+    """Packages that are the same on both sides, as far as that is known."""
+    code_known: bool = True
+    """Whether the files of those that can move a training step are known on both sides."""
     rows: tuple[Compared, ...]
     one_sided: tuple[str, ...] = ()
     """Names of rows that only one side has."""
     left_out: tuple[str, ...] = ()
     """Sentences on rows that are not there, and why."""
 
+    @property
+    def same(self) -> str:
+        """What is said of the packages that do not differ."""
+        return "are the same" if self.code_known else "have the same version"
 
-def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[PackageChange, ...], int]:
+
+def package_diff(a: Installed, b: Installed) -> tuple[tuple[PackageChange, ...], int]:
     """What differs, those first that can move a training step, and how many packages do not."""
     first = ("driver", "cuda", "python", *PACKAGES)
-    names = sorted({*a, *b}, key=lambda name: (first.index(name) if name in first else len(first), name))
-    changes = tuple(PackageChange(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
-    return changes, len(names) - len(changes)
+    names = sorted(
+        {*a.packages, *b.packages}, key=lambda name: (first.index(name) if name in first else len(first), name)
+    )
+    found = changes(names, a, b)
+    return found, len(names) - len(found)
+
+
+def is_code_known(a: Installed, b: Installed) -> bool:
+    """Whether somebody looked at the files of both sides, and not at their versions only."""
+    return a.origins is not None and b.origins is not None
 
 
 def summary(rows: Collection[Compared]) -> list[str]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pytest_llmbench.judge.compare import Reference, judge
-from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.environment import Environment, Origin, Software, version_text
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.results import Result, latest, read_results
-from pytest_llmbench.trials.comparison import Compared, Comparison, package_diff
+from pytest_llmbench.trials.comparison import Compared, Comparison, is_code_known, package_diff
 
 __all__ = ["compare_files"]
 
@@ -41,13 +41,15 @@ def compare_files(
         for name, then in before.items()
         if name in after
     )
-    changes, same = package_diff(_packages(before), _packages(after))
+    installed = _installed(before), _installed(after)
+    changes, same = package_diff(*installed)
     return Comparison(
         a=str(a),
         b=str(b),
         measured_on=_measured_on(before, after),
         changes=changes,
         num_unchanged=same,
+        code_known=is_code_known(*installed),
         rows=rows,
         one_sided=tuple(f"{table}[{row}]" for table, row in before.keys() ^ after.keys()),
         left_out=(*_only("A", before, after), *_only("B", after, before)),
@@ -61,15 +63,22 @@ def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
     return found
 
 
-def _packages(rows: Rows) -> dict[str, str]:
+def _installed(rows: Rows) -> Software:
     """Versions of what can move a training step; of a package with several, all of them."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, dict[tuple[str, Origin | None], None]] = {}
     for environment in _environments(rows):
         system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
         for name, version in (system | environment.packages).items():
             if version is not None and name != "pytest-llmbench":
-                found.setdefault(name, {})[version] = None
-    return {name: " and ".join(versions) for name, versions in found.items()}
+                found.setdefault(name, {})[version, (environment.origins or {}).get(name)] = None
+    is_known = all(environment.origins is not None for environment in _environments(rows))
+    several = {name: dict.fromkeys(version_text(*one) for one in code) for name, code in found.items() if len(code) > 1}
+    alone = {name: next(iter(code)) for name, code in found.items() if len(code) == 1}
+    return Software(
+        {name: version for name, (version, _) in alone.items()}
+        | {name: " and ".join(told) for name, told in several.items()},
+        {name: origin for name, (_, origin) in alone.items() if origin is not None} if is_known else None,
+    )
 
 
 def _environments(rows: Rows) -> list[Environment]:

@@ -27,15 +27,15 @@ def _lines(comparison: Comparison, every_metric: bool) -> Iterator[str]:
         yield f"- {sentence}"
     yield ""
     if comparison.changes:
-        yield f"Packages that differ ({comparison.num_unchanged} are the same):"
+        yield f"Packages that differ ({comparison.num_unchanged} {comparison.same}):"
         yield ""
         changed = [one for one in comparison.changes if one.before and one.after]
-        yield from _table(("package", "A", "B"), [(one.name, one.before or "", one.after or "") for one in changed])
+        yield from _table(("package", "A", "B"), [(one.name, one.before or "", one.after_text) for one in changed])
         for only in one_sided(comparison.changes):
             yield f"- {only}"
         yield ""
     else:
-        yield f"All {comparison.num_unchanged} packages are the same."
+        yield f"All {comparison.num_unchanged} packages {comparison.same}."
         yield ""
     for table in compare_tables(comparison.rows, every_metric=every_metric):
         yield f"### {table.title}"

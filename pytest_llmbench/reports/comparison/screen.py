@@ -38,7 +38,7 @@ def heading(comparison: Comparison) -> list[str]:
     lines = [f"A  {comparison.a}", f"B  {comparison.b}"]
     if comparison.measured_on:
         lines.append(f"measured on {comparison.measured_on}")
-    same = f"{comparison.num_unchanged} packages are the same"
+    same = f"{comparison.num_unchanged} packages {comparison.same}"
     if not comparison.changes:
         return [*lines, f"packages: {same}, none differs"]
     lines.append("packages that differ:")

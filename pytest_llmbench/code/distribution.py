@@ -21,6 +21,7 @@ from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -63,11 +64,10 @@ def _origin(name: str, path: tuple[str, ...]) -> Origin | None:
     folder = _folder(module, path, direct) if module else None
     if folder is not None and (record is None or not _is_within(folder, record)):
         is_elsewhere = os.path.realpath(folder.parent) != os.path.realpath(str(found.locate_file("")))
-        return _read_whole(folder, editable=is_elsewhere or bool(direct.get("dir_info", {}).get("editable")))
+        return _read_whole(folder, editable=is_elsewhere or direct.dir_info.editable)
     if record is None:
         return None
-    commit = direct.get("vcs_info", {}).get("commit_id")
-    return _origin_of(commit if isinstance(commit, str) else None, record.hashes, dict(_edited(record)), module)
+    return _origin_of(direct.vcs_info.commit_id, record.hashes, dict(_edited(record)), module)
 
 
 class _Record(NamedTuple):
@@ -96,7 +96,8 @@ def _record(found: metadata.Distribution) -> _Record | None:
         if len(row) < 3 or not _is_code(row[0]) or not row[1].startswith("sha256="):
             continue
         digits = row[1].removeprefix("sha256=")
-        hashes[row[0]] = base64.urlsafe_b64decode(digits + "=" * (-len(digits) % 4)).hex()
+        with suppress(ValueError):
+            hashes[row[0]] = base64.urlsafe_b64decode(digits + "=" * (-len(digits) % 4)).hex()
         if row[2].isdigit():
             sizes[row[0]] = int(row[2])
     return _Record(site, hashes, sizes, written_ns) if hashes else None
@@ -113,22 +114,36 @@ def _is_code(name: str) -> bool:
     )
 
 
-def _direct_url(found: metadata.Distribution) -> dict[str, Any]:
-    """Where it was installed from, by PEP 610; empty for an install from an index."""
+class _Vcs(msgspec.Struct, frozen=True):
+    commit_id: str | None = None
+
+
+class _Dir(msgspec.Struct, frozen=True):
+    editable: bool = False
+
+
+class _DirectUrl(msgspec.Struct, frozen=True):
+    """What PEP 610 has an installer write down; empty for an install from an index."""
+
+    url: str = ""
+    vcs_info: _Vcs = _Vcs()
+    dir_info: _Dir = _Dir()
+
+
+def _direct_url(found: metadata.Distribution) -> _DirectUrl:
     try:
-        told = msgspec.json.decode(found.read_text("direct_url.json") or "{}")
+        return msgspec.json.decode(found.read_text("direct_url.json") or "{}", type=_DirectUrl)
     except msgspec.DecodeError:
-        return {}
-    return told if isinstance(told, dict) else {}
+        return _DirectUrl()
 
 
-def _folder(module: str, path: tuple[str, ...], direct: Mapping[str, Any]) -> Path | None:
+def _folder(module: str, path: tuple[str, ...], direct: _DirectUrl) -> Path | None:
     """The package's folder that is imported; of an editable install by a hook, that within its sources."""
     spec = PathFinder.find_spec(module, list(path))
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
-    source = Path(str(direct.get("url", "")).removeprefix("file://"))
-    if "dir_info" not in direct or not source.is_absolute():
+    source = Path(unquote(direct.url.removeprefix("file://")))
+    if not (direct.dir_info.editable and source.is_absolute()):
         return None
     return next((one for one in (source / "src" / module, source / module) if one.is_dir()), None)
 

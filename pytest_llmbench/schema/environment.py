@@ -126,7 +126,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         return re.sub(r"[^a-z0-9]+", "-", self.device.lower()).strip("-") or "unnamed-device"
 
 
-class PackageChange(msgspec.Struct, frozen=True):
+class PackageChange(msgspec.Struct, frozen=True, omit_defaults=True):
     """One package that is not the same on both sides; None where it is not installed."""
 
     name: str

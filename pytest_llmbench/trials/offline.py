@@ -65,18 +65,19 @@ def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
 
 def _installed(rows: Rows) -> Software:
     """Versions of what can move a training step; of a package with several, all of them."""
-    found: dict[str, dict[tuple[str, Origin | None], None]] = {}
+    found: dict[str, dict[tuple[str, str | None], tuple[str, Origin | None]]] = {}
     for environment in _environments(rows):
         system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
         for name, version in (system | environment.packages).items():
             if version is not None and name != "pytest-llmbench":
-                found.setdefault(name, {})[version, (environment.origins or {}).get(name)] = None
+                origin = (environment.origins or {}).get(name)
+                found.setdefault(name, {})[version, origin.digest if origin else None] = (version, origin)
+    several = {name: [version_text(*one) for one in code.values()] for name, code in found.items() if len(code) > 1}
+    alone = {name: next(iter(code.values())) for name, code in found.items() if len(code) == 1}
+    versions = {name: version for name, (version, _) in alone.items()}
     is_known = all(environment.origins is not None for environment in _environments(rows))
-    several = {name: dict.fromkeys(version_text(*one) for one in code) for name, code in found.items() if len(code) > 1}
-    alone = {name: next(iter(code)) for name, code in found.items() if len(code) == 1}
     return Software(
-        {name: version for name, (version, _) in alone.items()}
-        | {name: " and ".join(told) for name, told in several.items()},
+        versions | {name: " and ".join(dict.fromkeys(told)) for name, told in several.items()},
         {name: origin for name, (_, origin) in alone.items() if origin is not None} if is_known else None,
     )
 

@@ -83,7 +83,11 @@ def workload_hash(case: Case, workload: Workload) -> str:
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
 
 
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Case) if not field.required}
+_DEFAULTS = {
+    field.name: field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    for field in msgspec.structs.fields(Case)
+    if not field.required
+}
 
 _UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 

@@ -157,7 +157,7 @@ def _measure(request: Request, timeout: float) -> Measurement:
 
 
 def _fields(request: Request) -> str:
-    case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value is not None}
+    case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value not in (None, {})}
     return "\n".join(f"  {name:<24}{value}" for name, value in {**case, **_workload(request.workload)}.items())
 
 

@@ -183,7 +183,7 @@ def _epochs_steps(trainer: Any) -> int:
 
 def _tokens(batches: Iterable[Any]) -> list[int | None]:
     """Tokens of each micro-batch, padding left out; read before anything is measured, and leaves the seeds as they are."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         return [_num_tokens(batch) for batch in batches]
 
 

@@ -125,7 +125,7 @@ class Watched:
     def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
         # `train()` makes a new one each time.
         if self._schedule is None:
-            self._schedule = super().create_scheduler(self._total_optimizer_steps, optimizer)
+            self._schedule = super().create_scheduler(self._total_optimizer_steps, optimizer)  # type: ignore[misc]
         self.lr_scheduler = self._schedule
         return self._schedule
 

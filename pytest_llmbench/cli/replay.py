@@ -25,7 +25,7 @@ from pytest_llmbench.schema.workload import Scale, Workload
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, latest
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import ALL_TABLES
 
 __all__ = ["Chosen", "choose", "replay"]
 
@@ -108,7 +108,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
         workload = Workload(scale=scale, device="cuda" if scale == "full" else "cpu")
         known = {
             f"{table.name}[{one.id}]": Chosen(table.name, one.id, Request(case=one.case, workload=workload))
-            for table in TABLES.values()
+            for table in ALL_TABLES.values()
             for one in table.rows
         }
     found = [name for name, chosen in known.items() if row in (name, chosen.row)]

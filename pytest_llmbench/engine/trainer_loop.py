@@ -12,8 +12,8 @@ reporting are off.
 
 Data, seed, learning rate, schedule, weight decay and clipping are those of the bare step, and so is
 the checkpointing of the blocks, which is switched on in the model; parameters are bf16 and there is
-no autocast. Two things differ, as they do for users: the Trainer spares biases and norms the weight
-decay, and it accumulates in its own way, over tokens where the bare step averages micro-batches. Some
+no autocast. Three things differ, as they do for users: every batch has an attention mask, of ones where
+nothing is padded, the Trainer spares biases and norms the weight decay, and it accumulates in its own way, over tokens where the bare step averages micro-batches. Some
 versions sum up instead (transformers 4.48), and the norm of their gradients says so.
 """
 
@@ -249,7 +249,9 @@ def _arguments(bare: FineTuning, case: Case, device: torch.device, folder: str) 
 
 
 def _collate(samples: list[Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in collate(samples).inputs().items() if tensor is not None}
+    return {
+        name: tensor for name, tensor in collate(samples, always_masked=True).inputs().items() if tensor is not None
+    }
 
 
 def _mean_loss(loss: Tensor, num_items: Any, batch: Batch) -> Tensor:

@@ -26,7 +26,6 @@ from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Metric, Noise, RowClass, Tolerance, Value, statistical
 from pytest_llmbench.schema.units import percent
-from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
 __all__ = ["Reference", "Rules", "held_against", "judge", "typical_value"]
 
@@ -46,8 +45,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """The row's own, by metric."""
     noise: Mapping[str, Noise] = _NO_NOISE
     """The row's own, by metric; others have the noise of the row's class."""
-    workload_version: int = WORKLOAD_VERSION
-    """`workload.WORKLOAD_VERSION` when it was measured."""
+    workload_version: int | None = None
+    """`workload.workload_version` when it was measured; None for that of today."""
 
 
 class Rules(NamedTuple):

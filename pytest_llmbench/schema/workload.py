@@ -24,10 +24,13 @@ __all__ = [
     "parse_count",
     "parse_injection",
     "workload_hash",
+    "workload_version",
 ]
 
 WORKLOAD_VERSION = 1
 """Raised by hand when the built-in models, batches or training step change what they compute."""
+_LOOP_VERSIONS = {"trainer": 1}
+"""Added to it for cases of a loop that alone has changed: under the Trainer every batch has a mask since 1."""
 
 Scale = Literal["full", "smoke"]
 """`full` is the published size; `smoke` is the same row as a two-layer miniature."""
@@ -79,8 +82,13 @@ def workload_hash(case: Case, workload: Workload) -> str:
     """
     # Fields at their defaults are left out, so that a field added later does not change old hashes.
     asked = {name: value for name, value in msgspec.structs.asdict(case).items() if value != _DEFAULTS.get(name)}
-    described = (WORKLOAD_VERSION, asked, workload.scale, workload.samples)
+    described = (workload_version(case), asked, workload.scale, workload.samples)
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
+
+
+def workload_version(case: Case) -> int:
+    """The version of what *case* computes today; two measurements of other versions do not compare."""
+    return WORKLOAD_VERSION + _LOOP_VERSIONS.get(case.loop, 0)
 
 
 _DEFAULTS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pytest_llmbench.tables import page
+from pytest_llmbench.tables import page, today
 from pytest_llmbench.tables.table import Row, Table
 
-__all__ = ["TABLES", "Row", "Table", "in_page_order"]
+__all__ = ["ALL_TABLES", "TABLES", "Row", "Table", "in_page_order"]
 
 TABLES = {
     table.name: table
@@ -21,9 +21,12 @@ TABLES = {
         page.GRADIENT_ACCUMULATION,
     )
 }
-"""By name, in the order of the page."""
+"""The published ones by name, in the order of the page."""
+
+ALL_TABLES = {**TABLES, today.AS_USERS_TRAIN.name: today.AS_USERS_TRAIN}
+"""Those and the tables beside them."""
 
 
 def in_page_order(names: Collection[str]) -> list[str]:
-    """Names of tables: the published ones as on the page, then the user's own as they come."""
-    return [*(name for name in TABLES if name in names), *(name for name in names if name not in TABLES)]
+    """Names of tables: the built-in ones, the published first, then the user's own as they come."""
+    return [*(name for name in ALL_TABLES if name in names), *(name for name in names if name not in ALL_TABLES)]

@@ -13,7 +13,7 @@ from pytest_llmbench.reports.table import verdict_text
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, title
 from pytest_llmbench.schema.units import percent
-from pytest_llmbench.tables import TABLES, in_page_order
+from pytest_llmbench.tables import ALL_TABLES, in_page_order
 from pytest_llmbench.trials.comparison import Compared
 
 __all__ = ["HEADERS", "CompareLine", "CompareTable", "compare_tables", "one_sided", "stories"]
@@ -56,7 +56,7 @@ def compare_tables(rows: Iterable[Compared], *, every_metric: bool = False) -> l
         grouped.setdefault(row.table, []).append(row)
     return [
         CompareTable(
-            title=TABLES[name].title if name in TABLES else name,
+            title=ALL_TABLES[name].title if name in ALL_TABLES else name,
             lines=tuple(line for row in grouped[name] for line in _lines(row, every_metric)),
         )
         for name in in_page_order(grouped)

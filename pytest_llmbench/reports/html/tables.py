@@ -23,7 +23,7 @@ from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.symbols import SYMBOLS
 from pytest_llmbench.schema.units import apart, percent
 from pytest_llmbench.store.published import PublishedRow, PublishedTable
-from pytest_llmbench.tables import TABLES, Row, in_page_order
+from pytest_llmbench.tables import ALL_TABLES, Row, in_page_order
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
 
@@ -94,7 +94,7 @@ def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -
 
 
 def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
-    known = TABLES.get(name)
+    known = ALL_TABLES.get(name)
     page = {row.id: row for row in known.rows} if known else {}
     full = all(row.result.measurement.workload.scale == "full" for row in rows)
     print_of = published.rows if published and full else {}

@@ -12,8 +12,8 @@ from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import stop, write
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.bisection import sentences, to_json
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.metrics import METRICS
-from pytest_llmbench.stacks.credentials import redacted
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
 from pytest_llmbench.store.journal import Asked, Journal, Named
 from pytest_llmbench.store.lines import ResultError

@@ -11,9 +11,10 @@ from typing import Annotated, NamedTuple
 import typer
 
 from pytest_llmbench.cli.console import read, stop
-from pytest_llmbench.judge.comparable import environment_changes
+from pytest_llmbench.judge.comparable import around, environment_changes
 from pytest_llmbench.judge.history import FEWEST, creep, steps
 from pytest_llmbench.judge.values import typical_value
+from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import counted, percent
@@ -78,8 +79,7 @@ def _findings(row: str, runs: list[Measurement], metric: Metric) -> Iterator[_Fi
     found = steps(values, smallest=smallest)
     for step in found:
         before, after = known[step.at - 1][0], known[step.at][0]
-        changes, _ = environment_changes(before.environment, after.environment)
-        told = f"packages: {'; '.join(map(str, changes))}" if changes else "packages unchanged"
+        told = _changes_text(before.environment, after.environment)
         yield _Finding(
             f"{row}: {metric.name} stepped by {percent(math.expm1(step.effect))} (p {step.p_value:.1g}) between "
             f"{before.measured_at} and {after.measured_at}; {told}",
@@ -92,6 +92,14 @@ def _findings(row: str, runs: list[Measurement], metric: Metric) -> Iterator[_Fi
             f"{known[0][0].measured_at} to {known[-1][0].measured_at}, in {len(known)} runs without a step",
             _is_worse(metric, slow.effect),
         )
+
+
+def _changes_text(before: Environment | None, after: Environment | None) -> str:
+    changes, _ = environment_changes(before, after)
+    beside, code_known = around(before, after)
+    same = "packages unchanged" if code_known else "packages of the same version"
+    packages = f"packages: {'; '.join(map(str, changes))}" if changes else same
+    return "; ".join([packages, *map(str, beside)])
 
 
 def _logarithm(run: Measurement, metric: Metric) -> float | None:

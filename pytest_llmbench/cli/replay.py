@@ -16,6 +16,7 @@ from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.judge.compare import judge
 from pytest_llmbench.judge.values import number_text, number_texts
 from pytest_llmbench.reports.table import change_text
+from pytest_llmbench.schema.environment import version_text
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, MIB, title
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -25,7 +26,7 @@ from pytest_llmbench.schema.workload import Scale, Workload, device_of
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore
 from pytest_llmbench.store.results import Result, latest
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import ALL_TABLES
 
 __all__ = ["Chosen", "choose", "replay"]
 
@@ -107,7 +108,7 @@ def choose(row: str, results: tuple[Result, ...] | None, scale: Scale) -> Chosen
         workload = Workload(scale=scale, device=device_of(scale))
         known = {
             f"{table.name}[{one.id}]": Chosen(table.name, one.id, Request(case=one.case, workload=workload))
-            for table in TABLES.values()
+            for table in ALL_TABLES.values()
             for one in table.rows
         }
     found = [name for name, chosen in known.items() if row in (name, chosen.row)]
@@ -156,7 +157,7 @@ def _measure(request: Request, timeout: float) -> Measurement:
 
 
 def _fields(request: Request) -> str:
-    case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value is not None}
+    case = {name: value for name, value in msgspec.structs.asdict(request.case).items() if value not in (None, {})}
     workload: dict[str, object] = {"scale": request.workload.scale, "samples": request.workload.samples}
     if request.workload.injection is not None:
         workload["planted"] = request.workload.injection.text
@@ -166,8 +167,13 @@ def _fields(request: Request) -> str:
 def _lines(measurement: Measurement) -> Iterator[str]:
     yield f"\noutcome {measurement.outcome}" + (f": {measurement.reason}" if measurement.reason else "")
     if measurement.environment is not None:
-        packages = ", ".join(f"{name} {version}" for name, version in measurement.environment.packages.items())
-        yield f"  {measurement.environment.device}, driver {measurement.environment.driver}, {packages}"
+        environment, origins = measurement.environment, measurement.environment.origins or {}
+        told = (f"{name} {version_text(one, origins.get(name))}" for name, one in environment.packages.items())
+        yield f"  {environment.device}, driver {environment.driver}, {', '.join(told)}"
+        if environment.repository is not None:
+            yield f"  repository {environment.repository}"
+        if environment.ci is not None:
+            yield f"  CI run {environment.ci}"
     for process in measurement.processes:
         yield from _process(process)
 

@@ -22,7 +22,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     input_ids: Tensor
     attention_mask: Tensor | None
-    """1 on tokens, 0 on padding; None if nothing is padded."""
+    """1 on tokens, 0 on padding; None if nothing is padded, unless a mask was asked for."""
     labels: Tensor
     """-100 on the prompt and on padding."""
     samples: int
@@ -64,11 +64,14 @@ def make_batches(
     ]
 
 
-def collate(samples: list[Tensor], device: torch.device | str = "cpu", pad_token_id: int = 0) -> Batch:
+def collate(
+    samples: list[Tensor], device: torch.device | str = "cpu", pad_token_id: int = 0, *, always_masked: bool = False
+) -> Batch:
     """
     One micro-batch of samples [length], padded right to the longest.
 
-    The loss is on the last 8 tokens, or on half of a shorter sample.
+    The loss is on the last 8 tokens, or on half of a shorter sample. With *always_masked* there is a mask also where
+    nothing is padded, as from the collators of transformers and trl.
     """
     lengths = [len(sample) for sample in samples]
     shape = (len(samples), max(lengths))
@@ -83,7 +86,7 @@ def collate(samples: list[Tensor], device: torch.device | str = "cpu", pad_token
     padded = min(lengths) < max(lengths)
     return Batch(
         input_ids=input_ids.to(device),
-        attention_mask=attention_mask.to(device) if padded else None,
+        attention_mask=attention_mask.to(device) if padded or always_masked else None,
         labels=labels.to(device),
         samples=len(samples),
         tokens=sum(lengths),

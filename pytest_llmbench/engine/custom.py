@@ -14,24 +14,31 @@ many calls as the workload has samples are timed, after a few for warming up and
 are counted. Seed whatever is random in `build`, or losses will not compare.
 
 A step may have an attribute `model`, an `nn.Module` whose parameters and classes are recorded, and an
-`optimizer`, whose class is. What it raises makes the case fail: `torch.OutOfMemoryError` as `oom`, an
+`optimizer`, whose class is. One that makes an optimizer step every few calls says how many in
+`accumulation_steps`; every pass then covers whole optimizer steps. What it raises makes the case fail: `torch.OutOfMemoryError` as `oom`, an
 import that fails as `unavailable`, everything else as `crashed`.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import operator
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from pytest_llmbench.engine.conduct import Conduct
+from pytest_llmbench.engine.loop import AnyTraining, Ran, SelfDriven, Watch
+from pytest_llmbench.engine.rounds import WARM_UP_MICRO_BATCHES
 from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Workload
 
-__all__ = ["LARGEST_COUNT", "CustomTraining", "build_custom"]
+__all__ = ["LARGEST_COUNT", "AccumulatingTraining", "CustomTraining", "build_custom"]
 
 LARGEST_COUNT = 2**32
 """More samples or tokens than a micro-batch has; their sums over a run need far less than 64 bits."""
@@ -47,13 +54,16 @@ class CustomTraining:
     batch_size = 1
     accumulation_steps = 1
 
-    def __init__(self, step: Callable[[], StepResult | int], num_steps: int, name: str) -> None:
+    def __init__(self, step: Callable[[], StepResult | int], num_steps: int, name: str, per_step: int = 1) -> None:
         self.micro_batch_tokens: Sequence[int] = [1] * num_steps
         model = getattr(step, "model", None)
         self.model = model if isinstance(model, nn.Module) else None
         self.optimizer = getattr(step, "optimizer", None)
         self._step = step
         self._name = name
+        self._watched_calls = _whole(min(WARM_UP_MICRO_BATCHES, num_steps), per_step) + num_steps
+        has_optimizer = isinstance(self.optimizer, Optimizer)
+        self._conduct: Conduct | None = Conduct(name, per_step, self.model, has_optimizer=has_optimizer)
 
     def micro_step(self, index: int) -> StepResult:
         """
@@ -62,6 +72,8 @@ class CustomTraining:
         """
         # Whatever is called here is counted with the calls of the step: a result that is well costs no more than that.
         result = self._step()
+        if self._conduct is not None:
+            self._watch_call(self._conduct)
         if not isinstance(result, StepResult):
             return StepResult(_count(result) or self._samples(result))
         samples, tokens = result.samples, result.tokens
@@ -73,6 +85,13 @@ class CustomTraining:
 
     def optimizer_step(self) -> Tensor | None:
         return None
+
+    def _watch_call(self, conduct: Conduct) -> None:
+        conduct.called()
+        self._watched_calls -= 1
+        if not self._watched_calls:
+            self._conduct = None
+            conduct.end()
 
     def _samples(self, given: object) -> int:
         if (count := _count(given)) is not None and count > 0:
@@ -91,12 +110,45 @@ class CustomTraining:
         )
 
 
-def build_custom(case: Case, workload: Workload, device: torch.device) -> CustomTraining:
+class AccumulatingTraining(SelfDriven):
     """
-    Import `case.step` and let it build the step on *device*.
+    Calls a step that makes an optimizer step every few calls, and always a whole number of these.
+
+    Args:
+        calls: the step, called once per micro-batch.
+        per_step: calls that make an optimizer step.
+    """
+
+    batch_size = 1
+
+    def __init__(self, calls: CustomTraining, per_step: int) -> None:
+        self.accumulation_steps = per_step
+        self.micro_batch_tokens = calls.micro_batch_tokens
+        self.model = calls.model
+        self.optimizer = calls.optimizer
+        self._calls = calls
+
+    def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
+        losses: list[Tensor] = []
+        for step in steps:
+            watch.step_begins()
+            for index in range(_whole(len(step), self.accumulation_steps)):
+                watch.micro_batch_begins()
+                result = self._calls.micro_step(index)
+                if result.loss is not None:
+                    losses.append(result.loss)
+                watch.micro_batch_ended(result)
+            watch.gradients_ready()
+            watch.step_ended()
+        return Ran(tuple(losses), None)
+
+
+def build_custom(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
+    """
+    Import `case.step` and let it build the step on *device*, or a `transformers.Trainer`.
 
     Raises:
-        CaseError: the module or the function is not there, or what it builds cannot be called.
+        CaseError: the module or the function is not there, does not take the arguments, or builds nothing that trains.
     """
     assert case.step is not None
     module_name, _, function_name = case.step.partition(":")
@@ -112,12 +164,49 @@ def build_custom(case: Case, workload: Workload, device: torch.device) -> Custom
     build = getattr(module, function_name, None)
     if build is None:
         raise CaseError(f"step={case.step!r}: module {module_name!r} has no {function_name!r}")
-    step = build(device)
-    if not callable(step):
-        raise CaseError(f"step={case.step!r} built a {type(step).__name__}; it must build something to call")
+    _check_arguments(build, case, device)
+    step = build(device, **case.arguments)
     if workload.samples == "full":
         raise CaseError("samples='full' has no meaning for a custom step, which has no epoch; give a number")
-    return CustomTraining(step, workload.samples, case.step)
+    if (transformers := sys.modules.get("transformers.trainer")) and isinstance(step, transformers.Trainer):
+        from pytest_llmbench.engine.own_trainer import drive  # imports what no other step needs
+
+        return drive(step, workload.samples)
+    if not callable(step):
+        raise CaseError(
+            f"step={case.step!r} built a {type(step).__name__}; it must build something to call, or a transformers.Trainer"
+        )
+    per_step = _accumulation_of(step, case.step)
+    training = CustomTraining(step, _whole(workload.samples, per_step), case.step, per_step)
+    return training if per_step == 1 else AccumulatingTraining(training, per_step)
+
+
+def _check_arguments(build: Callable[..., object], case: Case, device: torch.device) -> None:
+    try:
+        inspect.signature(build).bind(device, **case.arguments)
+    except TypeError as error:
+        raise CaseError(
+            f"step={case.step!r} does not take arguments={case.arguments!r} beside the device: {error}"
+        ) from None
+    except ValueError:
+        pass  # a function of C does not say what it takes
+
+
+def _accumulation_of(step: object, name: str) -> int:
+    """Calls that make an optimizer step, as the step's attribute says."""
+    given = getattr(step, "accumulation_steps", 1)
+    count = _count(given)
+    if not count:
+        raise CaseError(
+            f"step={name!r} has {_shown(given)} as accumulation_steps; give the number of calls that make an optimizer "
+            "step, at least 1"
+        )
+    return count
+
+
+def _whole(calls: int, per_step: int) -> int:
+    """As many calls, rounded up to whole optimizer steps."""
+    return -(-calls // per_step) * per_step
 
 
 def _count(given: object) -> int | None:

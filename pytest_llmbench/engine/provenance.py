@@ -24,7 +24,7 @@ def describe_parts(training: AnyTraining) -> dict[str, str]:
     """
     parts: dict[str, str] = {}
     if training.optimizer is not None:
-        parts["optimizer"] = type(training.optimizer).__name__
+        parts["optimizer"] = type(_innermost(training.optimizer)).__name__
     if training.model is None:
         return parts
     linear = _adapted_linear(training.model)
@@ -49,6 +49,15 @@ def attention_fallback(requested: Attention, names: Iterable[str]) -> tuple[str 
     if observed is None or not is_fallback(requested, observed):
         return observed, None
     return observed, f"asked for {requested} attention, but {observed} ran"
+
+
+def _innermost(optimizer: object) -> object:
+    """The optimizer that computes, within those of accelerate, DeepSpeed and others that wrap it as `optimizer`."""
+    seen = {id(optimizer)}
+    while (inner := getattr(optimizer, "optimizer", None)) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        optimizer = inner
+    return optimizer
 
 
 def _adapted_linear(model: nn.Module) -> nn.Module | None:

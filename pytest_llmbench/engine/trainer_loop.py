@@ -12,8 +12,8 @@ reporting are off.
 
 Data, seed, learning rate, schedule, weight decay and clipping are those of the bare step, and so is
 the checkpointing of the blocks, which is switched on in the model; parameters are bf16 and there is
-no autocast. Two things differ, as they do for users: the Trainer spares biases and norms the weight
-decay, and it accumulates in its own way, over tokens where the bare step averages micro-batches. Some
+no autocast. Three things differ, as they do for users: every batch has an attention mask, of ones where
+nothing is padded, the Trainer spares biases and norms the weight decay, and it accumulates in its own way, over tokens where the bare step averages micro-batches. Some
 versions sum up instead (transformers 4.48), and the norm of their gradients says so.
 """
 
@@ -43,7 +43,7 @@ from pytest_llmbench.schema.case import Case, CaseError
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Workload
 
-__all__ = ["TrainerTraining", "build_trainer"]
+__all__ = ["TrainerTraining", "Watched", "build_trainer"]
 
 
 class TrainerTraining(SelfDriven):
@@ -102,16 +102,49 @@ class _InOrder(Dataset[Tensor]):
         return next(self._coming)
 
 
-class _WatchedTrainer(Trainer):
-    """A Trainer that tells a watch how far it is, and keeps its schedule from one `train()` to the next."""
+class Watched:
+    """
+    What a class of Trainers gets in front: it tells a watch how far it is, and keeps its schedule from one
+    `train()` to the next.
+    """
 
-    def __init__(self, *args: Any, total_optimizer_steps: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    watch: Watch
+    num_steps: int
+
+    def attach(self: Any, total_optimizer_steps: int) -> None:
+        """Once, before the first `train()`."""
         self._total_optimizer_steps = total_optimizer_steps
         self._schedule: Any = None
         self._clip, self._free_memory = self.accelerator.clip_grad_norm_, self.accelerator.free_memory
         self.accelerator.clip_grad_norm_ = self._clip_and_tell
         self.accelerator.free_memory = self._free_memory_once
+
+    def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
+        # `train()` makes a new one each time.
+        if self._schedule is None:
+            self._schedule = super().create_scheduler(self._total_optimizer_steps, optimizer)  # type: ignore[misc]
+        self.lr_scheduler = self._schedule
+        return self._schedule
+
+    def _clip_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.watch.gradients_ready()
+        self._grad_norm = self._clip(*args, **kwargs)
+        return self._grad_norm
+
+    def _free_memory_once(self: Any, *objects: Any) -> Any:
+        # `train()` begins with it. A user's runs once; between a warm-up and what is measured it would
+        # empty the cache of torch's allocator.
+        if self._schedule is None:
+            self._free_memory(*objects)
+        return objects
+
+
+class _WatchedTrainer(Watched, Trainer):
+    """The Trainer of the built-in fine-tuning."""
+
+    def __init__(self, *args: Any, total_optimizer_steps: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.attach(total_optimizer_steps)
 
     def begin(self, watch: Watch, batches: Sequence[Batch], num_steps: int) -> None:
         """Before each `train()`: what is told, and which batches come."""
@@ -148,25 +181,6 @@ class _WatchedTrainer(Trainer):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._losses.append((loss.detach(), num_items_in_batch if self.model_accepts_loss_kwargs else None))
         return loss
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        # `train()` makes a new one each time.
-        if self._schedule is None:
-            self._schedule = super().create_scheduler(self._total_optimizer_steps, optimizer)
-        self.lr_scheduler = self._schedule
-        return self._schedule
-
-    def _clip_and_tell(self, *args: Any, **kwargs: Any) -> Any:
-        self.watch.gradients_ready()
-        self._grad_norm = self._clip(*args, **kwargs)
-        return self._grad_norm
-
-    def _free_memory_once(self, *objects: Any) -> Any:
-        # `train()` begins with it. A user's runs once; between a warm-up and what is measured it would
-        # empty the cache of torch's allocator.
-        if self._schedule is None:
-            self._free_memory(*objects)
-        return objects
 
 
 class _Boundaries(TrainerCallback):
@@ -232,7 +246,9 @@ def _arguments(bare: FineTuning, case: Case, device: torch.device, folder: str) 
 
 
 def _collate(samples: list[Tensor]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in collate(samples).inputs().items() if tensor is not None}
+    return {
+        name: tensor for name, tensor in collate(samples, always_masked=True).inputs().items() if tensor is not None
+    }
 
 
 def _mean_loss(loss: Tensor, num_items: Any, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from pytest_llmbench.code.distribution import origins
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.lease import lease
 from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor
@@ -125,7 +126,8 @@ class Machine:
         device = self._gpus[0].name if self._gpus else "cpu"
         if environment is None or environment.device != device:
             return False
-        return environment.packages == installed_packages(case)
+        packages = installed_packages(case)
+        return environment.packages == packages and environment.origins in (None, origins(packages))
 
     def _measured(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
         with self._local() as local:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from pytest_llmbench.judge.comparable import differences, environment_changes
+from pytest_llmbench.judge.comparable import around, differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
 from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
@@ -27,7 +27,6 @@ from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN, Metric, Noise, RowClass, Tolerance, Value, statistical
 from pytest_llmbench.schema.units import percent
-from pytest_llmbench.schema.workload import WORKLOAD_VERSION
 
 __all__ = ["Reference", "Rules", "held_against", "judge", "typical_value"]
 
@@ -47,8 +46,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """The row's own, by metric."""
     noise: Mapping[str, Noise] = _NO_NOISE
     """The row's own, by metric; others have the noise of the row's class."""
-    workload_version: int = WORKLOAD_VERSION
-    """`workload.WORKLOAD_VERSION` when it was measured."""
+    workload_version: int | None = None
+    """`workload.workload_version` when it was measured; None for that of today."""
 
 
 class Rules(NamedTuple):
@@ -90,7 +89,10 @@ def held_against(now: Measurement, against: Reference | None, rules: Rules) -> R
         row = RowVerdict(status="no baseline", reason="no baseline is stored for this row")
     else:
         row = _compared(now, against, rules, same_environment=not changes)
-    return msgspec.structs.replace(row, package_changes=changes, unchanged_packages=unchanged)
+    beside, code_known = around(before, now.environment)
+    return msgspec.structs.replace(
+        row, package_changes=(*changes, *beside), unchanged_packages=unchanged, code_known=code_known
+    )
 
 
 def _compared(now: Measurement, against: Reference, rules: Rules, *, same_environment: bool) -> RowVerdict:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from pytest_llmbench.judge.values import move_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
-from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.environment import REPOSITORY, PackageChange
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import apart, gib, percent
 
@@ -138,10 +138,12 @@ def _limit_text(verdict: MetricVerdict) -> str:
 def _packages_text(verdict: RowVerdict) -> str:
     if not verdict.package_changes and not verdict.unchanged_packages:
         return ""
-    if not verdict.package_changes:
-        return "Packages: all unchanged."
-    parts = ["; ".join(str(change) for change in verdict.package_changes)]
-    unchanged = [name for name in _NAMED_IF_UNCHANGED if name in verdict.unchanged_packages]
-    if unchanged:
-        parts.append(f"{', '.join(unchanged)} unchanged")
+    same = "unchanged" if verdict.code_known else "of the same version"
+    parts = [str(change) for change in verdict.package_changes if change.name != REPOSITORY]
+    if parts:
+        unchanged = [name for name in _NAMED_IF_UNCHANGED if name in verdict.unchanged_packages]
+        parts += [f"{', '.join(unchanged)} {same}"] if unchanged else []
+    else:
+        parts = [f"all {same}" + ("" if verdict.code_known else ", and whether their files are the same is not known")]
+    parts += [str(change) for change in verdict.package_changes if change.name == REPOSITORY]
     return f"Packages: {'; '.join(parts)}."

@@ -59,6 +59,8 @@ class RowVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of `metrics.METRICS`; empty where the outcomes alone decided."""
     package_changes: tuple[PackageChange, ...] = ()
     """What else is new since the baseline: packages, driver, CUDA, Python, allocator settings."""
+    code_known: bool = True
+    """Whether the files of all packages are known on both sides; else their versions are all that was compared."""
     unchanged_packages: tuple[str, ...] = ()
     """Names that are on both sides and the same on both."""
     differing: tuple[str, ...] = ()

@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from pytest_llmbench.code.ci import ci_run
+from pytest_llmbench.code.repository import repository_of
 from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
@@ -109,7 +111,14 @@ class Run:
         self._resumed = self._still_true(written, executor)
         policy = Policy(**{name: getattr(settings, name) for name in Policy.__struct_fields__})
         self.gate = Gate(
-            policy, workload, executor, tolerances=tolerances, announce=self.announce, resumed=self._resumed
+            policy,
+            workload,
+            executor,
+            tolerances=tolerances,
+            announce=self.announce,
+            resumed=self._resumed,
+            repository=repository_of(config.rootpath, os.environ),
+            ci=ci_run(os.environ),
         )
         self._log: ResultLog | None = None
         if not self._is_worker:

@@ -22,7 +22,7 @@ from pytest_llmbench.reports.terminal import Page, empty_table, styled
 from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.metrics import METRICS, Metric, title
 from pytest_llmbench.schema.units import counted, percent
-from pytest_llmbench.tables import TABLES, by_table
+from pytest_llmbench.tables import ALL_TABLES, by_table
 from pytest_llmbench.trials.comparison import Compared, Comparison
 
 __all__ = ["FORMAT", "markdown", "render", "summary", "to_json"]
@@ -121,7 +121,7 @@ def _tables(rows: Iterable[Compared], every_metric: bool) -> list[_Table]:
     """By table, in the order of the page, then the user's own; without *every_metric*, those that say something."""
     return [
         _Table(
-            TABLES[name].title if name in TABLES else name,
+            ALL_TABLES[name].title if name in ALL_TABLES else name,
             [line for row in found for line in _lines(row, every_metric)],
         )
         for name, found in by_table(rows, lambda row: row.table).items()
@@ -194,7 +194,7 @@ def _heading(comparison: Comparison) -> list[str]:
     lines = [f"A  {comparison.a}", f"B  {comparison.b}"]
     if comparison.measured_on:
         lines.append(f"measured on {comparison.measured_on}")
-    same = f"{comparison.num_unchanged} packages are the same"
+    same = f"{comparison.num_unchanged} packages {comparison.same}"
     if not comparison.changes:
         return [*lines, f"packages: {same}, none differs"]
     lines.append("packages that differ:")
@@ -223,7 +223,7 @@ def _markdown_lines(comparison: Comparison, every_metric: bool) -> Iterator[str]
         yield f"- {sentence}"
     yield ""
     if comparison.changes:
-        yield f"Packages that differ ({comparison.num_unchanged} are the same):"
+        yield f"Packages that differ ({comparison.num_unchanged} {comparison.same}):"
         yield ""
         changed = [one for one in comparison.changes if one.before and one.after]
         yield _table(("package", "A", "B"), [(one.name, one.before or "", one.after or "") for one in changed])
@@ -231,7 +231,7 @@ def _markdown_lines(comparison: Comparison, every_metric: bool) -> Iterator[str]
             yield f"- {only}"
         yield ""
     else:
-        yield f"All {comparison.num_unchanged} packages are the same."
+        yield f"All {comparison.num_unchanged} packages {comparison.same}."
         yield ""
     for table in _tables(comparison.rows, every_metric):
         yield f"### {table.title}"

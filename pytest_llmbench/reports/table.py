@@ -15,7 +15,7 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import headlines, title
 from pytest_llmbench.schema.units import counted, percent, plain
 from pytest_llmbench.store.results import Result
-from pytest_llmbench.tables import TABLES, by_table
+from pytest_llmbench.tables import ALL_TABLES, by_table
 
 __all__ = [
     "ORDER",
@@ -114,7 +114,7 @@ def inputs_of(name: str, rows: Sequence[tuple[str, Case]], *, model_in_title: bo
         rows: ids and cases of the rows to show.
         model_in_title: leaves out the model where all rows of the table have the same.
     """
-    known = TABLES.get(name)
+    known = ALL_TABLES.get(name)
     if known is None or not any(row.id == id_ for row in known.rows for id_, _ in rows):
         return Inputs(known.title if known else name, ("Row",), (), ())
     order = tuple(row.id for row in known.rows)

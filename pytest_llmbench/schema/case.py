@@ -7,13 +7,15 @@ a frozen value, travels as JSON, and is stored whole in every baseline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import msgspec
 
 from pytest_llmbench.schema.extensions import PATTERN, is_extension
+from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.schema.text import hint_at, printable
 
 __all__ = ["MODELS", "BuiltInAttention", "BuiltInQuantization", "Case", "CaseError", "Loop", "Parallelism"]
@@ -106,6 +108,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Our bare training step, least between the libraries and the clock, or `transformers.Trainer`."""
     step: str | None = None
     """`module:function` that builds the user's own training step; None for the built-in one."""
+    arguments: dict[str, Any] = {}
+    """Keyword arguments of that function, as JSON has them."""
 
     def __post_init__(self) -> None:
         # msgspec checks types and bounds only when it decodes; a case written in Python gets the
@@ -116,7 +120,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             msgspec.convert(msgspec.structs.asdict(self), _Fields)
         except msgspec.ValidationError as error:
             raise CaseError(f"not a case: {error}") from None
+        _check_arguments(self.arguments, self.step)
         if self.step is not None:
+            msgspec.structs.force_setattr(
+                self, "arguments", copy.deepcopy(self.arguments)
+            )  # the caller may change its own
             _check_reference(self.step)
             if self.loop == "trainer":
                 raise CaseError(
@@ -138,24 +146,39 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                 "gradient; use tuner='lora' or quantization='bf16'"
             )
 
+    def __hash__(self) -> int:
+        others = (getattr(self, name) for name in self.__struct_fields__ if name != "arguments")
+        return hash(tuple(others))
+
     @property
     def num_ranks(self) -> int:
         """Processes that train together, each on GPUs of its own."""
         return 1 if self.parallelism == "split" else self.num_gpus
 
     @classmethod
-    def custom(cls, step: str, *, name: str, num_gpus: int = 1, parallelism: Parallelism = "split") -> Self:
+    def custom(
+        cls,
+        step: str,
+        *,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        num_gpus: int = 1,
+        parallelism: Parallelism = "split",
+    ) -> Self:
         """
         A case whose training step is the user's own.
 
         Args:
             step: `module:function`, imported in the measuring process only. See `docs/custom-step.md`.
             name: what reports and baselines call it.
+            arguments: keyword arguments of the function beside the device: JSON values, and part of what must be equal
+                for two measurements to compare.
             num_gpus: GPUs that the step uses.
             parallelism: whether one process has them all (`split`), or each a rank of its own, in which
                 torch's default process group is there when the step is built.
         """
-        return cls(model=name, step=step, num_gpus=num_gpus, parallelism=parallelism)
+        given = {} if arguments is None else dict(arguments)
+        return cls(model=name, step=step, arguments=given, num_gpus=num_gpus, parallelism=parallelism)
 
 
 _Fields = msgspec.defstruct("_Fields", [(field.name, field.type) for field in msgspec.structs.fields(Case)])
@@ -176,6 +199,36 @@ def _check_known(field: str, name: object, known: Sequence[str]) -> None:
         return  # of another type: the next check tells
     hint = hint_at(name, known, f"known: {', '.join(known)}; of another package: 'package:name'")
     raise CaseError(f"unknown {field} {name!r}; {hint}")
+
+
+def _check_arguments(arguments: object, step: str | None) -> None:
+    if not isinstance(arguments, dict):
+        return  # the next check tells
+    if arguments and step is None:
+        raise CaseError(
+            f"arguments={arguments!r} without a step: they are those of a step of your own; use Case.custom"
+        )
+    for name, value in arguments.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise CaseError(f"arguments has {name!r}, which is not the name of a keyword argument")
+        if told := _not_json(value):
+            raise CaseError(
+                f"arguments[{name!r}] {told}; give numbers, texts, True, False, None, and lists and dicts of these"
+            )
+
+
+def _not_json(value: object) -> str | None:
+    """The reason why a value would not come back from JSON as it is."""
+    if type(value) not in (dict, list, str, int, float, bool, type(None)):
+        return f"is or holds a value of type {type(value).__name__}"
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            return "holds a dict with keys that are no texts"
+        return next(filter(None, map(_not_json, value.values())), None)
+    if isinstance(value, list):
+        return next(filter(None, map(_not_json, value)), None)
+    flaw = first_flaw(value)
+    return None if flaw is None else flaw.sentence
 
 
 def _check_reference(step: str) -> None:

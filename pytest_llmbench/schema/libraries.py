@@ -7,7 +7,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import NamedTuple
 
-__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of", "outside_bounds"]
+__all__ = ["EXTRAS", "LIBRARIES", "Library", "distribution_of", "extra_of", "modules_of", "outside_bounds"]
 
 
 class Library(NamedTuple):
@@ -50,6 +50,7 @@ LIBRARIES = (
 EXTRAS = frozenset(library.extra for library in LIBRARIES if library.extra is not None)
 """The extras of this package that install a library."""
 
+_BY_DISTRIBUTION = {library.distribution: library for library in LIBRARIES}
 _BY_MODULE = {module: library for library in LIBRARIES for module in library.modules}
 
 
@@ -84,3 +85,9 @@ def outside_bounds(extras: Collection[str]) -> Iterator[str]:
                 if not needed.specifier.contains(version, prereleases=True):
                     bounds = ", ".join(f"{one.operator} {one.version}" for one in sorted(needed.specifier, key=str))
                     yield f"pytest-llmbench needs {needed.name} {bounds}, and {version} is installed"
+
+
+def modules_of(distribution: str) -> tuple[str, ...]:
+    """Names under which a distribution is imported; an unknown one is taken to have a module of its own name."""
+    library = _BY_DISTRIBUTION.get(distribution)
+    return (distribution.replace("-", "_"),) if library is None else library.modules

@@ -12,7 +12,7 @@ import signal
 import msgspec
 
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.environment import CiRun, Environment, Repository
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.workload import Workload
 
@@ -38,7 +38,7 @@ __all__ = [
 PRELOADING = "preload"
 """The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -54,6 +54,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether to count what a step does, by name and place: one process of a measurement is enough."""
     trace: str | None = None
     """File for a trace of one optimizer step, recorded when all else has been measured."""
+    repository: Repository | None = None
+    """The repository under test, which only the side that asks knows."""
+    ci: CiRun | None = None
     protocol: int = PROTOCOL_VERSION
 
 

@@ -25,10 +25,13 @@ __all__ = [
     "parse_count",
     "parse_injection",
     "workload_hash",
+    "workload_version",
 ]
 
 WORKLOAD_VERSION = 1
 """Raised by hand when the built-in models, batches or training step change what they compute."""
+_LOOP_VERSIONS = {"trainer": 1}
+"""Added to it for cases of a loop that alone has changed: under the Trainer every batch has a mask since 1."""
 
 Scale = Literal["full", "smoke"]
 """`full` is the published size; `smoke` is the same row as a two-layer miniature."""
@@ -87,11 +90,20 @@ def workload_hash(case: Case, workload: Workload) -> str:
     """
     # Fields at their defaults are left out, so that a field added later does not change old hashes.
     asked = {name: value for name, value in msgspec.structs.asdict(case).items() if value != _DEFAULTS.get(name)}
-    described = (WORKLOAD_VERSION, asked, workload.scale, workload.samples)
+    described = (workload_version(case), asked, workload.scale, workload.samples)
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
 
 
-_DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(Case) if not field.required}
+def workload_version(case: Case) -> int:
+    """The version of what *case* computes today; two measurements of other versions do not compare."""
+    return WORKLOAD_VERSION + _LOOP_VERSIONS.get(case.loop, 0)
+
+
+_DEFAULTS = {
+    field.name: field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    for field in msgspec.structs.fields(Case)
+    if not field.required
+}
 
 _UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 from packaging.version import InvalidVersion, Version
 
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
-from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["between", "known_versions"]
 

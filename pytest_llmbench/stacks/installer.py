@@ -14,9 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
-from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["InstallError", "Installer", "InstallerName", "find_installer"]
 

@@ -39,6 +39,7 @@ print(json.dumps({
     "soabi": sysconfig.get_config_var("SOABI") or "",
     "prefix": sys.prefix,
     "site_folders": [folder for folder in site.getsitepackages() if os.path.isdir(folder)],
+    "path": [folder for folder in sys.path if folder],
     "packages": found,
     "requires": requires,
 }))
@@ -59,6 +60,8 @@ class Interpreter(msgspec.Struct, frozen=True):
     """Normalised distribution name to version."""
     requires: dict[str, tuple[str, ...]] = {}
     """Normalised distribution name to what it declares to need, as in its metadata."""
+    path: tuple[str, ...] = ()
+    """Where it looks for modules."""
 
 
 def probe(python: Path, environ: Mapping[str, str]) -> Interpreter:

@@ -10,15 +10,16 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
-from pytest_llmbench.stacks.credentials import redacted
 
 __all__ = ["Requirements", "changed_names", "mixture", "read_requirements"]
 
 _INCLUDE = re.compile(r"(?:-r|--requirement)(?:\s+|=)?(?P<path>\S.*)")
 _WITH_PATH = re.compile(r"(?P<option>-c|--constraint|-f|--find-links)(?:\s+|=)?(?P<path>\S.*)")
 _SPLIT = re.compile(r"\s+--(?=[a-z])")
+_COMMIT = re.compile(r"@([0-9a-f]{40})(?=#|$)")
 _EGG = re.compile(r"#egg=(?P<name>[A-Za-z0-9._-]+)")
 
 
@@ -42,7 +43,7 @@ class Requirements(msgspec.Struct, frozen=True):
 
     def version(self, name: str) -> str | None:
         """
-        What the file asks of a package, to be printed: its version if it is pinned, else what stands there.
+        What the file asks of a package, to be printed: its version if it is pinned, its commit, else what stands there.
 
         None without a line.
         """
@@ -54,6 +55,8 @@ class Requirements(msgspec.Struct, frozen=True):
             requirement = Requirement(wanted)
         except InvalidRequirement:
             return _printable(wanted)
+        if requirement.url and (commit := _COMMIT.search(requirement.url)):
+            return f"@{commit[1][:7]}"
         pinned = [one.version for one in requirement.specifier if one.operator in ("==", "===")]
         return _printable(pinned[0] if pinned else requirement.url or str(requirement.specifier) or "any")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 import pytest_llmbench
+from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.schema.environment import Origin
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.bundle import worker_folder
@@ -55,6 +57,11 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
         """Normalised distribution name to version, Python included, without what is ours."""
         found = {name: version for name, version in self.interpreter.packages.items() if name != "pytest-llmbench"}
         return {"python": ".".join(map(str, self.interpreter.version)), **found}
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """Which code the packages are, as their files are now."""
+        return origins(self.packages, self.interpreter.path)
 
     def environ(self, path: Iterable[Path] = ()) -> dict[str, str]:
         """

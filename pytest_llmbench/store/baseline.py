@@ -20,7 +20,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
 from pytest_llmbench.schema.strict import Place, dotted, first_flaw, parse
 from pytest_llmbench.schema.text import hint_at, printable, printable_json
-from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload, workload_hash
+from pytest_llmbench.schema.workload import Workload, workload_hash, workload_version
 from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = [
@@ -74,7 +74,7 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     workload: Workload
     workload_hash: str
     workload_version: int
-    """`workload.WORKLOAD_VERSION` when it was measured; the hash can be checked under the same one only."""
+    """`workload.workload_version` when it was measured; the hash can be checked under the same one only."""
     outcome: Literal["ok", "oom"]
     reason: str | None
     environment: str
@@ -109,7 +109,7 @@ class BaselineRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             case=measurement.case,
             workload=measurement.workload,
             workload_hash=measurement.workload_hash,
-            workload_version=WORKLOAD_VERSION,
+            workload_version=workload_version(measurement.case),
             outcome=measurement.outcome,
             reason=measurement.reason,
             environment=environment_key(measurement.environment),
@@ -287,7 +287,7 @@ def _row(raw: Any, environments: Mapping[str, Environment], path: Path, place: P
         if kind is Noise and METRICS[name].gate != "statistical":
             raise BaselineError(f"is not judged by its noise; {_RECORD}", path, (*place, *inner))
     row = _convert(raw, BaselineRow, path, place)
-    current = row.workload_version == WORKLOAD_VERSION
+    current = row.workload_version == workload_version(row.case)
     if current and row.workload_hash != workload_hash(row.case, row.workload):
         raise BaselineError(f"does not match the row's case and workload; {_RECORD}", path, (*place, "workload_hash"))
     if (row.outcome, row.reason) != (row.processes[-1].outcome, row.processes[-1].reason):

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 import msgspec
 
 from pytest_llmbench.judge.plan import Plan
+from pytest_llmbench.schema.environment import Origin
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source
@@ -31,6 +32,8 @@ class Named(msgspec.Struct, frozen=True):
     name: str
     packages: dict[str, str]
     """Normalised distribution name to version, Python included."""
+    origins: dict[str, Origin] | None = None
+    """Which code they are; None in a file of before anybody looked."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="asked"):

@@ -8,7 +8,7 @@ import msgspec
 
 from pytest_llmbench.schema.case import Case, Loop
 from pytest_llmbench.schema.text import hint_at
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import ALL_TABLES, TABLES
 from pytest_llmbench.tables.expression import matcher
 from pytest_llmbench.tables.renamed import former_row
 
@@ -47,6 +47,7 @@ def select(
     Rows of *tables* whose `table[row]` matches *expression*, then *steps*; all rows if neither is given.
 
     Args:
+        tables: by default the published ones.
         steps: `module:function` of steps of the user's own. With steps alone, no rows are selected.
         loop: in which rows run instead of the loop that they say; their name then ends with it.
 
@@ -55,8 +56,8 @@ def select(
         ExpressionError: *expression* cannot be read.
         CaseError: a step is not of that form.
     """
-    if unknown := [name for name in tables if name not in TABLES]:
-        raise SelectionError(f"no table {unknown[0]!r}; there are {', '.join(TABLES)}")
+    if unknown := [name for name in tables if name not in ALL_TABLES]:
+        raise SelectionError(f"no table {unknown[0]!r}; there are {', '.join(ALL_TABLES)}")
     matches = matcher(expression)
     own = [Selected(STEPS, step, Case.custom(step, name=step)) for step in steps]
     wanted = () if own and not (expression or tables) else tables or tuple(TABLES)
@@ -76,7 +77,7 @@ def find_case(named: str, loop: Loop | None = None) -> Selected:
     """
     if ":" in named:
         return select(steps=[named])[0]
-    rows = list(_rows(TABLES, loop))
+    rows = list(_rows(ALL_TABLES, loop))
     found = [row for row in rows if named in row.names]
     if len(found) == 1:
         return found[0]
@@ -88,7 +89,7 @@ def find_case(named: str, loop: Loop | None = None) -> Selected:
 
 def _rows(tables: Iterable[str], loop: Loop | None) -> Iterator[Selected]:
     for name in tables:
-        for row in TABLES[name].rows:
+        for row in ALL_TABLES[name].rows:
             if loop is None or loop == row.case.loop:
                 yield Selected(name, row.id, row.case)
             else:

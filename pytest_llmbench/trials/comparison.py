@@ -10,7 +10,16 @@ import msgspec
 
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.verdict import RowVerdict, Status
-from pytest_llmbench.schema.environment import PACKAGES, Environment, PackageChange
+from pytest_llmbench.schema.environment import (
+    PACKAGES,
+    Environment,
+    Installed,
+    Origin,
+    PackageChange,
+    Software,
+    changes,
+    version_text,
+)
 from pytest_llmbench.schema.measurement import Measurement, Outcome
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.units import counted
@@ -24,6 +33,7 @@ __all__ = [
     "compare_files",
     "device_name",
     "fails",
+    "is_code_known",
     "package_diff",
 ]
 
@@ -100,12 +110,19 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Device, scale and samples, as a reader should know them."""
     changes: tuple[PackageChange, ...]
     num_unchanged: int
-    """Packages that are the same on both sides."""
+    """Packages that are the same on both sides, as far as that is known."""
+    code_known: bool = True
+    """Whether the files of those that can move a training step are known on both sides."""
     rows: tuple[Compared, ...]
     one_sided: tuple[str, ...] = ()
     """Names of rows that only one side has."""
     left_out: tuple[str, ...] = ()
     """Sentences on rows that are not there, and why."""
+
+    @property
+    def same(self) -> str:
+        """What is said of the packages that do not differ."""
+        return "are the same" if self.code_known else "have the same version"
 
 
 def compare_files(
@@ -131,25 +148,34 @@ def compare_files(
         for name, then in before.items()
         if name in after
     )
-    changes, same = package_diff(_packages(before), _packages(after))
+    installed = _installed(before), _installed(after)
+    differing, same = package_diff(*installed)
     return Comparison(
         a=str(a),
         b=str(b),
         measured_on=" and ".join(dict.fromkeys(map(device_name, (*_environments(before), *_environments(after))))),
-        changes=changes,
+        changes=differing,
         num_unchanged=same,
+        code_known=is_code_known(*installed),
         rows=rows,
         one_sided=tuple(f"{table}[{row}]" for table, row in before.keys() ^ after.keys()),
         left_out=(*_only("A", before, after), *_only("B", after, before)),
     )
 
 
-def package_diff(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[tuple[PackageChange, ...], int]:
+def package_diff(a: Installed, b: Installed) -> tuple[tuple[PackageChange, ...], int]:
     """What differs, those first that can move a training step, and how many packages do not."""
     first = ("driver", "cuda", "python", *PACKAGES)
-    names = sorted({*a, *b}, key=lambda name: (first.index(name) if name in first else len(first), name))
-    changes = tuple(PackageChange(name, a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name))
-    return changes, len(names) - len(changes)
+    names = sorted(
+        {*a.packages, *b.packages}, key=lambda name: (first.index(name) if name in first else len(first), name)
+    )
+    found = changes(names, a, b)
+    return found, len(names) - len(found)
+
+
+def is_code_known(a: Installed, b: Installed) -> bool:
+    """Whether somebody looked at the files of both sides, and not at their versions only."""
+    return a.origins is not None and b.origins is not None
 
 
 def device_name(environment: Environment) -> str:
@@ -181,15 +207,23 @@ def _rows(path: Path, left_out: Callable[[str], object]) -> Rows:
     return found
 
 
-def _packages(rows: Rows) -> dict[str, str]:
+def _installed(rows: Rows) -> Software:
     """Versions of what can move a training step; of a package with several, all of them."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, dict[tuple[str, str | None], tuple[str, Origin | None]]] = {}
     for environment in _environments(rows):
         system = {"python": environment.python, "driver": environment.driver, "cuda": environment.cuda}
         for name, version in (system | environment.packages).items():
             if version is not None and name != "pytest-llmbench":
-                found.setdefault(name, {})[version] = None
-    return {name: " and ".join(versions) for name, versions in found.items()}
+                origin = (environment.origins or {}).get(name)
+                found.setdefault(name, {})[version, origin.digest if origin else None] = (version, origin)
+    several = {name: [version_text(*one) for one in code.values()] for name, code in found.items() if len(code) > 1}
+    alone = {name: next(iter(code.values())) for name, code in found.items() if len(code) == 1}
+    versions = {name: version for name, (version, _) in alone.items()}
+    is_known = all(environment.origins is not None for environment in _environments(rows))
+    return Software(
+        versions | {name: " and ".join(dict.fromkeys(told)) for name, told in several.items()},
+        {name: origin for name, (_, origin) in alone.items() if origin is not None} if is_known else None,
+    )
 
 
 def _environments(rows: Rows) -> list[Environment]:

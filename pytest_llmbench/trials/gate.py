@@ -19,6 +19,7 @@ from pytest_llmbench.judge.plan import Plan, Wanted, so_far
 from pytest_llmbench.judge.sentence import failure_sentence
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case, Loop
+from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import Measurement, Process, joined, thinned
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -108,6 +109,8 @@ class Gate:
         tolerances: those of the command line and the ini file, by metric.
         announce: called with a sentence when a process has to be measured again.
         resumed: results of an earlier run that need no measuring; of two for one case the later counts.
+        repository: the repository under test.
+        ci: the run of a CI service that this is.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class Gate:
         tolerances: Mapping[str, Tolerance],
         announce: Callable[[str], None] = lambda _: None,
         resumed: Iterable[Result] = (),
+        repository: Repository | None = None,
+        ci: CiRun | None = None,
     ) -> None:
         self.workload = workload
         self.store = BaselineStore(policy.baselines)
@@ -126,6 +131,7 @@ class Gate:
         self._policy = policy
         self._tolerances = tolerances
         self._announce = announce
+        self._repository, self._ci = repository, ci
         self._budget = policy.budget_seconds
         self._resumed = {(result.nodeid, result.measurement.case): result.measurement for result in resumed}
 
@@ -241,7 +247,16 @@ class Gate:
         return resumed if resumed is not None and _is_reusable(resumed, self.workload) else None
 
     def _requests(self, case: Case, count: int) -> tuple[Request, ...]:
-        return tuple(Request(case=case, workload=self.workload, with_profile=number == 0) for number in range(count))
+        return tuple(self._request(case, with_profile=number == 0) for number in range(count))
+
+    def _request(self, case: Case, *, with_profile: bool) -> Request:
+        return Request(
+            case=case,
+            workload=self.workload,
+            with_profile=with_profile,
+            repository=self._repository,
+            ci=self._ci,
+        )
 
     def _valid(self, request: Request, on_phase: OnPhase) -> Timed:
         """One process, and the seconds of all its tries."""
@@ -278,8 +293,8 @@ class Gate:
                 return ()
             on_more(wanted.count)
             try:
-                # The peak of memory was explained already.
-                more = Request(case=measurement.case, workload=self.workload, with_profile=False)
+                # The profile was taken already.
+                more = self._request(measurement.case, with_profile=False)
                 fresh = self._fresh([more] * wanted.count, on_phase)
             except NotMeasurable:
                 return ()

@@ -14,7 +14,7 @@ from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.journal import Asked, Journal, Taken
 from pytest_llmbench.store.pair import Pair, first_side, merged
-from pytest_llmbench.trials.comparison import Compared, Comparison, device_name, package_diff
+from pytest_llmbench.trials.comparison import Compared, Comparison, device_name, is_code_known, package_diff
 from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.sides import Sides
 from pytest_llmbench.trials.trial import PAIR, run
@@ -113,13 +113,14 @@ def comparison_of(journal: Journal, judge: Judge, left_out: Sequence[str] = ()) 
             rows.append(Compared.of(name, found.verdict, found.a, found.b, len(found.a.processes)))
     if unsettled:
         left_out = (*left_out, f"not measured to the end: {', '.join(unsettled)}")
-    changes, same = package_diff(asked.a.packages, asked.b.packages)
+    changes, same = package_diff(asked.a, asked.b)
     return Comparison(
         a=from_here(asked.a.name),
         b=from_here(asked.b.name),
         measured_on=_measured_on(journal),
         changes=changes,
         num_unchanged=same,
+        code_known=is_code_known(asked.a, asked.b),
         rows=tuple(rows),
         left_out=tuple(left_out),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from pytest_llmbench.code.ci import ci_run
+from pytest_llmbench.code.repository import repository_of
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.stack import Stack, open_stack
@@ -54,8 +57,8 @@ def begin(file: Path, asked: Asked, progress: Progress) -> Started:
     asked = msgspec.structs.replace(
         asked,
         selected=selected,
-        a=Named(asked.a.name, stacks[0].packages),
-        b=Named(asked.b.name, stacks[1].packages),
+        a=_named(asked.a, stacks[0]),
+        b=_named(asked.b, stacks[1]),
         source=msgspec.structs.replace(asked.source, refresh=False),
     )
     return Started(Journal.begin(file, asked), stacks, gpus, left_out)
@@ -112,15 +115,22 @@ def sides_of(asked: Asked, a: Stack, b: Stack, gpus: Sequence[Gpu], progress: Pr
         announce=progress.line,
         custom=all(chosen.case.step is not None for chosen in asked.selected),
         shared_gpu=asked.shared_gpu,
+        repository=repository_of(Path.cwd(), os.environ),
+        ci=ci_run(os.environ),
     )
 
 
 def _check_same(asked: Asked, stacks: tuple[Stack, Stack]) -> None:
     for letter, named, stack in zip("AB", (asked.a, asked.b), stacks, strict=True):
-        changes, _ = package_diff(named.packages, stack.packages)
+        changes, _ = package_diff(named, _named(named, stack))
         if changes:
             told = "; ".join(map(str, changes[:5]))
             raise ResultError(f"{letter} ({named.name}) is no longer what was measured: {told}; start a new comparison")
+
+
+def _named(named: Named, stack: Stack) -> Named:
+    """An environment as it is found now."""
+    return Named(named.name, stack.packages, stack.origins)
 
 
 def _open(asked: Asked, progress: Progress) -> tuple[Stack, Stack]:

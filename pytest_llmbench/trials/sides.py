@@ -15,6 +15,7 @@ from pytest_llmbench.executors.machine import usable_gpus
 from pytest_llmbench.executors.neighbours import among_others
 from pytest_llmbench.gpus.nvml import Gpu
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -39,12 +40,14 @@ class Sides:
         announce: called with a sentence when something is not as it was asked for.
         custom: only steps of the user's own are measured, which take less of the stack.
         shared_gpu: other programs may use the GPUs.
+        repository: the repository under test.
+        ci: the run of a CI service that this is.
 
     Raises:
         SetupError: nothing can be measured on this operating system.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a comparison was asked for
         self,
         a: Stack,
         b: Stack,
@@ -55,12 +58,15 @@ class Sides:
         announce: Callable[[str], None],
         custom: bool = False,
         shared_gpu: bool = False,
+        repository: Repository | None = None,
+        ci: CiRun | None = None,
     ) -> None:
         self._gpus = tuple(gpus)
         self._path = tuple(path)
         self._timeout_seconds = timeout_seconds
         self._announce = announce
         self._shared_gpu = shared_gpu
+        self._repository, self._ci = repository, ci
         self._preload = PRELOAD[:2] if custom else PRELOAD
         self._stacks: dict[Side, Stack] = {"a": a, "b": b}
         self._executors = {side: self._executor(side) for side in SIDES}
@@ -98,7 +104,14 @@ class Sides:
         """
         chosen = [gpu.uuid for gpu in self._gpus[: case.num_gpus]]
         devices = ",".join(chosen) if chosen else None
-        request = Request(case=case, workload=workload, visible_devices=devices, with_profile=with_profile)
+        request = Request(
+            case=case,
+            workload=workload,
+            visible_devices=devices,
+            with_profile=with_profile,
+            repository=self._repository,
+            ci=self._ci,
+        )
         measured: dict[Side, Measurement] = {}
         with lease(chosen, self._announce) if chosen else nullcontext():
             for side in SIDES if first == "a" else SIDES[::-1]:

@@ -16,15 +16,17 @@ from pathlib import Path
 import msgspec
 import torch
 
+from pytest_llmbench.code.distribution import origins
 from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
 from pytest_llmbench.gpus.visible import visible_gpus
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
 from pytest_llmbench.probes.canary import sing
 from pytest_llmbench.probes.evidence import NVML_FIELDS, evidence, peak_footprint, process_tree
 from pytest_llmbench.probes.timeline import MemoryTimeline
-from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.schema.environment import Environment, installed_packages
 from pytest_llmbench.schema.measurement import Evidence, MemoryPoint
+from pytest_llmbench.schema.protocol import Request
 
 __all__ = ["Devices", "MetricReading"]
 
@@ -150,8 +152,9 @@ class Devices:
         yield names[0], tuple(one.matmul_flops_per_second for one in sung), None
         yield names[1], tuple(one.copy_bytes_per_second for one in sung), None
 
-    def environment(self, case: Case) -> Environment:
+    def environment(self, request: Request) -> Environment:
         """The fingerprint of this machine and interpreter; without NVML, asking for it starts CUDA."""
+        packages = installed_packages(request.case)
         first = self._gpus[0] if self._gpus else None
         limits = self._after or self._readings()
         name = "cpu"
@@ -171,7 +174,10 @@ class Devices:
             cpu=_cpu_name(),
             num_cpus=len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1,
             system=f"{platform.system()} {platform.release()}",
-            packages=installed_packages(case),
+            packages=packages,
+            origins=origins(packages),
+            repository=request.repository,
+            ci=request.ci,
         )
 
     def _open_nvml(self) -> None:

@@ -76,7 +76,7 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
         devices = Devices(request.workload.device, request.case.num_gpus // request.case.num_ranks)
-        environment = devices.environment(request.case)
+        environment = devices.environment(request)
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
     notes.evidence(*devices.evidence())

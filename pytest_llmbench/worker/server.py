@@ -21,6 +21,8 @@ from functools import partial
 
 import msgspec
 
+from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.schema.environment import PACKAGES
 from pytest_llmbench.schema.protocol import Ended, Ready, Started, encode
 from pytest_llmbench.worker import child, descendants
 from pytest_llmbench.worker.preload import preload as import_ahead
@@ -52,6 +54,7 @@ def serve(control: socket.socket, *, preload: tuple[str, ...], measure: str) -> 
     descendants.adopt_orphans()
     with _ending_with(control):
         poisoned = import_ahead(preload)
+        origins(PACKAGES)  # once for all processes; of what was imported, whatever is edited from now on
     gc.collect()
     gc.freeze()  # or the first collection of each child would copy every page of the libraries
     with _Watch(control) as watch, suppress(BrokenPipeError, ConnectionResetError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pytest_llmbench.engine.batches import make_batches
+from pytest_llmbench.engine.batches import collate, make_batches
 
 VOCABULARY = 512
 
@@ -86,3 +86,16 @@ def test_the_inputs_are_what_a_model_takes() -> None:
         "attention_mask": batch.attention_mask,
         "labels": batch.labels,
     }
+
+
+def test_a_mask_that_was_asked_for_is_of_ones_where_nothing_is_padded() -> None:
+    batch = collate([torch.arange(1, 8)], always_masked=True)
+
+    assert batch.attention_mask is not None
+    assert batch.attention_mask.tolist() == [[1] * 7]
+
+
+def test_a_mask_of_ones_leaves_the_samples_as_they_are() -> None:
+    (sample,) = collate([torch.arange(1, 8)], always_masked=True).sequences()
+
+    assert sample.tolist() == [1, 2, 3, 4, 5, 6, 7]

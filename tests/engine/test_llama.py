@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import transformers
@@ -11,7 +12,10 @@ import transformers
 from pytest_llmbench.engine.batches import make_batches
 from pytest_llmbench.engine.models import build_model
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.tables import ALL_TABLES, Row
+from pytest_llmbench.worker.measure import measure
 
 pytestmark = pytest.mark.versions
 
@@ -55,3 +59,14 @@ def test_a_token_sees_as_far_back_as_the_window(length: int, sees: bool) -> None
         before, after = (model(tokens).logits[0, -1] for tokens in (batch.input_ids, changed))
 
     assert torch.equal(before, after) is not sees
+
+
+@pytest.mark.parametrize("row", ALL_TABLES["as_users_train"].rows, ids=lambda row: row.id)
+def test_the_rows_of_how_users_train_run_as_miniatures(row: Row) -> None:
+    case = msgspec.structs.replace(row.case, accumulation_steps=1)
+    workload = Workload(scale="smoke", device="cpu", samples=4)
+
+    [process] = measure(Request(case=case, workload=workload), lambda _: None).processes
+
+    assert (process.outcome, process.reason) == ("ok", None)
+    assert process.ran["attention"].startswith("sdpa")

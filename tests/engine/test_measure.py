@@ -10,6 +10,7 @@ import torch
 
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import METRICS, NOTHING_SEEN
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
@@ -224,3 +225,15 @@ def test_graphs_that_are_compiled_while_it_is_timed_are_counted(build: str, coun
 
     assert process.outcome == "ok"
     assert process.evidence.recompilations == count
+
+
+def test_the_environment_says_which_code_it_was() -> None:
+    case = Case.custom(f"{__name__}:build_silent", name="silent")
+    request = Request(case=case, workload=SMOKE, repository=Repository("1" * 40), ci=CiRun("CI"))
+
+    environment = measure(request, lambda _: None).environment
+
+    assert environment is not None
+    assert (environment.repository, environment.ci) == (request.repository, request.ci)
+    assert environment.origins is not None
+    assert environment.origins.keys() == environment.packages.keys()

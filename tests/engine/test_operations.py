@@ -102,7 +102,7 @@ def test_micro_batches_and_optimizer_step_are_counted_apart() -> None:
     [
         pytest.param(lambda x: x + x, 3 * 400, id="two-read-one-written"),
         pytest.param(lambda x: x.view(10, 10), 0, id="a-view-moves-nothing"),
-        pytest.param(lambda x: torch.empty_like(x), 0, id="memory-that-nothing-is-written-to"),
+        pytest.param(torch.empty_like, 0, id="memory-that-nothing-is-written-to"),
         pytest.param(lambda x: x[:1].expand(100).clone(), 4 + 400, id="one-value-read-again-and-again"),
         pytest.param(lambda x: x.index_select(0, torch.tensor([1, 2])), 2 * 8, id="what-is-chosen"),
     ],

@@ -25,7 +25,8 @@ class Holder:
         return here()
 
     def comprehension(self) -> FrameType:
-        return [here() for _ in range(1)][0]
+        (frame,) = [here() for _ in range(1)]
+        return frame
 
     def generator(self) -> FrameType:
         return next(here() for _ in range(1))

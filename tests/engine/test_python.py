@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -55,13 +56,13 @@ def test_the_same_work_gives_the_same_numbers() -> None:
 
 
 def test_each_python_and_each_c_call_counts() -> None:
-    more, fewer = (counted(lambda times=times: work(times)).micro_batches for times in (60, 50))
+    more, fewer = (counted(partial(work, times)).micro_batches for times in (60, 50))
 
     assert more.calls - fewer.calls == 20
 
 
 def test_a_loop_without_a_call_shows_in_the_instructions_of_its_function() -> None:
-    more, fewer = (counted(lambda times=times: loop(times)).micro_batches for times in (1100, 100))
+    more, fewer = (counted(partial(loop, times)).micro_batches for times in (1100, 100))
 
     assert more.calls == fewer.calls
     assert at("loop", more) - at("loop", fewer) == more.instructions - fewer.instructions >= 3000
@@ -91,7 +92,7 @@ def test_what_torch_does_counts_for_the_function_that_called_it() -> None:
 def test_a_tensor_that_the_host_takes_is_a_read(take: Callable[[Tensor], Any]) -> None:
     x, name = torch.ones(4), take.__name__
 
-    counts = counted(lambda: getattr(x, name)()).micro_batches
+    counts = counted(getattr(x, name)).micro_batches
 
     assert counts.reads == 1
 

@@ -18,7 +18,7 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.step import StepResult
-from pytest_llmbench.schema.workload import Injection, Workload
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Injection, Workload, workload_version
 from pytest_llmbench.worker.measure import measure
 
 pytestmark = pytest.mark.versions
@@ -215,3 +215,31 @@ def test_the_trainers_own_operators_are_counted() -> None:
     bare, trainer = (_measured(loop).metrics["operators_per_sample"] for loop in ("step", "trainer"))
 
     assert trainer > bare  # type: ignore[operator]
+
+
+def masks_of(training: AnyTraining) -> list[Any]:
+    """What the model is given as a mask in a warm-up."""
+    assert training.model is not None
+    seen: list[Any] = []
+    hook = training.model.register_forward_pre_hook(
+        lambda model, args, kwargs: seen.append(kwargs.get("attention_mask")), with_kwargs=True
+    )
+    warm_up(training, lambda: None)
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("model", ["yi-6b-chat", "qwen-7b-chat"])
+def test_under_a_trainer_every_batch_has_a_mask(model: str) -> None:
+    masks = masks_of(build_trainer(case(model=model, loop="trainer", accumulation_steps=1), SMOKE, CPU))
+
+    assert len(masks) == 4
+    assert all(mask is not None and mask.all() for mask in masks)
+
+
+def test_the_bare_step_has_no_mask_where_nothing_is_padded() -> None:
+    assert masks_of(build_fine_tuning(case(accumulation_steps=1), SMOKE, CPU)) == [None] * 4
+
+
+def test_what_changed_under_the_trainer_alone_has_a_version_of_its_own() -> None:
+    assert workload_version(case(loop="trainer")) > workload_version(case()) == WORKLOAD_VERSION

@@ -13,6 +13,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+from library import edit, install
 from pytest_llmbench.cli.ab import ab
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.stack import Source, open_stack
@@ -117,3 +118,26 @@ def _other_python() -> str:
         if subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
             return python
     pytest.skip("there is no other Python here")
+
+
+def test_a_file_that_is_edited_on_one_side_is_named(folder: Path) -> None:
+    for name, text in (("one", "alpha = 32\n"), ("other", "alpha = 16\n")):
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / name], check=True)
+        (site,) = open_stack(name, Source(), print).interpreter.site_folders
+        edit(install(Path(site)) / "tuners/lora.py", text)
+
+    done = CliRunner().invoke(app, ["--a", "one", "--b", "other", "--scale", "smoke", "--step", "steps:plain"])
+
+    assert "peft 0.19.2.dev0, files changed: tuners/lora.py" in " ".join(done.stdout.split())
+
+
+def test_a_file_whose_environment_was_edited_is_not_gone_on_with(bare: Path, folder: Path) -> None:
+    (site,) = open_stack(str(bare), Source(), print).interpreter.site_folders
+    package = install(Path(site))
+    asked = ["--a", "bare", "--b", "bare", "--scale", "smoke", "--step", "steps:plain", "--results", "r.jsonl"]
+    CliRunner().invoke(app, asked)
+    edit(package / "tuners/lora.py", "alpha = 16\n")
+    refused = CliRunner().invoke(app, ["--resume", "r.jsonl"])
+
+    assert refused.exit_code == 2
+    assert "peft 0.19.2.dev0, files changed: tuners/lora.py; start a new comparison" in refused.stderr

@@ -21,6 +21,7 @@ from typer.testing import Result as Ran
 
 from pytest_llmbench.cli.export import export as command
 from pytest_llmbench.reports.export import Format, export
+from pytest_llmbench.schema.environment import CiRun, Origin, Repository
 from pytest_llmbench.schema.measurement import Process
 from pytest_llmbench.store.results import Result
 
@@ -240,3 +241,39 @@ def test_an_empty_file_is_an_error(write: Callable[..., Path]) -> None:
 
     assert shown.exit_code == 2
     assert f"llmbench: {path}: there is no result in it" in shown.stderr
+
+
+def under_test(result: Result) -> Result:
+    """The same row, measured in a run of a CI service."""
+    assert result.measurement.environment is not None
+    where = msgspec.structs.replace(
+        result.measurement.environment,
+        repository=Repository("1a2b3c4" + 33 * "0", "main", dirty=True),
+        ci=CiRun("GitHub", "7", "https://github.com/a/b/actions/runs/7"),
+        origins={"torch": Origin(digest="0", commit="5d6e7f8" + 33 * "0", edited={"a.py": "1"})},
+    )
+    return msgspec.structs.replace(result, measurement=msgspec.structs.replace(result.measurement, environment=where))
+
+
+def test_csv_has_the_commit_under_test(bench: Bench) -> None:
+    assert {line["commit"] for line in lines([under_test(bench.result())])} == {"1a2b3c4" + 33 * "0"}
+
+
+def test_junit_has_the_repository_and_the_run_of_the_ci_service(bench: Bench) -> None:
+    [suite] = ET.fromstring(export([under_test(bench.result())], "junit"))
+
+    told = {found.get("name"): found.get("value") for found in suite[0].iter("property")}
+    assert told["llmbench_repository"] == "1a2b3c4 (main), with changes"
+    assert told["llmbench_ci_run"] == "https://github.com/a/b/actions/runs/7"
+
+
+def test_pytest_benchmark_has_the_commit_under_test(bench: Bench) -> None:
+    found = loaded([under_test(bench.result())], "pytest-benchmark")["commit_info"]
+
+    assert (found["id"], found["dirty"], found["branch"]) == ("1a2b3c4" + 33 * "0", True, "main")
+
+
+def test_pytest_benchmark_has_the_code_of_the_packages(bench: Bench) -> None:
+    [row] = loaded([under_test(bench.result())], "pytest-benchmark")["benchmarks"]
+
+    assert row["extra_info"]["packages"]["torch"].endswith("@5d6e7f8, files changed: a.py")

@@ -11,6 +11,7 @@ import pytest
 from pytest_llmbench.judge.plan import DOUBTED
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.reports.comparison import markdown, render, summary, to_json
+from pytest_llmbench.schema.environment import Software
 from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff
 
 SPEED = MetricVerdict(
@@ -42,8 +43,8 @@ def row(name: str = "r", status: Status = "unchanged", table: str = "lora_rank",
 
 def comparison(*rows: Compared, **changes: Any) -> Comparison:
     diff, same = package_diff(
-        {"torch": "2.0", "peft": "0.17", "old": "1", "python": "3.11"},
-        {"torch": "2.0", "peft": "0.21", "new": "1", "python": "3.11"},
+        Software({"torch": "2.0", "peft": "0.17", "old": "1", "python": "3.11"}, {}),
+        Software({"torch": "2.0", "peft": "0.21", "new": "1", "python": "3.11"}, {}),
     )
     one = Comparison(a="one.txt", b="two.txt", changes=diff, num_unchanged=same, rows=rows)
     return msgspec.structs.replace(one, **changes)
@@ -55,7 +56,7 @@ def shown(*rows: Compared) -> list[str]:
 
 def test_packages_that_move_a_training_step_come_first() -> None:
     changes, same = package_diff(
-        {"abc": "1", "peft": "1", "python": "3.11"}, {"abc": "2", "peft": "2", "python": "3.12"}
+        Software({"abc": "1", "peft": "1", "python": "3.11"}), Software({"abc": "2", "peft": "2", "python": "3.12"})
     )
 
     assert [str(change) for change in changes] == ["python 3.11 -> 3.12", "peft 1 -> 2", "abc 1 -> 2"]

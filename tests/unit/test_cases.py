@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.workload import Workload, workload_hash
 
 
 def test_the_defaults_are_those_of_the_published_page() -> None:
@@ -74,3 +75,63 @@ def test_a_case_cannot_be_changed() -> None:
 
     with pytest.raises(AttributeError):
         case.lora_rank = 64  # type: ignore[misc]
+
+
+def test_arguments_are_part_of_the_work() -> None:
+    def hashed(**arguments: Any) -> str:
+        return workload_hash(Case.custom("m:f", name="own", arguments=arguments), Workload())
+
+    assert len({hashed(), hashed(rank=8), hashed(rank=16), hashed(rank=8, names=["q"])}) == 4
+    assert hashed(a=1, b=2) == hashed(b=2, a=1)
+
+
+def test_a_case_without_arguments_keeps_its_hash() -> None:
+    assert workload_hash(Case.custom("m:f", name="own"), Workload()) == "0a11aa23235fbe55"
+
+
+def test_arguments_survive_json() -> None:
+    case = Case.custom("m:f", name="own", arguments={"rank": 8, "names": ["q", None, {"a": 1.5}], "on": True})
+
+    assert msgspec.json.decode(msgspec.json.encode(case), type=Case) == case
+
+
+def test_a_case_with_arguments_is_a_key() -> None:
+    one, same = (Case.custom("m:f", name="own", arguments={"rank": [8]}) for _ in range(2))
+
+    assert {one: 1}[same] == 1
+
+
+def test_arguments_stay_what_they_were() -> None:
+    names = ["q"]
+    case = Case.custom("m:f", name="own", arguments={"names": names})
+    names.append("v")
+
+    assert case.arguments == {"names": ["q"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"a": (1, 2)}, r"arguments\['a'\] is or holds a value of type tuple; give numbers, texts, True"),
+        ({"a": [{"b": {1}}]}, "is or holds a value of type set"),
+        ({"a": print}, "is or holds a value of type builtin_function_or_method"),
+        ({"a": float("nan")}, "is nan, which is not a number to compare with"),
+        ({"a": 2**70}, "is a number of more than 64 bits"),
+        ({"a": {1: 2}}, "holds a dict with keys that are no texts"),
+        ({"not a name": 1}, "has 'not a name', which is not the name of a keyword argument"),
+        ({"a": "\ud800"}, "has text that is not Unicode"),
+    ],
+)
+def test_arguments_that_are_not_json_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(CaseError, match=message):
+        Case.custom("m:f", name="own", arguments=arguments)
+
+
+def test_arguments_are_those_of_a_step() -> None:
+    with pytest.raises(CaseError, match=r"without a step: they are those of a step of your own; use Case\.custom"):
+        Case(model="qwen-7b-chat", arguments={"rank": 8})
+
+
+def test_arguments_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(CaseError, match="not a case"):
+        Case(model="own", step="m:f", arguments=3)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -94,3 +95,24 @@ def test_bad_input_is_said(arguments: list[str]) -> None:
 
     assert code == 2
     assert told.startswith("llmbench: ")
+
+
+def test_packages_are_not_called_unchanged_where_nobody_looked_at_their_files(tmp_path: Path) -> None:
+    _, told = run(write(tmp_path / "runs.jsonl", STEPPED))
+
+    assert "; packages of the same version" in told
+
+
+def test_the_commits_around_a_step_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "runs.jsonl", STEPPED)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for day, line in enumerate(lines, start=1):
+        line["measurement"]["environment"] |= {
+            "origins": {"peft": {"digest": "0" if day <= 7 else "1", "edited": {"a.py": "1"} if day > 7 else {}}},
+            "repository": {"commit": ("1" if day <= 7 else "2") * 40},
+        }
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    _, told = run(path)
+
+    assert "; packages: peft 0.21.0, files changed: a.py; repository 1111111 -> 2222222" in told

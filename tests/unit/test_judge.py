@@ -626,3 +626,11 @@ def test_every_speed_that_is_too_noisy_to_count_is_named() -> None:
     assert verdict.reason == (
         "1 metrics within their limits; too noisy to count: samples_per_second, device_busy_seconds_per_sample"
     )
+
+
+def test_a_row_under_the_trainer_of_before_it_had_a_mask_is_not_comparable() -> None:
+    now = measured(SPEED, case=Case(model="qwen-7b-chat", loop="trainer"))
+
+    assert judge(now, Reference(measurement=now)).status == "unchanged"
+    verdict = judge(now, Reference(measurement=now, workload_version=WORKLOAD_VERSION))
+    assert verdict.reason == f"not comparable: workload version {WORKLOAD_VERSION} -> {WORKLOAD_VERSION + 1}"

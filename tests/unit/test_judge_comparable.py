@@ -8,8 +8,9 @@ import pytest
 
 from measurements import measured
 from pytest_llmbench.judge.comparable import differences, environment_changes
+from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.environment import Origin, PackageChange, Repository
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Workload
 from surroundings import environment
@@ -63,3 +64,27 @@ def test_packages_and_settings_that_are_new_are_told_and_the_others_are_the_same
 @pytest.mark.parametrize("known", [(None, environment()), (environment(), None)])
 def test_of_an_environment_that_is_not_known_nothing_is_told(known: tuple[Any, Any]) -> None:
     assert environment_changes(*known) == ((), ())
+
+
+def test_edited_files_make_another_environment_and_are_named() -> None:
+    def side(operators: float, **origin: Any) -> Measurement:
+        origins = {"peft": Origin(**origin)}
+        where = environment(packages={"peft": "0.21.2"}, origins=origins)
+        return measured({"operators_per_sample": operators}, environment=where)
+
+    same = judge(side(1001.0, digest="0"), Reference(measurement=side(1000.0, digest="0")))
+    row = judge(side(1001.0, digest="1", edited={"a.py": "1"}), Reference(measurement=side(1000.0, digest="0")))
+
+    assert (same.status, row.status) == ("regressed", "unchanged")
+    assert list(map(str, row.package_changes)) == ["peft 0.21.2, files changed: a.py"]
+
+
+def test_another_commit_under_test_is_told_and_is_the_same_environment() -> None:
+    def side(operators: float, commit: str) -> Measurement:
+        where = environment(repository=Repository(commit))
+        return measured({"operators_per_sample": operators}, environment=where)
+
+    row = judge(side(1001.0, "2" * 40), Reference(measurement=side(1000.0, "1" * 40)))
+
+    assert row.status == "regressed"
+    assert list(map(str, row.package_changes)) == ["repository 1111111 -> 2222222"]

@@ -258,3 +258,18 @@ def test_packages_that_changed_stand_alone_where_none_of_the_training_stack_is_k
     row = RowVerdict(status="regressed", reason="r", package_changes=(BITSANDBYTES,), unchanged_packages=("numpy",))
 
     assert failure_sentence("row", row) == "row: r. Packages: bitsandbytes 0.48.2 -> 0.50.2."
+
+
+def test_packages_are_not_called_unchanged_where_nobody_looked_at_their_files() -> None:
+    row = RowVerdict(status="regressed", reason="r", unchanged_packages=("torch",), code_known=False)
+
+    assert failure_sentence("row", row) == (
+        "row: r. Packages: all of the same version, and whether their files are the same is not known."
+    )
+
+
+def test_the_repository_under_test_is_told_and_is_no_package() -> None:
+    change = PackageChange("repository", "1a2b3c4", "5d6e7f8")
+    row = RowVerdict(status="regressed", reason="r", package_changes=(change,), unchanged_packages=("torch",))
+
+    assert failure_sentence("row", row) == "row: r. Packages: all unchanged; repository 1a2b3c4 -> 5d6e7f8."

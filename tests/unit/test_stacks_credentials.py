@@ -10,7 +10,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from pytest_llmbench.cli.bisect import bisect
-from pytest_llmbench.stacks.credentials import redacted
+from pytest_llmbench.schema.credentials import redacted
 from pytest_llmbench.stacks.installer import Installer, InstallError
 from pytest_llmbench.stacks.requirements import changed_names, read_requirements
 

@@ -114,3 +114,11 @@ def test_a_mixture_can_be_written_and_read(tmp_path: Path) -> None:
     mixed = mixture(GOOD, BAD, {"a"})
 
     assert read(tmp_path, mixed.text) == mixed
+
+
+@pytest.mark.parametrize("end", ["", "#subdirectory=src"])
+def test_of_a_commit_the_commit_is_told_and_not_where_it_comes_from(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "lock.txt"
+    path.write_text(f"peft @ git+file://localhost/home/me/peft@1a2b3c4{33 * '0'}{end}\n")
+
+    assert read_requirements(path).version("peft") == "@1a2b3c4"

@@ -8,7 +8,8 @@ import pytest
 
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.store.published import PublishedRow, PublishedTable, load_published
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import ALL_TABLES, TABLES
+from pytest_llmbench.tables.selection import find_case, select
 
 Published = dict[str, PublishedTable]
 
@@ -110,7 +111,7 @@ def test_cases_are_unique_within_a_table(table: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_columns_are_the_model_and_the_fields_that_vary(table: str) -> None:
     cases = [msgspec.structs.asdict(row.case) for row in TABLES[table].rows]
-    varying = {field for field in Case.__struct_fields__ if len({case[field] for case in cases}) > 1}
+    varying = {field for field in Case.__struct_fields__ if len({str(case[field]) for case in cases}) > 1}
 
     assert {field for _, field in TABLES[table].columns} == varying | {"model"}
 
@@ -126,6 +127,8 @@ def test_every_table_has_its_test_module() -> None:
     modules = {path.stem for path in (ROOT / "tests" / "tables").glob("test_*.py")}
 
     assert modules == {f"test_{name}" for name in TABLES}
+    for name in set(ALL_TABLES) - set(TABLES):
+        assert (ROOT / "examples" / name / f"test_{name}.py").is_file()
 
 
 def test_thirteen_rows_need_two_gpus() -> None:
@@ -229,3 +232,21 @@ def test_trainable_parameters_are_published_for_the_lora_ranks(published: Publis
 @pytest.mark.parametrize("table", [name for name in TABLES if name != "lora_rank"])
 def test_trainable_parameters_are_unknown_elsewhere(published: Published, table: str) -> None:
     assert {row.trainable_parameters_millions for row in published[table].rows.values()} == {None}
+
+
+def test_rows_beside_the_page_are_not_among_the_96() -> None:
+    assert set(ALL_TABLES) - set(TABLES) == {"as_users_train"}
+    assert {one.table for one in select()} == set(TABLES)
+
+
+def test_rows_beside_the_page_run_a_model_of_transformers_padded_under_its_own_attention_and_the_trainer() -> None:
+    cases = [row.case for row in ALL_TABLES["as_users_train"].rows]
+
+    assert {one.model for one in cases} == {"yi-6b-chat"}
+    assert {(one.attention, one.batch_size) for one in cases if one.loop == "step"} >= {("sdpa", 1), ("flash", 4)}
+    assert {one.attention for one in cases if one.loop == "trainer"} == {"sdpa", "flash"}
+
+
+def test_rows_beside_the_page_can_be_selected_by_their_table_and_by_their_name() -> None:
+    assert len(select(tables=["as_users_train"])) == len(ALL_TABLES["as_users_train"].rows)
+    assert find_case("yi-6b-chat-sdpa-batch-4").table == "as_users_train"

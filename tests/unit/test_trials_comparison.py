@@ -9,7 +9,7 @@ import pytest
 from measurements import ended, good, measured, open_row
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.reports.comparison import summary
-from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.environment import PackageChange, Software
 from pytest_llmbench.schema.measurement import Outcome
 from pytest_llmbench.trials.comparison import Compared, Comparison, FailOn, fails, package_diff
 
@@ -69,7 +69,7 @@ def test_packages_that_differ_come_in_the_order_of_their_weight_and_the_others_a
     a = {"zlib": "1", "abc": "1", "transformers": "1", "torch": "1", "python": "3", "driver": "5", "same": "1"}
     b = {"zlib": "2", "abc": "2", "transformers": "2", "torch": "2", "python": "4", "driver": "6", "same": "1"}
 
-    changes, same = package_diff(a, b)
+    changes, same = package_diff(Software(a), Software(b))
 
     names = [change.name for change in changes]
     assert names[:2] == ["driver", "python"]
@@ -79,7 +79,10 @@ def test_packages_that_differ_come_in_the_order_of_their_weight_and_the_others_a
 
 
 def test_a_package_of_one_side_is_a_change() -> None:
-    assert package_diff({"a": "1"}, {"b": "2"}) == ((PackageChange("a", "1", None), PackageChange("b", None, "2")), 0)
+    assert package_diff(Software({"a": "1"}), Software({"b": "2"})) == (
+        (PackageChange("a", "1", None), PackageChange("b", None, "2")),
+        0,
+    )
 
 
 def test_verdicts_are_counted_each_by_its_word() -> None:

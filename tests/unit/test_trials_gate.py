@@ -12,6 +12,7 @@ from measurements import BUSY, CASE, LOSS, ended, good, is_open, measured
 from pytest_llmbench.executors import NotMeasurable, Timed
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import AllocationShare, Evidence, KernelShare, Measurement, Process
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -579,3 +580,19 @@ def test_a_row_whose_budget_ends_with_its_first_look_is_told_by_all_its_processe
 
     assert (len(result.measurement.processes), result.seconds) == (5, 15.0)
     assert (result.decision, is_open(result.verdict)) == ("pass", True)
+
+
+def test_every_process_is_told_the_repository_under_test_and_the_run(tmp_path: Path) -> None:
+    row = Row(tmp_path, *[SLOW] * 10)
+    row.gate = Gate(
+        Policy(baselines=tmp_path),
+        Workload(),
+        row.executor,
+        tolerances={},
+        repository=Repository("1" * 40),
+        ci=CiRun("CI"),
+    )
+    row.baseline().result()
+
+    assert row.num_asked > 1
+    assert {(one.repository, one.ci) for one in row.executor.asked} == {(Repository("1" * 40), CiRun("CI"))}

@@ -9,7 +9,7 @@ import pytest
 
 from measurements import good, measured
 from pytest_llmbench.judge.verdict import RowVerdict
-from pytest_llmbench.schema.environment import PackageChange
+from pytest_llmbench.schema.environment import Origin, PackageChange
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.store.results import Result, ResultError, ResultLog
@@ -137,3 +137,25 @@ def test_a_line_that_is_no_result_is_told(tmp_path: Path) -> None:
 
     assert len([line for line in told if "a.jsonl" in line]) == 1
     assert len([line for line in told if "b.jsonl" in line]) == 1
+
+
+def of(digest: str, **edited: str) -> dict[str, Any]:
+    return {"packages": {"peft": "1"}, "origins": {"peft": Origin(digest=digest, edited=edited)}}
+
+
+def test_files_that_differ_are_a_change_of_the_package(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"r": kernels(**of("0"))}, {"r": kernels(**of("1", a="1"))})
+
+    assert [str(change) for change in found.changes] == ["peft 1, files changed: a"]
+
+
+def test_a_file_of_several_codes_names_all_of_them(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"r": kernels(**of("0"))}, {"r": kernels(**of("0")), "s": kernels(**of("1", a="1"))})
+
+    assert [str(change) for change in found.changes] == ["peft 1 -> 1 and 1, files changed: a"]
+
+
+def test_packages_of_which_the_versions_alone_are_known_are_not_called_the_same(tmp_path: Path) -> None:
+    found = compared(tmp_path, {"r": kernels(packages={"peft": "1"})}, {"r": kernels(**of("1"))})
+
+    assert (found.changes, found.same) == ((), "have the same version")

@@ -59,8 +59,8 @@ def test_a_comparison_begins_with_what_both_environments_hold() -> None:
     a, b = started.stacks
 
     assert (started.journal.asked.a, started.journal.asked.b) == (
-        Named(CURRENT, a.packages),
-        Named(CURRENT, b.packages),
+        Named(CURRENT, a.packages, a.origins),
+        Named(CURRENT, b.packages, b.origins),
     )
     assert "msgspec" in a.packages
 

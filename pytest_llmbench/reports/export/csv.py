@@ -29,6 +29,7 @@ COLUMNS = (
     "gates",
     "change",
     "limit",
+    "commit",
 )
 
 
@@ -50,18 +51,20 @@ def _lines(result: Result) -> Iterator[tuple[object, ...]]:
     measurement = result.measurement
     judged = {verdict.metric: verdict for verdict in result.verdict.metrics}
     device = measurement.environment.device if measurement.environment else ""
+    repository = measurement.environment.repository if measurement.environment else None
+    commit = repository.commit if repository else ""
     # A name that begins like a formula would be one in a spreadsheet.
     row = (measurement.measured_at, device, *map(_text, (result.table, result.row)), result.told)
     for number, process in enumerate(measurement.processes, start=1):
         if not process.metrics:
-            yield (*row, number, process.outcome, *[""] * (len(COLUMNS) - len(row) - 2))
+            yield (*row, number, process.outcome, *[""] * (len(COLUMNS) - len(row) - 3), commit)
         for name in process.metrics:
             verdict = judged.get(name)
             moved = _judged(verdict) if verdict else ("", "", "", "")
             values = numbers(process, name)
             for gpu, value in enumerate(values):
                 unit = METRICS[name].unit if name in METRICS else ""
-                yield (*row, number, process.outcome, name, gpu if len(values) > 1 else "", value, unit, *moved)
+                yield (*row, number, process.outcome, name, gpu if len(values) > 1 else "", value, unit, *moved, commit)
 
 
 def _judged(verdict: MetricVerdict) -> tuple[object, ...]:

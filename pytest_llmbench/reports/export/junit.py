@@ -47,6 +47,11 @@ def _add(suite: ET.Element, result: Result) -> None:
     }
     if result.verdict.package_changes:
         told["llmbench_package_changes"] = "; ".join(map(str, result.verdict.package_changes))
+    environment = result.measurement.environment
+    if environment is not None and environment.repository is not None:
+        told["llmbench_repository"] = str(environment.repository)
+    if environment is not None and environment.ci is not None:
+        told["llmbench_ci_run"] = str(environment.ci)
     for name, value in told.items():
         ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
     if result.decision != "pass":

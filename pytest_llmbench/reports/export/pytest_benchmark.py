@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from pytest_llmbench.reports.export.values import ok_processes, series
-from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.environment import Environment, version_text
 from pytest_llmbench.store.results import Result
 
 __all__ = ["FORMAT", "export", "seconds_per_sample"]
@@ -29,8 +29,7 @@ def export(results: Sequence[Result]) -> str:
     measured = [result for result in results if seconds_per_sample(result)]
     data = {
         "machine_info": _machine(environment),
-        "commit_info": {"id": "unknown", "time": None, "author_time": None, "dirty": False, "error": None}
-        | {"project": "", "branch": "(unknown)"},
+        "commit_info": _commit(environment),
         "benchmarks": [_benchmark(result) for result in measured],
         "datetime": max((result.measurement.measured_at for result in measured), default=""),
         "version": FORMAT,
@@ -49,7 +48,7 @@ def _benchmark(result: Result) -> dict[str, Any]:
             "verdict": result.told,
             "outcome": result.measurement.outcome,
             **{one.name: statistics.median(one.values) for one in series(result)},
-            "packages": dict(result.measurement.environment.packages) if result.measurement.environment else {},
+            "packages": _packages(result.measurement.environment),
         },
         "options": {
             "disable_gc": True,
@@ -61,6 +60,21 @@ def _benchmark(result: Result) -> dict[str, Any]:
         },
         "stats": _stats(seconds_per_sample(result)),
     }
+
+
+def _commit(environment: Environment | None) -> dict[str, Any]:
+    found = environment.repository if environment is not None else None
+    known = {"id": "unknown", "dirty": False, "branch": "(unknown)"}
+    if found is not None:
+        known = {"id": found.commit, "dirty": bool(found.dirty), "branch": found.branch or "(detached head)"}
+    return {"time": None, "author_time": None, "error": None, "project": "", **known}
+
+
+def _packages(environment: Environment | None) -> dict[str, str]:
+    if environment is None:
+        return {}
+    origins = environment.origins or {}
+    return {name: version_text(version, origins.get(name)) for name, version in environment.packages.items()}
 
 
 def seconds_per_sample(result: Result) -> list[float]:

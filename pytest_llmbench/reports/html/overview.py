@@ -14,7 +14,7 @@ from pytest_llmbench.reports.html.charts import Axis, axis
 from pytest_llmbench.reports.html.held import Held
 from pytest_llmbench.reports.html.tables import TableView, anchor
 from pytest_llmbench.reports.table import ORDER, SYMBOLS, verdict_text
-from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.environment import Environment, version_text
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import gib, percent
 
@@ -157,6 +157,7 @@ def _environment(before: Environment | None, now: Environment, rows: int) -> Env
 def _described(environment: Environment) -> dict[str, str]:
     memory = environment.device_memory_bytes
     limit = environment.power_limit_watts
+    origins = environment.origins or {}
     facts = {
         "GPU": environment.device + (f" x {environment.num_devices}" if environment.num_devices > 1 else ""),
         "GPU memory": f"{gib(memory)} GiB" if memory else None,
@@ -167,6 +168,8 @@ def _described(environment: Environment) -> dict[str, str]:
         "system": environment.system,
         "Python": environment.python,
         **environment.allocator,
-        **environment.packages,
+        **{name: version_text(version, origins.get(name)) for name, version in environment.packages.items()},
+        "repository under test": None if environment.repository is None else str(environment.repository),
+        "CI run": None if environment.ci is None else str(environment.ci),
     }
     return {name: value for name, value in facts.items() if value is not None}

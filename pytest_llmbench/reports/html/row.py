@@ -198,7 +198,7 @@ def _facts(row: Held) -> Iterator[tuple[str, str]]:
     if workload.injection is not None:
         yield "planted", workload.injection.text
     case = msgspec.structs.asdict(measurement.case)
-    yield "case", ", ".join(f"{name} {plain(value)}" for name, value in case.items() if value is not None)
+    yield "case", ", ".join(f"{name} {plain(value)}" for name, value in case.items() if value not in (None, {}))
     if row.result.seconds:
         yield "took", seconds(row.result.seconds)
 

@@ -21,7 +21,7 @@ from pytest_llmbench.reports.table import SYMBOLS, Inputs, change_text, inputs_o
 from pytest_llmbench.schema.metrics import Value, headlines, title
 from pytest_llmbench.schema.units import apart
 from pytest_llmbench.store.published import PRINTED, PublishedRow, PublishedTable
-from pytest_llmbench.tables import TABLES, Row, by_table
+from pytest_llmbench.tables import ALL_TABLES, Row, by_table
 
 __all__ = ["Bar", "Cell", "RowView", "TableView", "anchor", "table_views"]
 
@@ -91,7 +91,7 @@ def table_views(rows: Iterable[Held], published: Mapping[str, PublishedTable]) -
 
 
 def _table(name: str, rows: list[Held], published: PublishedTable | None) -> TableView:
-    known = TABLES.get(name)
+    known = ALL_TABLES.get(name)
     page = {row.id: row for row in known.rows} if known else {}
     full = all(row.result.measurement.workload.scale == "full" for row in rows)
     print_of = published.rows if published and full else {}

@@ -18,7 +18,7 @@ from pytest_llmbench.schema.environment import package_changes
 from pytest_llmbench.schema.metrics import METRICS, headlines, title
 from pytest_llmbench.schema.units import percent
 from pytest_llmbench.store.results import Result, latest
-from pytest_llmbench.tables import TABLES
+from pytest_llmbench.tables import ALL_TABLES
 
 __all__ = ["ResultFile", "Trend", "TrendCell", "TrendRow", "TrendRun", "in_order", "trend"]
 
@@ -94,7 +94,7 @@ def trend(files: Sequence[ResultFile]) -> Trend | None:
         return None
     by_run = [{(result.table, result.row): result for result in latest(file.results)} for file in files]
     names = dict.fromkeys(name for run in by_run for name in run)
-    order = list(TABLES)
+    order = list(ALL_TABLES)
     rows = sorted(names, key=lambda name: order.index(name[0]) if name[0] in order else len(order))
     drawn = (*headlines(), *(metric.name for metric in METRICS.values() if metric.has_trend))
     metrics = [metric for metric in drawn if any(_value(run.get(row), metric) for run in by_run for row in rows)]

@@ -32,6 +32,7 @@ def side(
     profile = Profile(samples=1, samples_per_step=16, micro_batch=part, retained=retained or {})
     one = measured(metrics)
     process = msgspec.structs.replace(one.processes[0], profile=profile, peak_allocations=live)
+    assert one.environment is not None
     environment = msgspec.structs.replace(one.environment, packages={"peft": version})
     return msgspec.structs.replace(one, processes=(process,), environment=environment)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import pytest
 
@@ -15,6 +17,10 @@ def profile(places: int, *, reads: int = 0) -> Profile:
         operators["file.py:reading"] = {"_local_scalar_dense": f"1 1 0 {reads}"}
     python = {"file.py": {f"function_{number}": f"3 {100 + number}" for number in range(places)}}
     return Profile(samples=1, samples_per_step=16, micro_batch=Part(operators=operators, python=python))
+
+
+def summed(counts: Iterable[tuple[int, ...]]) -> list[int]:
+    return list(map(sum, zip(*counts, strict=True)))
 
 
 def size(one: Profile) -> int:
@@ -36,12 +42,11 @@ def test_a_profile_is_made_to_fit_and_says_how_many_entries_it_left_out(most_byt
 def test_what_is_left_out_is_summed_up() -> None:
     whole, fitting = profile(300), bounded(profile(300), 5000)
 
-    for listed in (
-        lambda part: [done for *_, done in part.operations()],
-        lambda part: [c for _, c in part.calls("python")],
-    ):
-        sums = [tuple(map(sum, zip(*listed(one.micro_batch), strict=True))) for one in (whole, fitting)]
-        assert sums[0] == sums[1]
+    sums = [
+        (summed(done for *_, done in part.operations()), summed(call for _, call in part.calls("python")))
+        for part in (whole.micro_batch, fitting.micro_batch)
+    ]
+    assert sums[0] == sums[1]
 
 
 def test_what_costs_least_is_left_out_first() -> None:

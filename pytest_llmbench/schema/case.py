@@ -18,7 +18,19 @@ from pytest_llmbench.schema.extensions import PATTERN, is_extension
 from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.schema.text import hint_at, printable
 
-__all__ = ["MODELS", "BuiltInAttention", "BuiltInQuantization", "Case", "CaseError", "Loop", "Parallelism"]
+__all__ = [
+    "LATER_FIELDS",
+    "MODELS",
+    "BuiltInAttention",
+    "BuiltInQuantization",
+    "Case",
+    "CaseError",
+    "Loop",
+    "Parallelism",
+]
+
+LATER_FIELDS = ("arguments",)
+"""Fields of a case that are newer than files of baselines, which leave them out at their default."""
 
 MODELS = (
     "qwen-1_8b-chat",

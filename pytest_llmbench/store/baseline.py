@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference
-from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.case import LATER_FIELDS, Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
@@ -48,6 +48,7 @@ MOST_VALUES = 1_000_000
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Steps from the plain value of a file in this format to that of the next."""
 
+_PLAINEST = Case(model="any")
 _T = TypeVar("_T")
 _RESTORE = "restore the file from version control"
 _RECORD = "restore the row from version control or record it again with --llmbench-update"
@@ -211,7 +212,12 @@ def _text(file: BaselineFile) -> bytes:
     ordered = msgspec.structs.replace(
         file, environments=dict(sorted(file.environments.items())), rows=dict(sorted(file.rows.items()))
     )
-    return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
+    plain = msgspec.to_builtins(ordered)
+    for name, row in ordered.rows.items():
+        for field in LATER_FIELDS:
+            if getattr(row.case, field) == getattr(_PLAINEST, field):
+                del plain["rows"][name]["case"][field]
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
 def decode(data: bytes, path: Path) -> BaselineFile:

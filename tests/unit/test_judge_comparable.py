@@ -67,10 +67,10 @@ def test_of_an_environment_that_is_not_known_nothing_is_told(known: tuple[Any, A
 
 
 def test_edited_files_make_another_environment_and_are_named() -> None:
-    def side(operators: float, **origin: Any) -> Measurement:
+    def side(moved: float, **origin: Any) -> Measurement:
         origins = {"peft": Origin(**origin)}
         where = environment(packages={"peft": "0.21.2"}, origins=origins)
-        return measured({"operators_per_sample": operators}, environment=where)
+        return measured({"moved_bytes_per_sample": moved}, environment=where)
 
     same = judge(side(1001.0, digest="0"), Reference(measurement=side(1000.0, digest="0")))
     row = judge(side(1001.0, digest="1", edited={"a.py": "1"}), Reference(measurement=side(1000.0, digest="0")))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import msgspec
 
 from pytest_llmbench.judge.compare import Reference
-from pytest_llmbench.schema.case import LATER_FIELDS, Case
+from pytest_llmbench.schema.case import LATER_FIELDS, MODELS, Case
 from pytest_llmbench.schema.environment import Environment
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS, Noise, Tolerance, Value
@@ -48,7 +48,7 @@ MOST_VALUES = 1_000_000
 _MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Steps from the plain value of a file in this format to that of the next."""
 
-_PLAINEST = Case(model="any")
+_PLAINEST = Case(model=MODELS[0])
 _T = TypeVar("_T")
 _RESTORE = "restore the file from version control"
 _RECORD = "restore the row from version control or record it again with --llmbench-update"

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from types import CodeType, FrameType
+from types import CodeType, FrameType, MethodDescriptorType
 from typing import Any
 
 from torch import Tensor
@@ -80,15 +80,19 @@ class Counts:
             cell = self.cells[id(code), place] = Cell(code, own.name, place)
         return cell
 
-    def called(self, caller: FrameType | None, function: Any, of: Any) -> None:
-        """Note a call that *caller* makes; *of* is what the method is called of, if it is one."""
+    def called(self, caller: FrameType | None) -> None:
+        """Note a call that *caller* makes."""
         self.calls += 1
         cell = self.cell(caller) if caller is not None else None
-        if cell is None:
-            return
-        cell.calls += 1
-        if isinstance(of, Tensor) and getattr(function, "__name__", "") in _TAKEN and of.device.type == "cpu":
-            cell.reads += 1
+        if cell is not None:
+            cell.calls += 1
+
+    def took(self, caller: FrameType, method: Any, of: Any) -> None:
+        """Note a read, if that is what calling the method of this object is."""
+        if method.__name__ in _TAKEN and isinstance(of, Tensor) and of.device.type == "cpu":
+            cell = self.cell(caller)
+            if cell is not None:
+                cell.reads += 1
 
 
 class PythonRecorder(Recorder):
@@ -141,8 +145,9 @@ if sys.version_info >= (3, 12):
         """
         Start to count; what is returned stops it.
 
-        Instructions are counted by code, which is fast, and shared out among the places from which it was called,
-        by how often it was: exact for a library's function, and for torch's in sum.
+        Calls and instructions are counted by code, which is fast, and shared out among the places from which the code
+        was entered, by how often it was: exact for a library's function, and for torch's in sum. Instructions are
+        events of the code that is counted alone: everywhere they would slow down what counts them.
 
         Raises:
             NotCounted: a profiler is registered already.
@@ -150,21 +155,32 @@ if sys.version_info >= (3, 12):
         monitoring = sys.monitoring
         tool, events = monitoring.PROFILER_ID, monitoring.events
         instructions: dict[int, int] = defaultdict(int)
+        calls: dict[int, int] = defaultdict(int)
         entered: dict[int, dict[Cell, int]] = {}
+        codes: list[CodeType] = []
         without = counts.without
 
         def enter(code: CodeType, *_: object) -> None:
             cell = counts.cell(sys._getframe(1))
-            if cell is not None:
-                of_code = entered.setdefault(id(code), {})
-                of_code[cell] = of_code.get(cell, 0) + 1
+            if cell is None:
+                return
+            cells = entered.get(id(code))
+            if cells is None:
+                cells = entered[id(code)] = {}
+                codes.append(code)
+                monitoring.set_local_events(tool, code, events.INSTRUCTION)
+            cells[cell] = cells.get(cell, 0) + 1
 
         def instruction(code: CodeType, _offset: int) -> None:
             instructions[id(code)] += 1
 
         def called(code: CodeType, _offset: int, function: object, first: object) -> None:
-            if code.co_filename != without:
-                counts.called(sys._getframe(1), function, first)
+            if code.co_filename == without:
+                return
+            counts.calls += 1
+            calls[id(code)] += 1
+            if function.__class__ is MethodDescriptorType:
+                counts.took(sys._getframe(1), function, first)
 
         try:
             monitoring.use_tool_id(tool, "llmbench")
@@ -174,30 +190,34 @@ if sys.version_info >= (3, 12):
             events.PY_START: enter,
             events.PY_RESUME: enter,
             events.PY_THROW: enter,
-            events.INSTRUCTION: instruction,
             events.CALL: called,
         }
-        for event, callback in callbacks.items():
+        for event, callback in (*callbacks.items(), (events.INSTRUCTION, instruction)):
             monitoring.register_callback(tool, event, callback)
         monitoring.set_events(tool, sum(callbacks))
 
         def stop() -> None:
             monitoring.set_events(tool, events.NO_EVENTS)
-            for event in callbacks:
+            for code in codes:
+                monitoring.set_local_events(tool, code, events.NO_EVENTS)
+            for event in (*callbacks, events.INSTRUCTION):
                 monitoring.register_callback(tool, event, None)
             monitoring.free_tool_id(tool)
-            for code, cells in entered.items():
-                _share_out(instructions[code], cells)
+            for number, cells in entered.items():
+                made, ran = _shares(calls[number], cells), _shares(instructions[number], cells)
+                for cell, more_calls, more_instructions in zip(cells, made, ran, strict=True):
+                    cell.calls += more_calls
+                    cell.instructions += more_instructions
 
         return stop
 
-    def _share_out(count: int, cells: Mapping[Cell, int]) -> None:
-        """Add the instructions of one code to its cells, in proportion to their weights; none is lost."""
-        weights, left = sum(cells.values()), count
-        for cell, weight in cells.items():
-            share = min(left, -(-count * weight // weights))
-            cell.instructions += share
-            left -= share
+    def _shares(count: int, cells: Mapping[Cell, int]) -> list[int]:
+        """A count in proportion to the weights of cells; none is lost."""
+        weights, left, shares = sum(cells.values()), count, []
+        for weight in cells.values():
+            shares.append(min(left, -(-count * weight // weights)))
+            left -= shares[-1]
+        return shares
 
 else:
 
@@ -209,9 +229,10 @@ else:
             if frame.f_code.co_filename == without:
                 return
             if event == "c_call":
-                counts.called(frame, function, getattr(function, "__self__", None))
+                counts.called(frame)
+                counts.took(frame, function, getattr(function, "__self__", None))
             elif event == "call":
-                counts.called(frame.f_back, None, None)
+                counts.called(frame.f_back)
 
         def entered(frame: FrameType, _event: str, _argument: Any) -> Callable[..., Any] | None:
             frame.f_trace_lines = False

@@ -318,6 +318,17 @@ def _by_its_card(sides: _Sides) -> bool:
     return not sides.rules.design.pairs and (held_back(then) or held_back(now)) and not same_cards(then, now)
 
 
+def _moved_aside(verdict: MetricVerdict) -> str:
+    """What is said of a speed that moved by more than its noise and does not count for the row; else nothing."""
+    if verdict.gates or verdict.interval is None or verdict.change is None:
+        return ""
+    low, high = verdict.interval
+    if low <= 0 <= high:
+        return ""
+    words = METRICS[verdict.metric].words
+    return f"; {words} {percent(verdict.change)} ({percent(low)} to {percent(high)}), which cannot fail this row"
+
+
 def _without_false_improvements(metrics: tuple[MetricVerdict, ...]) -> tuple[MetricVerdict, ...]:
     """Faster or smaller, but different arithmetic, or arithmetic that nobody saw, is not improved."""
     doubtful = [
@@ -340,6 +351,7 @@ def _summary(metrics: tuple[MetricVerdict, ...]) -> RowVerdict:
     gating = [verdict for verdict in metrics if verdict.gates]
     noisy = [verdict.metric for verdict in metrics if verdict.status == "undecided" and not verdict.gates]
     aside = f"; too noisy to count: {', '.join(noisy)}" if noisy else ""
+    aside += "".join(map(_moved_aside, metrics))
     if not gating:
         reason = f"the baseline has no metric that could fail{aside}"
         return RowVerdict(status="undecided" if noisy else "unmeasured", metrics=metrics, reason=reason)

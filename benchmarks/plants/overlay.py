@@ -7,6 +7,7 @@ Everything but that file, and the folders on the way to it, is a link to the ins
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.plants.catalogue import Plant
@@ -15,6 +16,9 @@ __all__ = ["RAISED", "PlantError", "edited", "make_overlay"]
 
 RAISED = ".post1"
 """A planted library has the version of the installed one with this behind it, as an upgrade would."""
+
+
+_COMPILED = "__pycache__"
 
 
 class PlantError(Exception):
@@ -33,14 +37,9 @@ def make_overlay(plant: Plant, folder: Path) -> Path:
     source, made = site, folder
     made.mkdir(parents=True, exist_ok=True)
     *folders, name = Path(plant.file).parts
-    for part in folders:
+    for part, following in pairwise((*folders, name)):
         source, made = source / part, made / part
-        made.mkdir()
-        for one in source.iterdir():
-            if one.name != "__pycache__":
-                (made / one.name).symlink_to(one)
-        following = made / (folders[folders.index(part) + 1] if part != folders[-1] else name)
-        following.unlink()
+        _link(source, made, without=following)
     (made / name).write_text(text)
     _raise_version(plant, site, folder)
     return folder
@@ -63,6 +62,18 @@ def edited(plant: Plant) -> str:
             f"write the plant anew for the installed {plant.library}"
         )
     return text.replace(plant.old, plant.new, 1)
+
+
+def _link(source: Path, made: Path, without: str) -> None:
+    """Links to all of a folder, but for one entry; those to compiled files spare each process the compiling."""
+    made.mkdir()
+    (made / _COMPILED).mkdir()
+    for one in source.iterdir():
+        if one.name not in (without, _COMPILED):
+            (made / one.name).symlink_to(one)
+    for one in (source / _COMPILED).glob("*.pyc"):
+        if one.name.partition(".")[0] != without.removesuffix(".py"):
+            (made / _COMPILED / one.name).symlink_to(one)
 
 
 def _site_of(plant: Plant) -> Path:

@@ -30,7 +30,7 @@ from typing import get_args
 
 import msgspec
 
-from benchmarks.plants.catalogue import PLANTS, ROWS, Kind, Plant, Row
+from benchmarks.plants.catalogue import PLANTS, Kind, Plant, Row
 from benchmarks.plants.overlay import PlantError
 from benchmarks.plants.trial import Finding, Meter, found, is_alarm, verdicts
 from pytest_llmbench.judge.sentence import failure_sentence
@@ -88,7 +88,7 @@ def unchanged(stack: Stack, rows: Sequence[Row], pairs: int) -> tuple[dict[Row, 
         pairs: of neighbouring processes, spread over the rows.
     """
     taken: dict[Row, list[Measurement]] = {row: [] for row in rows}
-    alarms = []
+    alarms: list[str] = []
     with Meter(stack) as meter:
         for number, row in enumerate(rows):
             share = pairs // len(rows) + (number < pairs % len(rows))
@@ -104,9 +104,7 @@ def unchanged(stack: Stack, rows: Sequence[Row], pairs: int) -> tuple[dict[Row, 
     return {row: measured[0] for row, measured in taken.items()}, tuple(alarms)
 
 
-def planted(
-    stack: Stack, plants: Sequence[Plant], befores: dict[Row, Measurement], jobs: int
-) -> Iterator[Finding]:
+def planted(stack: Stack, plants: Sequence[Plant], befores: dict[Row, Measurement], jobs: int) -> Iterator[Finding]:
     """
     What was found of each plant, in their order.
 
@@ -115,9 +113,11 @@ def planted(
     """
 
     def measure(plant: Plant) -> Finding:
-        with tempfile.TemporaryDirectory(prefix="llmbench-plant-") as folder:
-            with Meter.of(plant, stack, Path(folder)) as meter:
-                return found(plant, befores[plant.row], meter.measure(plant.row))
+        with (
+            tempfile.TemporaryDirectory(prefix="llmbench-plant-") as folder,
+            Meter.of(plant, stack, Path(folder)) as meter,
+        ):
+            return found(plant, befores[plant.row], meter.measure(plant.row))
 
     with ThreadPoolExecutor(jobs) as pool:
         coming = {pool.submit(measure, plant): plant for plant in plants}
@@ -126,7 +126,9 @@ def planted(
                 one = future.result()
                 told = "caught" if one.caught else "MISSED"
                 _say("")
-                print(f"{number}/{len(plants)} {told}{'' if one.placed else ', place wrong'}: {one.name}: {one.first_line}")
+                print(
+                    f"{number}/{len(plants)} {told}{'' if one.placed else ', place wrong'}: {one.name}: {one.first_line}"
+                )
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

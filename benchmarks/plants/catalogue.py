@@ -81,7 +81,9 @@ _LORA_ADDS = "                    result = result + lora_B(lora_A(dropout(x))) *
 _MLP = "        hidden_states = self.post_attention_layernorm(hidden_states)\n        hidden_states = self.mlp(hidden_states)\n"
 _ATTENDS = "        attn_output, attn_weights = attention_interface(\n            self,\n            query_states,\n"
 _SDPA_KEYS = "    kv_length = key.shape[2]\n\n    # Instead of relying"
-_LOGITS = "    # Flatten the tokens\n    logits = logits.view(-1, vocab_size)\n    shift_labels = shift_labels.view(-1)\n"
+_LOGITS = (
+    "    # Flatten the tokens\n    logits = logits.view(-1, vocab_size)\n    shift_labels = shift_labels.view(-1)\n"
+)
 
 PLANTS: tuple[Plant, ...] = (
     # What tensors take and move.
@@ -449,8 +451,7 @@ PLANTS: tuple[Plant, ...] = (
         row="lora",
         file=_LLAMA,
         old=_LAYER_BEGINS,
-        new=_LAYER_BEGINS
-        + '        self.__dict__.setdefault("_seen", []).append(hidden_states.detach())\n',
+        new=_LAYER_BEGINS + '        self.__dict__.setdefault("_seen", []).append(hidden_states.detach())\n',
         places=(f"{_LLAMA}:LlamaDecoderLayer.forward", f"{_LLAMA}:LlamaRMSNorm.forward"),
         like="activations that grow a list with each step",
     ),

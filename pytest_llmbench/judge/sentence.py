@@ -51,12 +51,13 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     """
     The number, the limit, the place and the package of what failed most clearly; empty where no place is known.
 
+    What must not move goes before what got worse or better with it, and has the place of that.
     Packages give way first where room is short, then the two values.
     """
     leading = _leading(verdict)
     if leading is None:
         return ""
-    chosen, where = leading
+    chosen, where = _other_arithmetic(verdict) or leading[0], leading[1]
     change = _change_text(chosen)
     lines = [
         f"{change}{shown}: {where}{packages}"
@@ -74,6 +75,14 @@ def _leading(verdict: RowVerdict) -> tuple[MetricVerdict, str] | None:
         key=lambda one: (METRICS[one[0].metric].told_across, _FUNCTION.search(one[1]) is None),
         default=None,
     )
+
+
+def _other_arithmetic(verdict: RowVerdict) -> MetricVerdict | None:
+    """The first metric that says that something else is computed: less work is no improvement, whatever it saves."""
+    for metric in _to_tell(verdict):
+        if metric.status == "regressed" and METRICS[metric.metric].better == "same":
+            return metric
+    return None
 
 
 def _packages(changes: Sequence[PackageChange]) -> Iterator[str]:

@@ -17,7 +17,7 @@ def regressed(*metrics: MetricVerdict) -> RowVerdict:
 
 def moved(metric: str, *movers: str, **fields: Any) -> MetricVerdict:
     given = {"baseline": 100, "now": 110, "change": 0.1, "limit": 0.005, "gates": True, "reason": "default tolerance"}
-    return MetricVerdict(metric=metric, status="regressed", movers=movers, **{**given, **fields})
+    return MetricVerdict(metric=metric, movers=movers, **{"status": "regressed", **given, **fields})
 
 
 def test_a_metric_whose_mover_is_a_function_goes_before_one_whose_mover_is_none() -> None:
@@ -41,3 +41,11 @@ def test_what_else_moved_leaves_out_what_the_headline_has() -> None:
     verdict = regressed(moved("peak_live_bytes", BEFORE), moved("retained_bytes_per_step", KEPT))
 
     assert next_movers(verdict) == [f"  {BEFORE}"]
+
+
+def test_less_that_is_trained_goes_before_what_that_saves_and_has_its_place() -> None:
+    fewer = moved("trainable_parameters", baseline=200, now=100, change=-0.5, limit=0.0)
+    saved = moved("python_instructions_per_sample", f"-900 instructions a step in {LORA}", status="unmeasured")
+
+    assert headline(regressed(saved, fewer)).startswith("trainable_parameters -50.0 % (exact)")
+    assert headline(regressed(saved, fewer)).endswith(f": -900 instructions a step in {LORA}")

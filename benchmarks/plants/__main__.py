@@ -10,8 +10,11 @@ environment, and judged by the functions that `pytest --llmbench` and `llmbench 
 
 A plant is caught if both call the row regressed or unmeasured (an invalid process is), or not comparable where it
 does less work. Its place is right if the first line of both failures names one of the places that the catalogue
-gives. A row with nothing planted is held against another process of the same environment, where limits are tightest:
-it is a false alarm if it fails or is called improved.
+gives. The last column holds the same processes to the limits within one environment, as after an edit that leaves the
+version as it is.
+
+A row with nothing planted is held against another process of the same environment, where limits are tightest: it is a
+false alarm if it fails or is called improved.
 
 Exit code 1: fewer than 95 % caught, fewer than 90 % with the right place, or a false alarm.
 """
@@ -24,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -68,7 +70,9 @@ def main() -> None:
     stack = open_stack(CURRENT, Source(), _say)
     plants = [plant for plant in PLANTS if not given.only or plant.name in given.only]
     try:
-        befores, alarms = unchanged(stack, list(dict.fromkeys(plant.row for plant in plants)), given.unchanged)
+        befores, alarms = unchanged(
+            stack, list(dict.fromkeys(plant.row for plant in plants)), given.unchanged, given.jobs
+        )
         findings = tuple(planted(stack, plants, befores, given.jobs))
     except PlantError as error:
         sys.exit(str(error))
@@ -80,28 +84,37 @@ def main() -> None:
     sys.exit(not results.reached)
 
 
-def unchanged(stack: Stack, rows: Sequence[Row], pairs: int) -> tuple[dict[Row, Measurement], tuple[str, ...]]:
+def unchanged(
+    stack: Stack, rows: Sequence[Row], pairs: int, jobs: int
+) -> tuple[dict[Row, Measurement], tuple[str, ...]]:
     """
     A measurement of each row, and the first lines of false alarms.
 
     Args:
         pairs: of neighbouring processes, spread over the rows.
     """
-    taken: dict[Row, list[Measurement]] = {row: [] for row in rows}
+    befores: dict[Row, Measurement] = {}
     alarms: list[str] = []
-    with Meter(stack) as meter:
-        for number, row in enumerate(rows):
-            share = pairs // len(rows) + (number < pairs % len(rows))
-            for turn in range(share + 1):
+
+    def measure(row: Row, share: int) -> None:
+        with Meter(stack) as meter:
+            before = befores[row] = meter.measure(row)
+            for turn in range(share):
                 _say(f"unchanged {row}: {turn} of {share} pairs, {len(alarms)} false alarms")
-                taken[row].append(meter.measure(row))
-                if taken[row][-1].outcome != "ok":
-                    raise PlantError(f"row {row} does not run: {taken[row][-1].outcome}: {taken[row][-1].reason}")
-            for before, now in pairwise(taken[row]):
+                now = meter.measure(row)
                 both = verdicts(before, now)
                 if is_alarm(both):
                     alarms.append(failure_sentence(row, both[0]).partition("\n")[0])
-    return {row: measured[0] for row, measured in taken.items()}, tuple(alarms)
+                before = now
+
+    with ThreadPoolExecutor(jobs) as pool:
+        shares = [pairs // len(rows) + (number < pairs % len(rows)) for number in range(len(rows))]
+        for _ in pool.map(measure, rows, shares):
+            pass
+    for row, before in befores.items():
+        if before.outcome != "ok":
+            raise PlantError(f"row {row} does not run: {before.outcome}: {before.reason}")
+    return befores, tuple(alarms)
 
 
 def planted(stack: Stack, plants: Sequence[Plant], befores: dict[Row, Measurement], jobs: int) -> Iterator[Finding]:
@@ -137,7 +150,7 @@ def planted(stack: Stack, plants: Sequence[Plant], befores: dict[Row, Measuremen
 
 def told(results: Results) -> Iterator[str]:
     """The table in Markdown, then what was missed."""
-    yield "\n| kind | planted | caught | missed | place right |\n|---|---|---|---|---|"
+    yield "\n| kind | planted | caught | missed | place right | caught if the version stays |\n|---|---|---|---|---|---|"
     for kind in get_args(Kind):
         if of_kind := [one for one in results.findings if one.kind == kind]:
             yield _line(kind, of_kind)
@@ -150,8 +163,9 @@ def told(results: Results) -> Iterator[str]:
 
 
 def _line(name: str, findings: Sequence[Finding]) -> str:
-    caught, placed = (sum(getattr(one, field) for one in findings) for field in ("caught", "placed"))
-    return f"| {name} | {len(findings)} | {caught} | {len(findings) - caught} | {placed} |"
+    fields = ("caught", "placed", "caught_within")
+    caught, placed, within = (sum(getattr(one, field) for one in findings) for field in fields)
+    return f"| {name} | {len(findings)} | {caught} | {len(findings) - caught} | {placed} | {within} |"
 
 
 def _say(text: str) -> None:

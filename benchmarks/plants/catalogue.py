@@ -1,8 +1,9 @@
 """
 Regressions that somebody could ship: each is one edit of one file of an installed library.
 
-The edits are written for transformers 5.24, peft 0.21, accelerate 1.15 and torch 2.13. Places are written down
-beforehand: the function that was edited, and where the edit only makes another function run, that one too.
+The edits are written for transformers 5.24, peft 0.21, accelerate 1.15 and torch 2.13. A place is the function that was
+edited, or one that the edit makes run. Of what makes a process invalid it is what the reason has to name: the class of
+the blocks that are not recomputed, or the attention that ran.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ Kind = Literal[
     "loop",
     "less work",
 ]
-Row = Literal["lora", "padded", "trainer", "full", "plain"]
+Row = Literal["lora", "long", "padded", "trainer", "full", "full-trainer", "plain"]
 
 _CASE = Case(model="yi-6b-chat", max_length=1024, attention="sdpa", accumulation_steps=2)
 
 ROWS: dict[Row, Case] = {
     "lora": _CASE,
+    "long": msgspec.structs.replace(_CASE, max_length=8192),
     "padded": msgspec.structs.replace(_CASE, batch_size=2),
     "trainer": msgspec.structs.replace(_CASE, loop="trainer"),
     "full": msgspec.structs.replace(_CASE, tuner="full"),
+    "full-trainer": msgspec.structs.replace(_CASE, tuner="full", loop="trainer"),
     "plain": msgspec.structs.replace(_CASE, gradient_checkpointing=False),
 }
 """What the plants are measured with, on transformers' own Llama; `plain` has no checkpointing."""
@@ -52,9 +55,9 @@ class Plant(msgspec.Struct, frozen=True, kw_only=True):
     """Within the folder of the installed packages; its first part is the library."""
     old: str
     new: str
-    """What stands in place of the first *old*."""
+    """What stands in place of each *old*."""
     places: tuple[str, ...]
-    """One of them has to be in the first line of the failure; for less work, the metric that says so."""
+    """One of them has to be in the first line of the failure; for less or more that is trained, the metric that says so will do."""
     like: str
     """Public report or mechanism that it resembles."""
 
@@ -140,12 +143,12 @@ PLANTS: tuple[Plant, ...] = (
         like="contiguous() after a transpose",
     ),
     Plant(
-        name="residual_cloned",
+        name="residuals_cloned",
         kind="operators",
         row="lora",
         file=_LLAMA,
-        old=_LAYER_BEGINS,
-        new=_LAYER_BEGINS.replace("residual = hidden_states\n", "residual = hidden_states.clone()\n"),
+        old="        residual = hidden_states\n",
+        new="        residual = hidden_states.clone()\n",
         places=(f"{_LLAMA}:LlamaDecoderLayer.forward",),
         like="a clone in the residual stream, against an operator in place that is no longer there",
     ),
@@ -387,7 +390,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         name="mask_materialised",
         kind="masks",
-        row="lora",
+        row="long",
         file=_MASKS,
         old="    if allow_is_causal_skip and _ignore_causal_mask_sdpa(",
         new="    if not allow_is_causal_skip and _ignore_causal_mask_sdpa(",
@@ -401,7 +404,7 @@ PLANTS: tuple[Plant, ...] = (
         file=_MASKS,
         old="    if not use_vmap:\n        # Apply mask function element-wise through broadcasting\n        attention_mask = mask",
         new="    if use_vmap:\n        # Apply mask function element-wise through broadcasting\n        attention_mask = mask",
-        places=(f"{_MASKS}:sdpa_mask", f"{_MASKS}:_vmap_expansion_sdpa"),
+        places=(f"{_MASKS}:sdpa_mask", f"{_MASKS}:_vmap_expansion_sdpa", f"{_MASKS}:padding_mask_function"),
         like="masks built by vmap: transformers#41806, #41639",
     ),
     Plant(
@@ -424,7 +427,7 @@ PLANTS: tuple[Plant, ...] = (
         file=_LLAMA,
         old=_ATTENDS,
         new=_ATTENDS.replace("attention_interface(", "eager_attention_forward("),
-        places=(f"{_LLAMA}:eager_attention_forward", f"{_LLAMA}:LlamaAttention.forward"),
+        places=("but eager ran", f"{_LLAMA}:eager_attention_forward", f"{_LLAMA}:LlamaAttention.forward"),
         like="a fast attention silently no longer switched on: transformers#28024",
     ),
     Plant(
@@ -441,7 +444,10 @@ PLANTS: tuple[Plant, ...] = (
         "            **sdpa_kwargs)\n"
         "    attn_output = attn_output if attn_output is not None else torch.nn.functional.scaled_dot_product_attention(\n"
         "        query,\n        key,\n        value,\n        attn_mask=attention_mask,\n",
-        places=(f"{_SDPA}:sdpa_attention_forward",),
+        places=(
+            "but sdpa-math ran",
+            f"{_SDPA}:sdpa_attention_forward",
+        ),
         like="SDPA falls back to its math kernel: pytorch#138386, transformers#30010",
     ),
     # What a step leaves behind.
@@ -526,7 +532,7 @@ PLANTS: tuple[Plant, ...] = (
         file="peft/tuners/tuners_utils.py",
         old="            p.requires_grad = False\n\n        for active_adapter in self.active_adapters:\n",
         new='            p.requires_grad = "down_proj" in n\n\n        for active_adapter in self.active_adapters:\n',
-        places=("peft/tuners/tuners_utils.py", f"{_LLAMA}:LlamaMLP.forward"),
+        places=("trainable_parameters", "peft/tuners/tuners_utils.py", f"{_LLAMA}:LlamaMLP.forward"),
         like="gradients and states of weights that should be frozen: bitsandbytes 0.43.3's mend",
     ),
     # The loop.
@@ -544,7 +550,7 @@ PLANTS: tuple[Plant, ...] = (
     Plant(
         name="norm_computed_twice",
         kind="loop",
-        row="trainer",
+        row="full-trainer",
         file="accelerate/accelerator.py",
         old="        if len(mesh_groups) + bool(plain_params) <= 1:\n            return",
         new="        torch.nn.utils.get_total_norm([p.grad for p in plain_params], norm_type)\n"
@@ -583,7 +589,10 @@ PLANTS: tuple[Plant, ...] = (
         file=_LORA,
         old="                if active_adapter not in lora_A_keys:\n                    continue\n\n                lora_A =",
         new="                if active_adapter in lora_A_keys:\n                    continue\n\n                lora_A =",
-        places=("grad_norm",),
+        places=(
+            f"{_LORA}:Linear.forward",
+            "grad_norm",
+        ),
         like="adapters silently inactive",
     ),
     Plant(
@@ -605,7 +614,7 @@ PLANTS: tuple[Plant, ...] = (
         new="        inputs = self._prepare_input(inputs)\n"
         "        inputs = {name: value[:, value.shape[1] // 2 :] for name, value in inputs.items()}\n"
         "        if len(inputs) == 0:\n",
-        places=("loss", "tokens_per_sample"),
+        places=(f"{_TRAINER}:Trainer._prepare_inputs", "loss", "tokens_per_sample"),
         like="samples cut to half of their tokens",
     ),
     Plant(
@@ -617,7 +626,7 @@ PLANTS: tuple[Plant, ...] = (
         new="        input_ids, labels = input_ids[:1], labels[:1]\n"
         "        attention_mask = None if attention_mask is None else attention_mask[:1]\n"
         "        outputs: BaseModelOutputWithPast = self.model(\n            input_ids=input_ids,\n",
-        places=("loss", "samples", "grad_norm"),
+        places=(f"{_LLAMA}:LlamaForCausalLM.forward", "loss", "samples", "grad_norm"),
         like="one sample of each batch trained, as with a wrong per-device batch size",
     ),
     Plant(
@@ -627,7 +636,7 @@ PLANTS: tuple[Plant, ...] = (
         file=_LLAMA,
         old="        for decoder_layer in self.layers[: self.config.num_hidden_layers]:\n",
         new="        for decoder_layer in self.layers[: self.config.num_hidden_layers - 1]:\n",
-        places=("loss", "grad_norm", _BLOCK),
+        places=(f"{_LLAMA}:LlamaModel.forward", "loss", "grad_norm", _BLOCK),
         like="the last block left out",
     ),
 )

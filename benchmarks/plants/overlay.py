@@ -61,7 +61,7 @@ def edited(plant: Plant) -> str:
             f"plant {plant.name}: {plant.file} does not have the text to edit; "
             f"write the plant anew for the installed {plant.library}"
         )
-    return text.replace(plant.old, plant.new, 1)
+    return text.replace(plant.old, plant.new)
 
 
 def _link(source: Path, made: Path, without: str) -> None:

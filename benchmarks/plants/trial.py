@@ -40,6 +40,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     statuses: tuple[Status, ...]
     """Against a stored baseline, and in a pair."""
     caught: bool
+    caught_within: bool
+    """As an edit that leaves the version as it is: within one environment counts have to be equal."""
     placed: bool
     """Whether the first line of both failures has one of the plant's places."""
     first_line: str
@@ -93,6 +95,7 @@ def found(plant: Plant, before: Measurement, now: Measurement) -> Finding:
     both = verdicts(before, now)
     lines = [failure_sentence(plant.row, verdict).partition("\n")[0] for verdict in both]
     caught = all(_is_caught(plant, verdict) for verdict in both)
+    within = verdicts(before, msgspec.structs.replace(now, environment=before.environment))
     placed = caught and all(any(place in line for place in plant.places) for line in lines)
     return Finding(
         name=plant.name,
@@ -100,6 +103,7 @@ def found(plant: Plant, before: Measurement, now: Measurement) -> Finding:
         row=plant.row,
         statuses=tuple(verdict.status for verdict in both),
         caught=caught,
+        caught_within=all(_is_caught(plant, verdict) for verdict in within),
         placed=placed,
         first_line=lines[0],
     )

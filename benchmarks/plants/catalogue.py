@@ -3,7 +3,8 @@ Regressions that somebody could ship: each is one edit of one file of an install
 
 The edits are written for transformers 5.24, peft 0.21, accelerate 1.15 and torch 2.13. A place is the function that was
 edited, or one that the edit makes run. Of what makes a process invalid it is what the reason has to name: the class of
-the blocks that are not recomputed, or the attention that ran.
+the blocks that are not recomputed, or the attention that ran. Of what was allocated before the profiled step it is the
+name of the optimizer's state.
 """
 
 from __future__ import annotations
@@ -394,7 +395,7 @@ PLANTS: tuple[Plant, ...] = (
         file=_MASKS,
         old="    if allow_is_causal_skip and _ignore_causal_mask_sdpa(",
         new="    if not allow_is_causal_skip and _ignore_causal_mask_sdpa(",
-        places=(f"{_MASKS}:sdpa_mask", f"{_SDPA}:sdpa_attention_forward"),
+        places=(f"{_MASKS}:sdpa_mask", f"{_SDPA}:sdpa_attention_forward", f"{_SDPA}:repeat_kv"),
         like="a mask where SDPA had is_causal: transformers#30461, #30010",
     ),
     Plant(
@@ -512,7 +513,7 @@ PLANTS: tuple[Plant, ...] = (
         file=_ADAM,
         old='                    if group["amsgrad"]:\n                        # Maintains',
         new="                    if True:\n                        # Maintains",
-        places=(f"{_ADAM}:Adam._init_group",),
+        places=(f"{_ADAM}:Adam._init_group", "max_exp_avg_sq of the optimizer"),
         like="a third state of each parameter, which nobody reads",
     ),
     Plant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from pytest_llmbench.judge.values import move_text
@@ -15,6 +16,7 @@ __all__ = ["failure_sentence", "headline", "next_movers"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _NAMED_MOVERS = 4
+_FUNCTION = re.compile(r" in \S+\.py:\S+$")
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same": "must not move"}
 
 
@@ -49,19 +51,38 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     """
     The number, the limit, the place and the package of what failed most clearly; empty where no place is known.
 
+    What must not move goes before what got worse or better with it, and has the place of that.
     Packages give way first where room is short, then the two values.
     """
-    moved = [metric for metric in _to_tell(verdict) if metric.movers]
-    if not moved:
+    leading = _leading(verdict)
+    if leading is None:
         return ""
-    chosen = min(moved, key=lambda metric: METRICS[metric.metric].told_across)
-    change, where = _change_text(chosen), chosen.movers[0]
+    chosen, where = _other_arithmetic(verdict) or leading[0], leading[1]
+    change = _change_text(chosen)
     lines = [
         f"{change}{shown}: {where}{packages}"
         for shown in (f", {move_text(chosen)}", "")
         for packages in (*_packages(verdict.package_changes), "")
     ]
     return next((line for line in lines if len(line) <= most_characters), f"{lines[-1][: most_characters - 3]}...")
+
+
+def _leading(verdict: RowVerdict) -> tuple[MetricVerdict, str] | None:
+    """The metric and the mover that stand first: a mover that names a function goes before one that does not."""
+    told = [(metric, mover) for metric in _to_tell(verdict) for mover in metric.movers]
+    return min(
+        told,
+        key=lambda one: (METRICS[one[0].metric].told_across, _FUNCTION.search(one[1]) is None),
+        default=None,
+    )
+
+
+def _other_arithmetic(verdict: RowVerdict) -> MetricVerdict | None:
+    """The first metric that says that something else is computed: less work is no improvement, whatever it saves."""
+    for metric in _to_tell(verdict):
+        if metric.status == "regressed" and METRICS[metric.metric].better == "same":
+            return metric
+    return None
 
 
 def _packages(changes: Sequence[PackageChange]) -> Iterator[str]:
@@ -82,9 +103,11 @@ def _change_text(verdict: MetricVerdict) -> str:
 
 
 def next_movers(verdict: RowVerdict) -> list[str]:
-    """What else moved, a line each; the headline has the first of the first."""
-    told = list(dict.fromkeys(mover for metric in _to_tell(verdict) for mover in metric.movers))
-    return [f"  {mover}" for mover in told[1 : 1 + _NAMED_MOVERS]]
+    """What else moved than the headline says, a line each."""
+    leading = _leading(verdict)
+    told = dict.fromkeys(mover for metric in _to_tell(verdict) for mover in metric.movers)
+    others = [mover for mover in told if leading is None or mover != leading[1]]
+    return [f"  {mover}" for mover in others[:_NAMED_MOVERS]]
 
 
 def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:

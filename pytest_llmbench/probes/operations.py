@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -91,12 +91,16 @@ class OperationRecorder(Recorder):
     """
     Counts operators of the micro-batches and of the optimizer step, and follows the memory of a device's tensors.
 
+    Args:
+        optimizer: what it keeps is named where memory is listed; None for one that is not known.
+
     Attributes:
         micro_batches, optimizer_step: what was done, by who asked.
         memory: the tensors that came and went since the recorder was entered.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, optimizer: object = None) -> None:
+        self._optimizer = optimizer
         self.memory = Memory(device.type)
         self.micro_batches: dict[Asked, Done] = {}
         self.optimizer_step: dict[Asked, Done] = {}
@@ -112,7 +116,7 @@ class OperationRecorder(Recorder):
         return self.micro_batches, self.optimizer_step
 
     def __enter__(self) -> Self:
-        self.memory.begin()
+        self.memory.begin(self._optimizer)
         self._mode.__enter__()
         return self
 
@@ -279,8 +283,10 @@ class Memory:
         self._alive: dict[int, weakref.ref[Any]] = {}
         self.events: dict[torch.device, list[tuple[int, Asked]]] = {}
 
-    def begin(self) -> None:
-        """Take what is there as given."""
+    def begin(self, optimizer: object) -> None:
+        """Take what is there as given, by its name what the optimizer keeps."""
+        for name, tensor in _kept(optimizer):
+            self.given(Asked(f"{name} of the optimizer", ""), tensor)
         before = Asked(BEFORE, "")
         for thing in gc.get_objects():
             if issubclass(type(thing), Tensor) and type(thing).__torch_dispatch__ is _PLAIN:
@@ -342,6 +348,15 @@ class Peak(NamedTuple):
 
     bytes: int
     position: int
+
+
+def _kept(optimizer: object) -> Iterator[tuple[str, Tensor]]:
+    """Tensors that an optimizer keeps of its parameters, by torch's convention, and their names."""
+    states = getattr(optimizer, "state", None)
+    for state in states.values() if isinstance(states, Mapping) else ():
+        for name, value in state.items() if isinstance(state, Mapping) else ():
+            if isinstance(value, Tensor) and type(value).__torch_dispatch__ is _PLAIN:
+                yield str(name), value
 
 
 def _sums(events: Iterable[tuple[int, Asked]]) -> dict[Asked, int]:

@@ -145,7 +145,7 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     The peak is that of the costliest micro-batch and its optimizer step. Counts are of one micro-batch and one
     optimizer step, and what a step leaves behind is seen after another one like it.
     """
-    recorder = OperationRecorder(devices.first)
+    recorder = OperationRecorder(devices.first, training.optimizer)
     order = counted_micro_batches(training, 1)
     watch = _Recorded(recorder)
     with collector_off(), recorder:  # a collection would look at hundreds of thousands of events, again and again

@@ -70,7 +70,11 @@ def _moved(verdict: MetricVerdict) -> bool:
 
 
 def _counted() -> list[Metric]:
-    return [metric for metric in METRICS.values() if metric.in_words and metric.unit == "1"]
+    return [
+        metric
+        for metric in METRICS.values()
+        if metric.in_words and metric.unit == "1" and metric.explained_by != "flops"
+    ]
 
 
 def _counts(metrics: Mapping[str, MetricVerdict]) -> Iterator[str]:
@@ -167,7 +171,8 @@ _LIVE = ("peak_allocated_bytes", "peak_allocated_steady_bytes")
 
 
 def _memory(metrics: Mapping[str, MetricVerdict], then: Measurement, now: Measurement) -> str:
-    moved = {name: verdict for name, verdict in metrics.items() if METRICS[name].unit == "B" and _moved(verdict)}
+    peaks_known = {name for peaks in _PLACES for name in peaks}
+    moved = {name: verdict for name, verdict in metrics.items() if name in peaks_known and _moved(verdict)}
     for peaks, place in _PLACES.items():
         if all(peak in moved for peak in peaks):
             told = ", ".join(f"{name} {_bytes_moved(verdict)}" for name, verdict in moved.items())
@@ -192,7 +197,7 @@ def _fullest_phase(measurement: Measurement) -> str | None:
 def _allocations(then: Measurement, now: Measurement, total_bytes: float) -> str:
     """Who asked for what makes up most of the difference of live tensors, if both sides know."""
     before, after = ({share.name: share.bytes for share in side.peak_allocations} for side in (then, now))
-    if not before or not after:
+    if not before or not after or bool(then.profile) != bool(now.profile):  # before there were profiles, by other names
         return ""
     parts = _parts(before, after, total_bytes, size)
     return f"; alive at the peak of a step: {parts}" if parts else ""

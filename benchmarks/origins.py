@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.schema.environment import installed_packages, version_text
 
 

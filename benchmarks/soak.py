@@ -24,8 +24,8 @@ import msgspec
 
 from benchmarks.setting import STEPPING, case_of, in_time, parser, save, workload_of
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.gpus.nvml import open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.nvml import open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 from pytest_llmbench.probes.evidence import process_tree
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.protocol import Phase, Request

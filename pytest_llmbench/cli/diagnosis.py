@@ -21,8 +21,8 @@ from typing import Literal, get_args
 import msgspec
 
 from pytest_llmbench.executors.machine import STACK
-from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 from pytest_llmbench.schema.case import BuiltInAttention, BuiltInQuantization
 from pytest_llmbench.schema.extensions import offered
 from pytest_llmbench.schema.libraries import LIBRARIES

@@ -12,13 +12,13 @@ from typing import Literal
 
 import msgspec
 
-from pytest_llmbench.code.distribution import origins
 from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.lease import lease
 from pytest_llmbench.executors.local import MEASURE, PRELOAD, LocalExecutor
 from pytest_llmbench.executors.neighbours import among_others
-from pytest_llmbench.gpus.nvml import Gpu, NvmlUnavailable, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.distribution import origins
+from pytest_llmbench.host.nvml import Gpu, NvmlUnavailable, open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment, installed_packages
 from pytest_llmbench.schema.measurement import Measurement

@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pytest_llmbench.code.ci import ci_run
-from pytest_llmbench.code.repository import repository_of
 from pytest_llmbench.executors import Executor, Scheduling
 from pytest_llmbench.executors.choice import choose_executor, machine_of
 from pytest_llmbench.executors.ray_cluster import Cluster
+from pytest_llmbench.host.ci import ci_run
+from pytest_llmbench.host.repository import repository_of
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.plugin.bench import Llmbench, row_name
 from pytest_llmbench.plugin.benchmark import add_benchmark

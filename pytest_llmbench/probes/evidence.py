@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from pytest_llmbench.gpus.nvml import GpuReading, Occupancy
+from pytest_llmbench.host.nvml import GpuReading, Occupancy
 from pytest_llmbench.schema.measurement import Evidence
 
 __all__ = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 import pytest_llmbench
-from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.schema.environment import Origin
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from pytest_llmbench.code.ci import ci_run
-from pytest_llmbench.code.repository import repository_of
-from pytest_llmbench.gpus.nvml import Gpu
+from pytest_llmbench.host.ci import ci_run
+from pytest_llmbench.host.nvml import Gpu
+from pytest_llmbench.host.repository import repository_of
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.stacks.stack import Stack, open_stack
 from pytest_llmbench.store.journal import Asked, Journal, Named

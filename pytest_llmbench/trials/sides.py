@@ -13,7 +13,7 @@ from pytest_llmbench.executors.lease import lease
 from pytest_llmbench.executors.local import PRELOAD, LocalExecutor
 from pytest_llmbench.executors.machine import usable_gpus
 from pytest_llmbench.executors.neighbours import among_others
-from pytest_llmbench.gpus.nvml import Gpu
+from pytest_llmbench.host.nvml import Gpu
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import Measurement

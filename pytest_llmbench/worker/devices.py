@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from pytest_llmbench.code.distribution import origins
-from pytest_llmbench.gpus.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.distribution import origins
+from pytest_llmbench.host.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 from pytest_llmbench.probes.allocator import AllocatorReading, read_allocator, reset_peaks
 from pytest_llmbench.probes.canary import sing
 from pytest_llmbench.probes.evidence import NVML_FIELDS, evidence, peak_footprint, process_tree

@@ -30,7 +30,7 @@ from pytest_llmbench.engine.rounds import (
     warm_up,
 )
 from pytest_llmbench.engine.training import build_fine_tuning
-from pytest_llmbench.gpus.cards import card_named
+from pytest_llmbench.host.cards import card_named
 from pytest_llmbench.probes.activity import DeviceRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.compilations import compiled_graphs

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pytest_llmbench.gpus.nvml import NvmlUnavailable, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.nvml import NvmlUnavailable, open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 
 __all__ = ["preload"]
 

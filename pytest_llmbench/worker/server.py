@@ -21,7 +21,7 @@ from functools import partial
 
 import msgspec
 
-from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.schema.environment import PACKAGES
 from pytest_llmbench.schema.protocol import Ended, Ready, Started, encode
 from pytest_llmbench.worker import child, descendants

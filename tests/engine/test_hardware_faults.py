@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from pytest_llmbench.executors.local import LocalExecutor
-from pytest_llmbench.gpus.nvml import NvmlUnavailable, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host.nvml import NvmlUnavailable, open_nvml
+from pytest_llmbench.host.visible import visible_gpus
 from pytest_llmbench.probes.evidence import process_tree
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.protocol import Phase, Request

@@ -25,8 +25,8 @@ CODES = (1, 2, 3, 4, 6, 7, 9, 10, 12, 13, 15, 16, 17, 18, 20, 28, 999, 12345)
 READ_ALL = """
 import os
 from pytest_llmbench.probes import evidence
-from pytest_llmbench.gpus import nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host import nvml
+from pytest_llmbench.host.visible import visible_gpus
 
 def read_all(between=lambda: None):
     with nvml.open_nvml() as session:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pytest_llmbench.gpus.nvml import GpuReading, Occupancy
+from pytest_llmbench.host.nvml import GpuReading, Occupancy
 from pytest_llmbench.probes.evidence import (
     NVML_FIELDS,
     Footprint,

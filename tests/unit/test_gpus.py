@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pytest_llmbench.gpus.nvml import MigUnsupported, NvmlUnavailable, open_nvml
-from pytest_llmbench.gpus.visible import visible_gpus, visible_positions
+from pytest_llmbench.host.nvml import MigUnsupported, NvmlUnavailable, open_nvml
+from pytest_llmbench.host.visible import visible_gpus, visible_positions
 
 UUIDS = ("GPU-8932f937-d72c", "GPU-8932aaaa-0b1d", "GPU-41c0ffee-5e7a", None)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmbench.gpus.nvml import Nvml, NvmlUnavailable, open_nvml
+from pytest_llmbench.host.nvml import Nvml, NvmlUnavailable, open_nvml
 
 MIB = 2**20
 OF_OTHERS = (
@@ -30,8 +30,8 @@ CHILD = """
 import json, os, sys
 import msgspec
 from pytest_llmbench.probes import evidence
-from pytest_llmbench.gpus import nvml
-from pytest_llmbench.gpus.visible import visible_gpus
+from pytest_llmbench.host import nvml
+from pytest_llmbench.host.visible import visible_gpus
 
 assert "pynvml" not in sys.modules
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from library import commit, git
-from pytest_llmbench.code.repository import repository_of
+from pytest_llmbench.host.repository import repository_of
 from pytest_llmbench.schema.environment import Repository
 
 

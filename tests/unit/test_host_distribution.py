@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from library import commit, edit, git, install, write_metadata
-from pytest_llmbench.code.distribution import origins
+from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.schema.environment import MOST_EDITED, Origin, Software, changes
 
 COMMIT = "1a2b3c4" + 33 * "0"

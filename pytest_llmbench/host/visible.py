@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from pytest_llmbench.gpus.nvml import NO_PERMISSION, Gpu, MigUnsupported, Nvml, NvmlUnavailable
+from pytest_llmbench.host.nvml import NO_PERMISSION, Gpu, MigUnsupported, Nvml, NvmlUnavailable
 
 __all__ = ["visible_gpus", "visible_positions"]
 

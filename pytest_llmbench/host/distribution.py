@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from pytest_llmbench.code.repository import commit_of, edited_files
+from pytest_llmbench.host.repository import commit_of, edited_files
 from pytest_llmbench.schema.environment import MOST_EDITED, Origin
 from pytest_llmbench.schema.libraries import modules_of
 from pytest_llmbench.schema.text import printable

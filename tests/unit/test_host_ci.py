@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmbench.code.ci import ci_run
+from pytest_llmbench.host.ci import ci_run
 from pytest_llmbench.schema.environment import CiRun
 
 GITHUB = {

@@ -98,7 +98,10 @@ class AllocationShare(msgspec.Struct, frozen=True, array_like=True, forbid_unkno
     """Tensors of one origin that are alive where memory peaks, written as `[name, count, bytes]`."""
 
     name: str
-    """Operator and place; `other` for all that are not listed, `before the step` for what was there."""
+    """
+    Operator and place; `other` for all that are not listed, `before the step` for what was there. What the optimizer
+    keeps has a name of its own: `exp_avg of the optimizer`.
+    """
     count: int | None
     """How many they are; None where they were not counted."""
     bytes: int

@@ -16,6 +16,8 @@ __all__ = ["failure_sentence", "headline", "next_movers"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _NAMED_MOVERS = 4
+_FOLDERS = re.compile(r"\S+/(?=\S+:)")
+"""All folders of a place."""
 _FUNCTION = re.compile(r" in \S+\.py:\S+$")
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same": "must not move"}
 
@@ -52,18 +54,18 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     The number, the limit, the place and the package of what failed most clearly; empty where no place is known.
 
     What must not move goes before what got worse or better with it, and has the place of that.
-    Packages give way first where room is short, then the two values.
+    Where room is short the packages after the first give way, then the two values, the folders of the place, and the
+    package.
     """
     leading = _leading(verdict)
     if leading is None:
         return ""
     chosen, where = _other_arithmetic(verdict) or leading[0], leading[1]
-    change = _change_text(chosen)
-    lines = [
-        f"{change}{shown}: {where}{packages}"
-        for shown in (f", {move_text(chosen)}", "")
-        for packages in (*_packages(verdict.package_changes), "")
-    ]
+    change, values = _change_text(chosen), f", {move_text(chosen)}"
+    packages = list(_packages(verdict.package_changes)) or [""]
+    places = (where, _FOLDERS.sub(".../", where))
+    lines = [f"{change}{shown}: {place}{told}" for place in places for shown in (values, "") for told in packages]
+    lines += [f"{change}: {place}" for place in places]
     return next((line for line in lines if len(line) <= most_characters), f"{lines[-1][: most_characters - 3]}...")
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from types import CodeType, FrameType, MethodDescriptorType
+from types import BuiltinMethodType, CodeType, FrameType, MethodDescriptorType
 from typing import Any
 
 from torch import Tensor
@@ -22,6 +22,8 @@ __all__ = ["Counts", "PythonRecorder"]
 
 _TAKEN = frozenset(("tolist", "numpy", "cpu", "__array__"))
 """Methods by which the host takes a tensor; on the CPU no operator runs then."""
+_OF_C = (MethodDescriptorType, BuiltinMethodType)
+"""What a method of a tensor is when it is called, of a name or of an object."""
 
 
 class Cell:
@@ -87,9 +89,9 @@ class Counts:
         if cell is not None:
             cell.calls += 1
 
-    def took(self, caller: FrameType, method: Any, of: Any) -> None:
-        """Note a read, if that is what calling the method of this object is."""
-        if method.__name__ in _TAKEN and isinstance(of, Tensor) and of.device.type == "cpu":
+    def took(self, caller: FrameType, of: Any) -> None:
+        """Note a read, if this is a tensor of the CPU that *caller* takes."""
+        if isinstance(of, Tensor) and of.device.type == "cpu":
             cell = self.cell(caller)
             if cell is not None:
                 cell.reads += 1
@@ -179,8 +181,8 @@ if sys.version_info >= (3, 12):
                 return
             counts.calls += 1
             calls[id(code)] += 1
-            if function.__class__ is MethodDescriptorType:
-                counts.took(sys._getframe(1), function, first)
+            if function.__class__ in _OF_C and function.__name__ in _TAKEN:  # type: ignore[attr-defined]
+                counts.took(sys._getframe(1), getattr(function, "__self__", first))
 
         try:
             monitoring.use_tool_id(tool, "llmbench")
@@ -230,7 +232,8 @@ else:
                 return
             if event == "c_call":
                 counts.called(frame)
-                counts.took(frame, function, getattr(function, "__self__", None))
+                if function.__name__ in _TAKEN:
+                    counts.took(frame, getattr(function, "__self__", None))
             elif event == "call":
                 counts.called(frame.f_back)
 

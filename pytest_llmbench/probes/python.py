@@ -181,7 +181,7 @@ if sys.version_info >= (3, 12):
                 return
             counts.calls += 1
             calls[id(code)] += 1
-            if function.__class__ in _OF_C and function.__name__ in _TAKEN:  # type: ignore[attr-defined]
+            if function.__class__ in _OF_C and getattr(function, "__name__", "") in _TAKEN:
                 counts.took(sys._getframe(1), getattr(function, "__self__", first))
 
         try:

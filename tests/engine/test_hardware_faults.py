@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.host.nvml import NvmlUnavailable, open_nvml
 from pytest_llmbench.host.visible import visible_gpus
-from pytest_llmbench.probes.evidence import process_tree
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
@@ -109,10 +107,6 @@ def custom(function: str) -> Request:
 
 
 def _kill_measuring_process() -> None:
-    """The child of the server that this process has started; nothing else, whatever is on the GPU."""
-    tree = process_tree(os.getpid())
-    for pid in tree - {os.getpid()}:
-        with suppress(OSError):
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            if parent in tree and parent != os.getpid():
-                os.kill(pid, signal.SIGKILL)
+    """The process furthest down of those that this one has started; nothing else, whatever is on the GPU."""
+    below = psutil.Process().children(recursive=True)
+    max(below, key=lambda process: len(process.parents())).kill()

@@ -116,7 +116,7 @@ def test_a_failure_names_the_packages_that_are_new(bench: Bench) -> None:
     run = bench.run()
 
     run.stdout.fnmatch_lines(
-        ["speed[[]a]: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver unchanged."]
+        ["speed[[]a]: samples_per_second*Packages: torch 2.11.0 -> 2.12.0; peft, driver of the same version."]
     )
 
 

@@ -61,7 +61,7 @@ class Injection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 SEEN_ON_CPU = ("memory", "memory-idle")
-"""Kinds of injection that the CPU sees: an allocation is an operator. Times and memory are not judged there."""
+"""Kinds of injection that the CPU sees: an allocation is an operator and a live tensor. Times are not judged there."""
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

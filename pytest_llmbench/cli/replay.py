@@ -86,6 +86,8 @@ def replay(  # noqa: PLR0917 - each is an option of the command
         name = title(metric.metric)
         gates = "" if metric.gates else " (advisory)"
         typer.echo(f"  {name:<24}{before:>14} ->{now:>14} {change_text(metric):>9}  {metric.status}{gates}")
+        for mover in metric.movers:
+            typer.echo(f"    {mover}")
     if verdict.failed:
         raise typer.Exit(1)
 

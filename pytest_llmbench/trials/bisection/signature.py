@@ -40,6 +40,8 @@ class Signature(msgspec.Struct, frozen=True):
     relative: bool = True
     outcome: str = "ok"
     """Of the bad end's processes."""
+    where: str = ""
+    """What moved most between the ends, and in which function; empty where no profile says it."""
 
     def judge(self) -> Judge:
         """A mixture against the good end, by this metric alone."""
@@ -73,7 +75,8 @@ class Signature(msgspec.Struct, frozen=True):
         if self.metric is None:
             return f"outcome {self.outcome}"
         by = percent(self.change) if self.relative else f"{self.change:+g}"
-        return f"{title(self.metric)} {by}, {self.status}"
+        where = f": {self.where}" if self.where else ""
+        return f"{title(self.metric)} {by}, {self.status}{where}"
 
 
 def narrowed(verdict: RowVerdict, metric: str) -> RowVerdict:
@@ -106,9 +109,10 @@ def signature_of(settled: Held, metric: str | None) -> Signature:
         told = f"{metric} is {_status(verdict, metric)}" if metric else verdict.reason
         raise NothingToFollow(f"good and bad do not differ: {told}; bisect another case or --metric")
     chosen = max(moved, key=_beyond)
+    where = chosen.movers[0] if chosen.movers else ""
     if chosen.change is not None:
-        return Signature(chosen.metric, chosen.status, chosen.change)
-    return Signature(chosen.metric, chosen.status, _difference(chosen), relative=False)
+        return Signature(chosen.metric, chosen.status, chosen.change, where=where)
+    return Signature(chosen.metric, chosen.status, _difference(chosen), relative=False, where=where)
 
 
 def _doubted(verdict: RowVerdict, size: float) -> RowVerdict:

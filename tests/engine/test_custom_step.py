@@ -62,8 +62,8 @@ def test_the_example_is_recorded_passes_and_fails_once_it_computes_something_els
     for fault in SEEN_ON_CPU:
         planted = example(f"--llmbench-inject={fault}=64MiB")
         planted.assert_outcomes(failed=1)
-        worse = [line.split()[0] for line in planted.outlines if line.endswith(" regressed")]
-        assert worse == ["regression_head", "operators/sample"]
+        worse = {line.split()[0] for line in planted.outlines if line.endswith(" regressed")}
+        assert {"operators/sample", "live"} <= worse
 
     step = pytester.path / "bench_step.py"
     step.write_text(step.read_text().replace("GELU", "ReLU"))

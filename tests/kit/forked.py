@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmbench.schema.measurement import Measurement
+from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request
 
 __all__ = ["pytest_llmbench_executor", "run_forked"]
@@ -42,6 +43,7 @@ def run_forked(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
     if pid == 0:
         try:
             sys.path.insert(0, str(pytester.path))
+            add_extensions.cache_clear()  # the packages of the parent were not on this path
             done = pytester.runpytest_inprocess("-p", "pytest_llmbench.plugin", "-p", "forked", *options)
             answer.write_bytes(pickle.dumps((done.ret, done.outlines, done.errlines, done.duration)))
         finally:

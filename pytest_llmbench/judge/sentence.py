@@ -16,6 +16,7 @@ __all__ = ["failure_sentence", "headline", "next_movers"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _NAMED_MOVERS = 4
+_COUNTED = re.compile(r"^([+-][\d,]+) \w+ a step")
 _FOLDERS = re.compile(r"\S+/(?=\S+:)")
 """All folders of a place."""
 _FUNCTION = re.compile(r" in \S+\.py:\S+$")
@@ -63,6 +64,7 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     chosen, where = _other_arithmetic(verdict) or leading[0], leading[1]
     change, values = _change_text(chosen), f", {move_text(chosen)}"
     packages = list(_packages(verdict.package_changes)) or [""]
+    where = _COUNTED.sub(r"\1 a step", where)  # the metric's words say what
     places = (where, _FOLDERS.sub(".../", where))
     lines = [f"{change}{shown}: {place}{told}" for place in places for shown in (values, "") for told in packages]
     lines += [f"{change}: {place}" for place in places]

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from pytest_llmbench.judge.values import move_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict
 from pytest_llmbench.schema.environment import REPOSITORY, PackageChange
@@ -90,11 +92,15 @@ def _other_arithmetic(verdict: RowVerdict) -> MetricVerdict | None:
 
 
 def _packages(changes: Sequence[PackageChange]) -> Iterator[str]:
-    """All that changed; then the first, and how many more."""
-    if changes:
-        yield f"; {'; '.join(map(str, changes))}"
-    if len(changes) > 1:
-        yield f"; {changes[0]} and {len(changes) - 1} more"
+    """All that changed; then the first, and how many more. Where versions tell two sides apart, files are left out."""
+    told = [
+        str(change if change.before == change.after else msgspec.structs.replace(change, files=None))
+        for change in changes
+    ]
+    if told:
+        yield f"; {'; '.join(told)}"
+    if len(told) > 1:
+        yield f"; {told[0]} and {len(told) - 1} more"
 
 
 def _change_text(verdict: MetricVerdict) -> str:

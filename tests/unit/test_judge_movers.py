@@ -12,6 +12,7 @@ from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.movers import movers
 from pytest_llmbench.judge.sentence import MOST_CHARACTERS, failure_sentence, headline
 from pytest_llmbench.judge.verdict import RowVerdict
+from pytest_llmbench.schema.environment import PackageChange
 from pytest_llmbench.schema.measurement import AllocationShare, Measurement
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.profile import Part, Profile
@@ -122,6 +123,18 @@ def test_a_headline_has_number_limit_values_place_and_package() -> None:
         f"moved bytes +50.0 % (limit 0.5 %), 1.0 MiB -> 1.5 MiB a sample: clone +192 a step in {LORA}; "
         "peft 0.17.0 -> 0.18.0"
     )
+
+
+def test_a_headline_leaves_out_files_where_the_version_differs() -> None:
+    changed = PackageChange("peft", "0.17.0", "0.18.0", files=("tuners/lora/layer.py",))
+    edited = PackageChange("peft", "0.17.0", "0.17.0", files=("tuners/lora/layer.py",))
+
+    told = [headline(msgspec.structs.replace(regressed(), package_changes=(one,))) for one in (changed, edited)]
+
+    assert [line.rpartition("; ")[2] for line in told] == [
+        "peft 0.17.0 -> 0.18.0",
+        "peft 0.17.0, files changed: tuners/lora/layer.py",
+    ]
 
 
 @pytest.mark.parametrize("name", ["row", "lora_max_length[qwen-7b-chat-2048]", "x" * 80])

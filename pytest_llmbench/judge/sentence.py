@@ -66,7 +66,8 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     chosen, where = _other_arithmetic(verdict) or leading[0], leading[1]
     change, values = _change_text(chosen), f", {move_text(chosen)}"
     packages = list(_packages(verdict.package_changes)) or [""]
-    where = _COUNTED.sub(r"\1 a step", where)  # the metric's words say what
+    if chosen is leading[0]:
+        where = _COUNTED.sub(r"\1 a step", where)  # the metric's words say what
     places = (where, _FOLDERS.sub(".../", where))
     lines = [f"{change}{shown}: {place}{told}" for place in places for shown in (values, "") for told in packages]
     lines += [f"{change}: {place}" for place in places]

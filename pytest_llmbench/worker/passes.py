@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import msgspec
+from torch.cuda import OutOfMemoryError
 
 from pytest_llmbench.engine import injection
 from pytest_llmbench.engine.loop import AnyTraining, Watch, run_steps
@@ -148,17 +149,22 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     recorder = OperationRecorder(devices.first, training.optimizer)
     order = counted_micro_batches(training, 1)
     watch = _Recorded(recorder)
-    with collector_off(), recorder:  # a collection would look at hundreds of thousands of events, again and again
-        run_steps(training, [cheapest_and_costliest(training)], Watch())
-        devices.synchronise()
-        peak_until = recorder.memory.position()
-        run_steps(training, [order], watch)
-        first = recorder.memory.settled()
-        run_steps(training, [order], Watch())
-        second = recorder.memory.settled()
+    try:
+        with collector_off(), recorder:  # a collection would look at hundreds of thousands of events, again and again
+            run_steps(training, [cheapest_and_costliest(training)], Watch())
+            devices.synchronise()
+            peak_until = recorder.memory.position()
+            run_steps(training, [order], watch)
+            first = recorder.memory.settled()
+            run_steps(training, [order], Watch())
+            second = recorder.memory.settled()
+    except OutOfMemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the rounds ran; what cannot run under a dispatch mode has no profile
+        _note_no_profile(f"the step cannot be watched: {type(error).__name__}: {error}".splitlines()[0], notes)
+        return
     if not recorder.micro_batches:
-        for name in _OF_OPERATIONS:
-            notes.metric(name, None, NOTHING_SEEN)
+        _note_no_profile(NOTHING_SEEN, notes)
         return
     rates = _Rates(1 / watch.samples, 1 / _samples_per_step(training))
 
@@ -193,6 +199,11 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
             retained=notes.retained,
         )
     )
+
+
+def _note_no_profile(reason: str, notes: Notes) -> None:
+    for name in _OF_OPERATIONS:
+        notes.metric(name, None, reason)
 
 
 def _note_live(

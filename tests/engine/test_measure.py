@@ -272,3 +272,25 @@ def test_figures_of_memory_are_the_same_on_a_cpu_with_fewer_instructions() -> No
     here, older = fresh(case), fresh(case, ONEDNN_MAX_CPU_ISA="AVX2", ATEN_CPU_CAPABILITY="avx2")
 
     assert {name: older[name] for name in names} == {name: here[name] for name in names}
+
+
+def build_unwatchable(device: Any) -> Any:
+    """It refuses to run where somebody watches its operators."""
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+    weight = torch.ones(8, 8, device=device)
+
+    def step() -> int:
+        if _get_current_dispatch_mode() is not None:
+            raise RuntimeError("a mode is on")
+        torch.mm(weight, weight)
+        return 1
+
+    return step
+
+
+def test_a_step_that_cannot_be_watched_has_no_profile_and_a_reason() -> None:
+    [process] = measured(Case.custom(f"{__name__}:build_unwatchable", name="unwatchable")).processes
+
+    assert (process.outcome, bool(process.profile)) == ("ok", False)
+    assert process.missing["flops_per_sample"] == "the step cannot be watched: RuntimeError: a mode is on"

@@ -17,7 +17,7 @@ from benchmarks.plants.overlay import PlantError, make_overlay
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.judge.compare import Reference, judge
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.sentence import failure_sentence
+from pytest_llmbench.judge.sentence import FOLDERS, failure_sentence
 from pytest_llmbench.judge.verdict import RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Request
@@ -96,7 +96,8 @@ def found(plant: Plant, before: Measurement, now: Measurement) -> Finding:
     lines = [failure_sentence(plant.row, verdict).partition("\n")[0] for verdict in both]
     caught = all(_is_caught(plant, verdict) for verdict in both)
     within = verdicts(before, msgspec.structs.replace(now, environment=before.environment))
-    placed = caught and all(any(place in line for place in plant.places) for line in lines)
+    places = {told for place in plant.places for told in (place, FOLDERS.sub(".../", place))}
+    placed = caught and all(any(place in line for place in places) for line in lines)
     return Finding(
         name=plant.name,
         kind=plant.kind,

@@ -14,13 +14,13 @@ from pytest_llmbench.schema.environment import REPOSITORY, PackageChange
 from pytest_llmbench.schema.metrics import METRICS, Metric
 from pytest_llmbench.schema.units import apart, gib, percent
 
-__all__ = ["failure_sentence", "headline", "next_movers"]
+__all__ = ["FOLDERS", "failure_sentence", "headline", "next_movers"]
 
 _NAMED_IF_UNCHANGED = ("torch", "transformers", "peft", "driver")
 _NAMED_MOVERS = 4
 _COUNTED = re.compile(r"^([+-][\d,]+) \w+ a step")
-_FOLDERS = re.compile(r"\S+/(?=\S+:)")
-"""All folders of a place."""
+FOLDERS = re.compile(r"(?<=/)\S+/(?=[^/\s]+:)")
+"""The folders of a place between its package and its file."""
 _FUNCTION = re.compile(r" in \S+\.py:\S+$")
 _DIRECTIONS = {"lower": "lower is better", "higher": "higher is better", "same": "must not move"}
 
@@ -68,7 +68,7 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
     packages = list(_packages(verdict.package_changes)) or [""]
     if chosen is leading[0]:
         where = _COUNTED.sub(r"\1 a step", where)  # the metric's words say what
-    places = (where, _FOLDERS.sub(".../", where))
+    places = (where, FOLDERS.sub(".../", where))
     lines = [f"{change}{shown}: {place}{told}" for place in places for shown in (values, "") for told in packages]
     lines += [f"{change}: {place}" for place in places]
     return next((line for line in lines if len(line) <= most_characters), f"{lines[-1][: most_characters - 3]}...")

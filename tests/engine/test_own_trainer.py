@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from torch import Tensor, nn  # noqa: E402
-from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
-
-from pytest_llmbench.engine.custom import build_custom  # noqa: E402
-from pytest_llmbench.engine.loop import SelfDriven  # noqa: E402
-from pytest_llmbench.engine.own_trainer import OwnTrainer, drive  # noqa: E402
-from pytest_llmbench.engine.rounds import run_rounds, warm_up  # noqa: E402
-from pytest_llmbench.schema.case import Case, CaseError  # noqa: E402
-from pytest_llmbench.schema.measurement import Process  # noqa: E402
-from pytest_llmbench.schema.protocol import Request  # noqa: E402
-from pytest_llmbench.schema.workload import Workload  # noqa: E402
-from pytest_llmbench.worker.measure import measure  # noqa: E402
+from pytest_llmbench.engine.custom import build_custom
+from pytest_llmbench.engine.loop import SelfDriven
+from pytest_llmbench.engine.own_trainer import OwnTrainer, drive
+from pytest_llmbench.engine.rounds import run_rounds, warm_up
+from pytest_llmbench.schema.case import Case, CaseError
+from pytest_llmbench.schema.measurement import Process
+from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.worker.measure import measure
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 5, 4, 2)

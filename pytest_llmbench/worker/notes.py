@@ -37,7 +37,6 @@ class Notes:
         self.memory: tuple[MemoryPoint, ...] = ()
         self.peak_allocations: tuple[AllocationShare, ...] = ()
         self.profile: Profile | msgspec.UnsetType = msgspec.UNSET
-        self.retained: dict[str, int] = {}
         self.model_flops_per_sample: float | None = None
         """Flops of forward and backward passes, those of recomputed blocks left out; None if not counted."""
         self._report = report

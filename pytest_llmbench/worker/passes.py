@@ -185,7 +185,7 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
         * fmean(tokens)
         / fmean(tokens[index] for index in order)
     )
-    _note_live(recorder.memory, peak_until, (first, second), devices, notes)
+    retained = _note_live(recorder.memory, peak_until, (first, second), devices, notes)
     python_parts: tuple[Counts | None, Counts | None] = (None, None)
     if python is not None:
         python_parts = (python.micro_batches, python.optimizer_step)
@@ -196,7 +196,7 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
             samples_per_step=_samples_per_step(training),
             micro_batch=micro,
             optimizer_step=step,
-            retained=notes.retained,
+            retained=retained,
         )
     )
 
@@ -208,8 +208,8 @@ def _note_no_profile(reason: str, notes: Notes) -> None:
 
 def _note_live(
     memory: Memory, peak_until: Positions, ends: tuple[Positions, Positions], devices: Devices, notes: Notes
-) -> None:
-    """Peak of live tensors, what it is made up of on the fullest device, and what a step leaves behind."""
+) -> dict[str, int]:
+    """Peak of live tensors, and what it is made up of on the fullest device; what a step leaves behind on one."""
     peaks = [memory.peak(device, peak_until.get(device, 0)) for device in devices.all]
     notes.metric("peak_live_bytes", tuple(peak.bytes for peak in peaks))
     notes.peak_allocations = fullest(
@@ -219,7 +219,7 @@ def _note_live(
     kept = [memory.between(device, first.get(device, 0), second.get(device, 0)) for device in devices.all]
     notes.metric("retained_bytes_per_step", tuple(sum(sizes.values()) for sizes in kept))
     most = max(kept, key=lambda sizes: sum(map(abs, sizes.values())))
-    notes.retained = {str(asked): size for asked, size in sorted(most.items(), key=lambda one: -abs(one[1]))[:LISTED]}
+    return {str(asked): size for asked, size in sorted(most.items(), key=lambda one: -abs(one[1]))[:LISTED]}
 
 
 def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:

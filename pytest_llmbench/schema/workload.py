@@ -33,6 +33,8 @@ WORKLOAD_VERSION = 1
 _LOOP_VERSIONS = {"trainer": 1}
 """Added to it for cases of a loop that alone has changed: under the Trainer every batch has a mask since 1."""
 
+Device = Literal["cuda", "cpu", "fake"]
+"""`fake` is a GPU's work on tensors that have shapes and no content."""
 Scale = Literal["full", "smoke"]
 """`full` is the published size; `smoke` is the same row as a two-layer miniature."""
 
@@ -68,13 +70,15 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the measuring process does with a case."""
 
     scale: Scale = "full"
-    device: Literal["cuda", "cpu"] = "cuda"
+    device: Device = "cuda"
     samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 16
     """Samples of the measured rounds, rounded up to whole optimizer steps; `full` is the whole epoch."""
     injection: Injection | None = None
+    memory_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Memory that torch may take of each GPU; None for all that there is."""
 
 
-def device_of(scale: Scale, device: Literal["auto", "cuda", "cpu"] = "auto") -> Literal["cuda", "cpu"]:
+def device_of(scale: Scale, device: Literal["auto"] | Device = "auto") -> Device:
     """The device that is meant: `auto` is the GPU at full scale, and the CPU at smoke scale."""
     if device != "auto":
         return device

@@ -49,7 +49,8 @@ class Devices:
 
     def __init__(self, kind: str, num_gpus: int) -> None:
         self.num_gpus = num_gpus if kind == "cuda" else 0
-        self.first = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+        self.first = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        self._is_fake = kind == "fake"
         self._closing = contextlib.ExitStack()
         self._nvml: Nvml | None = None
         self._gpus: tuple[Gpu, ...] = ()
@@ -157,14 +158,14 @@ class Devices:
         packages = installed_packages(request.case)
         first = self._gpus[0] if self._gpus else None
         limits = self._after or self._readings()
-        name = "cpu"
-        total = None
+        name = "fake" if self._is_fake else "cpu"
+        total = request.workload.memory_bytes if self._is_fake else None
         if self.num_gpus:
             name = first.name if first else torch.cuda.get_device_name(0)
             total = first.total_memory_bytes if first else torch.cuda.get_device_properties(0).total_memory
         return Environment(
             device=name,
-            num_devices=max(self.num_gpus, 1),
+            num_devices=request.case.num_gpus if self._is_fake else max(self.num_gpus, 1),
             device_memory_bytes=total,
             driver=first.driver if first else None,
             cuda=torch.version.cuda,

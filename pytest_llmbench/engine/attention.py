@@ -157,7 +157,9 @@ def check_imitated(attention: Attention) -> None:
         AttentionUnavailable: *attention* has no shapes to be traced by without a GPU.
     """
     if attention in _NOT_IMITATED:
-        raise AttentionUnavailable(f"attention {attention} cannot be traced without a GPU; use 'flash', 'sdpa' or 'eager'")
+        raise AttentionUnavailable(
+            f"attention {attention} cannot be traced without a GPU; use 'flash', 'sdpa' or 'eager'"
+        )
 
 
 def check_takes_bias(attention: Attention, model: str) -> None:

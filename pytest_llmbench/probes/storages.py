@@ -49,8 +49,8 @@ class Stretch(NamedTuple):
     """What came and went in one stretch."""
 
     role: Role
-    index: int
-    """Of the micro-batch; -1 for another stretch."""
+    micro_batch: int
+    """Its index; -1 for another stretch."""
     events: list[Event]
 
 
@@ -180,7 +180,7 @@ def template(stretches: Sequence[Stretch], features: Callable[[int], Features]) 
     first, *others = stretches
     for other in others:
         _check_alike(first, other)
-    known = {features(stretch.index): stretch for stretch in stretches}
+    known = {features(stretch.micro_batch): stretch for stretch in stretches}
     rows, traced = list(known), list(known.values())
     solved: dict[int, int] = {}
     numbers: dict[tuple[int, ...], int] = {}
@@ -206,7 +206,7 @@ def _check_alike(one: Stretch, other: Stretch) -> None:
                 break
         else:
             return
-    raise NotAlike(f"micro-batches {one.index} and {other.index} do not make the same tensors")
+    raise NotAlike(f"micro-batches {one.micro_batch} and {other.micro_batch} do not make the same tensors")
 
 
 def _solution(rows: Sequence[Features], sizes: Sequence[int]) -> Factors | None:

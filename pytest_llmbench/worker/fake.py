@@ -117,9 +117,7 @@ def peaks(traced: Traced, num_gpus: int, limit: int | None = None) -> Peaks:
         reason = None
     except OutOfMemory as error:
         reason = str(error)
-    return Peaks(
-        tuple(gpu.most_allocated for gpu in gpus), steady, tuple(gpu.peak_reserved for gpu in gpus), reason
-    )
+    return Peaks(tuple(gpu.most_allocated for gpu in gpus), steady, tuple(gpu.peak_reserved for gpu in gpus), reason)
 
 
 class _Replay:
@@ -245,7 +243,7 @@ def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Not
     return note_python(training, devices, notes)
 
 
-def _trace(
+def _trace(  # noqa: PLR0917
     case: Case, workload: Workload, devices: Devices, python: PythonRecorder | None, machine: AsOnGpu, notes: Notes
 ) -> None:
     storages = Storages(machine.workspace_bytes, machine.gpu_now)
@@ -266,7 +264,7 @@ def _trace(
         with notes.phase("profile"), blocks:
             note_profile(training, python, devices, notes)
         with notes.phase("trace"), collector_off():
-            seen = {features[stretch.index] for stretch in storages.stretches if stretch.role == "first"}
+            seen = {features[stretch.micro_batch] for stretch in storages.stretches if stretch.role == "first"}
             for index in fitted:
                 if not whole and features[index] not in seen:
                     run_steps(training, [[index]], Watch())
@@ -293,11 +291,11 @@ def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
     return build_fine_tuning(case, workload, device)
 
 
-def _features(training: AnyTraining) -> list[Features]:
+def _features(training: AnyTraining) -> Sequence[Features]:
     """What sizes may depend on, by micro-batch: the longest sample, as it is and as kernels round it, and all tokens."""
     if not isinstance(training, FineTuning):
         return [(1, count, count * count) for count in training.micro_batch_tokens]
-    found = []
+    found: list[Features] = []
     for batch in training.batches:
         length = batch.input_ids.shape[1]
         sizes = (1, length, _rounded(length, 128), length * length, length * _rounded(length, 16))
@@ -312,7 +310,9 @@ def _rounded(length: int, to: int) -> int:
 def _fitted(training: AnyTraining, features: Sequence[Features]) -> list[int]:
     """Micro-batches of a few lengths, the cheapest and the costliest among them, in the order of their cost."""
     order = by_cost(training)
-    chosen = {features[index]: index for index in (*cheapest_and_costliest(training), *counted_micro_batches(training, 1))}
+    chosen = {
+        features[index]: index for index in (*cheapest_and_costliest(training), *counted_micro_batches(training, 1))
+    }
     count = _FITTED if training.batch_size == 1 else 2 * _FITTED
     for position in range(count):
         if len(chosen) < count:
@@ -359,10 +359,13 @@ def _note_work(training: AnyTraining, results: Mapping[int, StepResult], notes: 
     notes.metric("tokens_per_sample", tokens / samples if tokens else None, "the step does not count tokens")
     notes.metric("samples_per_micro_batch", samples / len(batches))
     if isinstance(notes.profile, Profile):
-        notes.metric("operators_per_sample", sum(
-            rate * sum(done.runs for _, name, done in part.operations() if name != TAKEN)
-            for part, rate in notes.profile.rates()
-        ))
+        notes.metric(
+            "operators_per_sample",
+            sum(
+                rate * sum(done.runs for _, name, done in part.operations() if name != TAKEN)
+                for part, rate in notes.profile.rates()
+            ),
+        )
 
 
 def _untraceable(error: BaseException) -> Unavailable:

@@ -76,7 +76,8 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
     if request.workload.device == "fake" or (request.workload.scale == "smoke" and request.workload.device == "cpu"):
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
-        devices = Devices(request.workload.device, request.case.num_gpus // request.case.num_ranks)
+        num_gpus = request.case.num_gpus // request.case.num_ranks
+        devices = Devices(request.workload.device, num_gpus, request.workload.memory_bytes)
         environment = devices.environment(request)
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)

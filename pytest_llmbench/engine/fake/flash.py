@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import modeling_flash_attention_utils as users
 
-__all__ = ["VERSION", "flash_attention", "installed", "workspace_bytes"]
+__all__ = ["VERSION", "installed", "workspace_bytes"]
 
 VERSION = "2.8.3"
 _ROWS = 128
@@ -93,7 +93,9 @@ def _rounded(count: int, to: int = _ROWS) -> int:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float, causal: bool) -> Tensor:
+    def forward(  # noqa: PLR0917 - as autograd calls it
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float, causal: bool
+    ) -> Tensor:
         found = torch.ops.flash_attn._flash_attn_forward(query, key, value, dropout, scale, causal)
         out, denominators, _, random = found
         ctx.save_for_backward(query, key, value, out, denominators, random)
@@ -109,7 +111,7 @@ class _Attention(torch.autograd.Function):
 
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913, PLR0917
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, starts: tuple[Tensor, Tensor], most: tuple[int, int],
         dropout: float, scale: float, causal: bool,
     ) -> Tensor:  # fmt: skip
@@ -130,7 +132,7 @@ class _PackedAttention(torch.autograd.Function):
         return *grads, None, None, None, None, None
 
 
-def flash_attn_func(
+def flash_attn_func(  # noqa: PLR0913, PLR0917 - as flash-attn has it
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -148,7 +150,7 @@ def flash_attn_func(
     return attended
 
 
-def flash_attn_varlen_func(
+def flash_attn_varlen_func(  # noqa: PLR0913, PLR0917
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -249,7 +251,7 @@ def installed() -> Iterator[None]:
     there = {"general_availability_check": lambda: True, "supported_devices": ((lambda: True, "cpu"),)}
     with (
         mock.patch.dict(sys.modules, {"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}),
-        mock.patch.object(users, "is_flash_attn_2_available", lambda *_, **__: True),
+        mock.patch.object(users, "is_flash_attn_2_available", return_value=True),
         mock.patch.object(users, "_loaded_implementation", None, create=True),
         mock.patch.dict(matrix, {2: {**matrix.get(2, {}), **there}}),
     ):

@@ -74,7 +74,7 @@ def as_on_a_gpu() -> Iterator[AsOnGpu]:
         for patch in (
             mock.patch.object(torch._subclasses, "FakeTensor", _Nothing),
             mock.patch.object(functional, "scaled_dot_product_attention", machine._attention),
-            mock.patch.object(foreach, "_get_foreach_kernels_supported_devices", lambda: ["cpu", "cuda"]),
+            mock.patch.object(foreach, "_get_foreach_kernels_supported_devices", return_value=["cpu", "cuda"]),
             mock.patch.object(nn.Module, "_apply", _applied),
             mock.patch.object(models, "init_empty_weights", machine.constructing),
         ):

@@ -33,7 +33,7 @@ class Chosen:
     def __init__(self) -> None:
         self.names: set[str] = set()
 
-    def __call__(
+    def __call__(  # noqa: PLR0917 - as torch has it
         self,
         query: Tensor,
         key: Tensor,

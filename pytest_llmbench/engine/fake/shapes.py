@@ -18,7 +18,9 @@ __all__ = ["Shapes", "is_shape"]
 
 _DEVICE = torch.ops.prim.device.default
 _NEVER_KEPT = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view))
-_SAYS_SOMETHING = frozenset(("arange", "linspace", "logspace", "scalar_tensor", "lift_fresh", "lift_fresh_copy", "eye", "randint", "randperm"))
+_SAYS_SOMETHING = frozenset(
+    ("arange", "linspace", "logspace", "scalar_tensor", "lift_fresh", "lift_fresh_copy", "eye", "randint", "randperm")
+)
 """Operators whose result has content without a tensor that has, of whatever dtype it is."""
 
 
@@ -39,9 +41,7 @@ class Shapes(FakeTensorMode):
         self._answers: dict[Any, _Answer] = {}
         self._never_kept: dict[Any, bool] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is _DEVICE:
             return args[0].fake_device  # asked for in every operator
         kwargs = kwargs or {}
@@ -108,9 +108,7 @@ class _Seen:
     def _add(self, parts: list[Any], values: Sequence[Any]) -> None:
         for value in values:
             if isinstance(value, Tensor):
-                if type(value) is FakeTensor:
-                    self.shapes += 1
-                elif isinstance(value, FakeTensor):
+                if type(value) is FakeTensor or isinstance(value, FakeTensor):
                     self.shapes += 1
                 else:
                     self.real += 1
@@ -190,7 +188,13 @@ def _kept(result: Any, args: Any, kwargs: Mapping[str, Any]) -> _Answer | None:
             made.append(_Made(one.shape, (), 0, one.dtype, position, True, {}))
             continue
         storage = one.untyped_storage()._cdata
-        if storage in outside or one.is_conj() or one.is_neg() or one.layout != torch.strided or one.constant is not None:
+        if (
+            storage in outside
+            or one.is_conj()
+            or one.is_neg()
+            or one.layout != torch.strided
+            or one.constant is not None
+        ):
             return None
         position = next((at for at, tensor in _tensors(args, ()) if tensor is one), None)
         if position is not None:
@@ -199,9 +203,7 @@ def _kept(result: Any, args: Any, kwargs: Mapping[str, Any]) -> _Answer | None:
         base = storages.get(storage)
         if base is not None and not isinstance(_at(args, base), FakeTensor):
             return None
-        made.append(
-            _Made(one.shape, one.stride(), one.storage_offset(), one.dtype, base, False, dict(one.__dict__))
-        )
+        made.append(_Made(one.shape, one.stride(), one.storage_offset(), one.dtype, base, False, dict(one.__dict__)))
     return _Answer(made, is_one)
 
 

@@ -14,9 +14,7 @@ from fractions import Fraction
 from operator import mul
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["Event", "NotAlike", "Role", "Storages", "Stretch", "Template", "template"]
 
@@ -28,8 +26,6 @@ step.
 
 Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
-
-_DEVICE = torch.ops.prim.device.default
 
 
 class Event(NamedTuple):
@@ -54,9 +50,11 @@ class Stretch(NamedTuple):
     events: list[Event]
 
 
-class Storages(TorchDispatchMode):
+class Storages:
     """
     Notes every storage that an operator gives back, and when it is gone.
+
+    It is told of each operator that `engine.fake.shapes.Shapes` has run.
 
     Args:
         workspaces: bytes that a kernel of a GPU takes for itself, by the operator's name and its arguments.
@@ -66,20 +64,16 @@ class Storages(TorchDispatchMode):
         stretches: what was noted, in the order in which it happened.
     """
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
-
     def __init__(
         self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]], gpu_of: Callable[[], int | None] = lambda: 0
     ) -> None:
-        super().__init__()
         self.stretches: list[Stretch] = []
         self._workspaces = workspaces
         self._gpu_of = gpu_of
         self._alive: set[int] = set()
         self._counts: dict[str, int] = {}
-        self._names: dict[Any, str] = {}
+        self._names: dict[int, str] = {}
+        """By the identity of an operator, which is never freed; empty for one that makes views."""
         self.begin("build")
 
     def begin(self, role: Role, index: int = -1) -> None:
@@ -88,13 +82,13 @@ class Storages(TorchDispatchMode):
         self._counts = {}
         self.stretches.append(self._stretch)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is _DEVICE:
-            return result
-        name = self._names.get(func)
+    def ran(self, operator: Any, args: Any, result: Any) -> None:
+        """Note what an operator returned."""
+        name = self._names.get(id(operator))
         if name is None:
-            name = self._names[func] = func._schema.name
+            name = self._names[id(operator)] = "" if operator.is_view else operator._schema.name
+        if not name:
+            return  # a view makes no storage
         if isinstance(result, Tensor):
             self._note(name, result)
         elif isinstance(result, (tuple, list)):
@@ -104,12 +98,11 @@ class Storages(TorchDispatchMode):
         for size in self._workspaces(name, args):
             event = self._event(f"workspace of {name}", size, self._gpu_of() or 0)
             self._stretch.events.append(event._replace(size=-1))
-        return result
 
     @property
     def operators(self) -> list[str]:
         """Names of all that ran."""
-        return list(self._names.values())
+        return [name for name in self._names.values() if name]
 
     def _note(self, name: str, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()

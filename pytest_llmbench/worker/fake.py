@@ -248,7 +248,7 @@ def _trace(  # noqa: PLR0917
 ) -> None:
     storages = Storages(machine.workspace_bytes, machine.gpu_now)
     whole = case.step is not None
-    with storages:
+    with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():
             built = _build(case, workload, devices.first)
         _note_parts(built, notes)

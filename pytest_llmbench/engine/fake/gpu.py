@@ -24,7 +24,14 @@ __all__ = ["AsOnGpu", "as_on_a_gpu"]
 
 
 class AsOnGpu:
-    """What was put in for a GPU."""
+    """
+    What was put in for a GPU.
+
+    Attributes:
+        shapes: the mode under which all runs.
+    """
+
+    shapes: Shapes
 
     def __init__(self) -> None:
         self._attention = Chosen()
@@ -43,6 +50,15 @@ class AsOnGpu:
     def workspace_bytes(self, operator: str, arguments: Sequence[Any]) -> list[int]:
         """What a kernel takes for itself while it runs."""
         return flash.workspace_bytes(operator, arguments) or kernels.workspace_bytes(operator, arguments)
+
+    @contextmanager
+    def observed(self, observe: Callable[[Any, Any, Any], None]) -> Iterator[None]:
+        """Every operator is told of, with its arguments and what it returned."""
+        self.shapes.observe = observe
+        try:
+            yield
+        finally:
+            self.shapes.observe = None
 
     def gpu_now(self) -> int | None:
         """The GPU on which an operator would run; None for the host."""
@@ -80,7 +96,7 @@ def as_on_a_gpu() -> Iterator[AsOnGpu]:
         ):
             stack.enter_context(patch)
         stack.enter_context(flash.installed())
-        stack.enter_context(Shapes())
+        machine.shapes = stack.enter_context(Shapes())
         yield machine
 
 

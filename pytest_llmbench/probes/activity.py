@@ -155,7 +155,8 @@ class OperatorRecorder(_Profiled):
 
 
 def _operators(events: Iterable[Any]) -> Counter[str]:
-    return Counter(event.name() for event in events if _OPERATOR.fullmatch(event.name()))
+    by_name = Counter(event.name() for event in events)
+    return Counter({name: count for name, count in by_name.items() if _OPERATOR.fullmatch(name)})
 
 
 def union_seconds(intervals: Iterable[tuple[int, int]]) -> float:

@@ -16,7 +16,7 @@ import msgspec
 from pytest_llmbench.judge.comparable import around, differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
-from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
+from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user, spread
 from pytest_llmbench.judge.movers import movers
 from pytest_llmbench.judge.noise import GUESSED, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
@@ -167,7 +167,9 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         verdict = _by_noise(verdict, metric, sides)
         if limit is None:
             return _in_its_company(verdict, sides)
-    limit = limit or limit_of(metric, same_environment=sides.same_environment)
+    limit = limit or limit_of(
+        metric, same_environment=sides.same_environment, spread=spread(sides.now, then, metric)
+    )
     doubt = scatter(sides.now, then, metric) if limit.exact else None
     limited = Limited("unmeasured", doubt) if doubt else held_to(limit, metric, before, after)
     return msgspec.structs.replace(

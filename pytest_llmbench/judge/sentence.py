@@ -114,11 +114,16 @@ def _change_text(verdict: MetricVerdict) -> str:
 
 
 def next_movers(verdict: RowVerdict) -> list[str]:
-    """What else moved than the headline says, a line each."""
+    """What else moved than the headline says, a line each, the dearest first."""
     leading = _leading(verdict)
-    told = dict.fromkeys(mover for metric in _to_tell(verdict) for mover in metric.movers)
-    others = [mover for mover in told if leading is None or mover != leading[1]]
-    return [f"  {mover}" for mover in others[:_NAMED_MOVERS]]
+    costs: dict[str, float] = {}
+    for metric in _to_tell(verdict):
+        for mover, cost in zip(metric.movers, metric.mover_costs or (0.0,) * len(metric.movers), strict=True):
+            costs[mover] = max(cost, costs.get(mover, cost))
+    if leading is not None:
+        costs.pop(leading[1], None)
+    dearest = sorted(costs, key=lambda mover: -costs[mover])
+    return [f"  {mover}" for mover in dearest[:_NAMED_MOVERS]]
 
 
 def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:

@@ -741,8 +741,8 @@ PLANTS: tuple[Plant, ...] = (
         kind="loop",
         row="trainer",
         file=_TRAINER,
-        old="        cp_context, inputs = self._prepare_context_parallel_inputs(model, inputs)\n",
-        new="        import gc\n\n        gc.collect()\n"
+        old="\n\n        cp_context, inputs = self._prepare_context_parallel_inputs(model, inputs)\n",
+        new="\n\n        import gc\n\n        gc.collect()\n"
         "        cp_context, inputs = self._prepare_context_parallel_inputs(model, inputs)\n",
         places=(f"{_TRAINER}:Trainer.training_step",),
         like="a collection of garbage in each step: a wait of the host that counts nothing",

@@ -105,7 +105,7 @@ StepArgumentsOption = Annotated[
     typer.Option(
         "--step-arguments",
         metavar="JSON",
-        help='Keyword arguments of the steps, as \'{"layers": 2}\': what `Case.custom(arguments=...)` takes.',
+        help="Keyword arguments of the steps, as '{\"layers\": 2}': what `Case.custom(arguments=...)` takes.",
     ),
 ]
 PathOption = Annotated[

@@ -1,8 +1,8 @@
 """
 What made a metric move: operators, functions and allocations, by name and place, from the profiles of both sides.
 
-Movers of different metrics have one cost, in seconds a sample: of an operator what its flops or its bytes take at best,
-of Python what its instructions take, of memory what it takes to write it once.
+Movers of different metrics have one cost, in seconds a sample: of an operator what its flops or its bytes take at best, and at
+least what the host takes to send it off, of Python what its instructions take, of memory what it takes to write it once.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ _CPU = Card("CPU", 10**11, 2 * 10**10)
 """A core or two of a server, about; for a GPU that is not listed, too, since only the order matters."""
 _SECONDS_PER_INSTRUCTION = 2e-8
 """Of Python's bytecode, about: a loop of additions runs 50 million a second."""
+_SECONDS_PER_RUN = 5e-6
+"""What the host takes to send off an operator, about."""
 _SECONDS_PER_READ = 2e-5
-"""What the host and the GPU lose where one waits for the other, about."""
+"""What the host and a GPU lose where one waits for the other, about."""
+_STEPS_OF_A_LEAK = 1000
+"""What a step leaves behind costs as much as so many steps leave."""
 
 _Entry = tuple[str, str]
 """A name, empty for Python code, and a place, empty where none is known."""
@@ -89,7 +93,8 @@ def _costs(quantity: Quantity, side: Measurement, card: Card) -> dict[_Entry, fl
     profile = side.profile
     assert profile is not None
     if quantity in ("live", "retained"):
-        written = card.bytes_per_second * profile.samples
+        times = _STEPS_OF_A_LEAK if quantity == "retained" else 1
+        written = card.bytes_per_second * profile.samples / times
         return {entry: amount / written for entry, amount in _amounts(quantity, side).items()}
     found: dict[_Entry, float] = {}
     for part, rate in profile.rates():
@@ -100,7 +105,8 @@ def _costs(quantity: Quantity, side: Measurement, card: Card) -> dict[_Entry, fl
             continue
         for place, operator, done in part.operations():
             at_best = max(done.flops / card.flops_per_second, done.moved_bytes / card.bytes_per_second)
-            seconds = at_best + done.reads * _SECONDS_PER_READ
+            waits = 0.0 if card is _CPU else done.reads * _SECONDS_PER_READ
+            seconds = max(at_best, done.runs * _SECONDS_PER_RUN) + waits
             found[operator, place] = found.get((operator, place), 0) + seconds * rate
     return found
 

@@ -66,7 +66,9 @@ def select(
         raise SelectionError(f"no table {unknown[0]!r}; there are {', '.join(ALL_TABLES)}")
     matches = matcher(expression)
     if arguments and not steps:
-        raise SelectionError("--step-arguments without --step: they are those of a step of your own; add --step MODULE:FUNCTION")
+        raise SelectionError(
+            "--step-arguments without --step: they are those of a step of your own; add --step MODULE:FUNCTION"
+        )
     own = [Selected(STEPS, step, Case.custom(step, name=step, arguments=arguments)) for step in steps]
     wanted = () if own and not (expression or tables) else tables or tuple(TABLES)
     chosen = [*(row for row in _rows(wanted, loop) if matches(" ".join(row.names))), *own]
@@ -89,7 +91,9 @@ def find_case(named: str, loop: Loop | None = None, arguments: Mapping[str, Any]
     if ":" in named:
         return select(steps=[named], arguments=arguments)[0]
     if arguments:
-        raise SelectionError(f"--step-arguments with the row {named!r}: only a step of your own, module:function, has any")
+        raise SelectionError(
+            f"--step-arguments with the row {named!r}: only a step of your own, module:function, has any"
+        )
     rows = list(_rows(ALL_TABLES, loop))
     found = [row for row in rows if named in row.names]
     if len(found) == 1:

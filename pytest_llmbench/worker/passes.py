@@ -189,6 +189,8 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
         / fmean(tokens[index] for index in order)
     )
     retained = _note_live(recorder.memory, peak_until, (first, second), devices, notes)
+    if retained and (graph := recorder.graph_left()):
+        retained = {str(graph): sum(retained.values())}  # whoever holds its end holds all of it
     python_parts: tuple[Counts | None, Counts | None] = (None, None)
     if python is not None:
         python_parts = (python.micro_batches, python.optimizer_step)

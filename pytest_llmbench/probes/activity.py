@@ -115,7 +115,8 @@ class DeviceRecorder(_Profiled):
         Raises:
             RuntimeError: the profiler recorded no GPU work (no CUPTI, or not allowed to use it).
         """
-        device_events, host_events = [], []
+        device_events: list[Any] = []
+        host_events: list[Any] = []
         for event in self._events:  # each is asked once: of a step there are a hundred thousand
             (device_events if _on_device(event) else host_events).append(event)
         if not device_events:

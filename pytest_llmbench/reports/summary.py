@@ -13,7 +13,7 @@ from pytest_llmbench.reports.table import ORDER
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import counted, percent, seconds
-from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.baselines import Baselines, folder_name
 from pytest_llmbench.store.results import Result
 
 __all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
@@ -28,7 +28,7 @@ def totals(results: Sequence[Result]) -> str:
     return f"{told}; {seconds(sum(result.seconds or 0.0 for result in results))} of measuring"
 
 
-def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
+def not_run(store: Baselines, results: Iterable[Result]) -> list[str]:
     """
     A sentence for each table of which rows with a baseline are not among *results*, and one for all other tables.
 

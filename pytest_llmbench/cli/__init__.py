@@ -12,6 +12,7 @@ import typer
 
 from pytest_llmbench.cli import (
     ab,
+    baselines,
     bisect,
     calibrate,
     compare,
@@ -39,6 +40,8 @@ app = typer.Typer(
 for _command in (show, report, compare, ab, bisect, calibrate, history, export, doctor, init, replay, reference):
     _name = _command.__name__.rpartition(".")[2]
     app.command(_name)(getattr(_command, _name))
+
+app.add_typer(baselines.baselines, name="baselines")
 
 
 def _print_version(wanted: bool) -> None:

@@ -125,7 +125,9 @@ def commit_at(folder: Path, revision: str) -> Commit:
         raise CommitError(f"{folder}: no git repository holds it ({_said(top)}); commit the folder, or leave REV out")
     repository = Path(os.fsdecode(top.stdout.rstrip(b"\n")))
     if not revision.isprintable() or revision.startswith("-") or not revision.strip():
-        raise CommitError(f"{printable(revision, lines=False)!r} is no revision of git; name a branch, a tag or a commit")
+        raise CommitError(
+            f"{printable(revision, lines=False)!r} is no revision of git; name a branch, a tag or a commit"
+        )
     one, dots, other = revision.partition("...")
     if dots:
         ends = [_resolved(repository, end or "HEAD") for end in (one, other)]

@@ -14,7 +14,7 @@ from pytest_llmbench.reports.table import ORDER, SYMBOLS, Line, ReportTable, rep
 from pytest_llmbench.schema.units import counted
 from pytest_llmbench.store.results import Result
 
-__all__ = ["MAX_CHARACTERS", "markdown_report", "markdown_table", "write_step_summary"]
+__all__ = ["MAX_CHARACTERS", "escaped", "markdown_report", "markdown_table", "write_step_summary"]
 
 MAX_CHARACTERS = 60_000
 """GitHub refuses a comment of more than 65,536 characters."""
@@ -40,7 +40,7 @@ def markdown_report(results: Sequence[Result], *, max_characters: int = MAX_CHAR
         else:
             text += folded
     if left_out:
-        text += f"\nToo long to show here: {_escaped(', '.join(left_out))}; `llmbench show` prints them.\n"
+        text += f"\nToo long to show here: {escaped(', '.join(left_out))}; `llmbench show` prints them.\n"
     return text
 
 
@@ -87,7 +87,7 @@ def _where(results: Sequence[Result]) -> str:
     devices = {now.device: None for result in results if (now := result.measurement.environment)}
     scales = {result.measurement.workload.scale: None for result in results}
     planted = {one.text: None for result in results if (one := result.measurement.workload.injection)}
-    parts = [*map(_escaped, devices), *(f"{scale} scale" for scale in scales)]
+    parts = [*map(escaped, devices), *(f"{scale} scale" for scale in scales)]
     return ", ".join(parts) + (f". Planted on purpose: {', '.join(planted)}." if planted else "")
 
 
@@ -96,8 +96,8 @@ def _failed(results: Sequence[Result]) -> Iterator[str]:
     lines = []
     for result in failed[:_FAILED_ROWS]:
         told = result.why.replace("\n", " ")
-        name = _escaped(result.name)
-        lines.append(f"- {SYMBOLS[result.told]} **{name}** {result.told}: {_escaped(told)}")
+        name = escaped(result.name)
+        lines.append(f"- {SYMBOLS[result.told]} **{name}** {result.told}: {escaped(told)}")
     if len(failed) > _FAILED_ROWS:
         lines.append(f"- and {len(failed) - _FAILED_ROWS} more")
     if lines:
@@ -107,14 +107,14 @@ def _failed(results: Sequence[Result]) -> Iterator[str]:
 def _news(results: Iterable[Result]) -> Iterator[str]:
     new = dict.fromkeys(str(change) for result in results for change in result.verdict.package_changes)
     if new:
-        yield f"New since the baseline: {_escaped('; '.join(new))}"
+        yield f"New since the baseline: {escaped('; '.join(new))}"
 
 
 def _folded(table: ReportTable, results: Sequence[Result]) -> str:
     of_table = [result for result in results if result.table == table.name]
     failed = sum(result.decision == "fail" for result in of_table)
     told = counted(len(of_table), "row") + (f", {failed} failed" if failed else "")
-    rows = (map(_escaped, _cells(line)) for line in table.lines)
+    rows = (map(escaped, _cells(line)) for line in table.lines)
     text = markdown_table((*table.columns, "metric", *_NUMBERS, "verdict"), rows, numbers=_NUMBERS)
     # Without the empty line GitHub shows the table as text.
     return f"<details><summary>{html.escape(table.title)}: {told}</summary>\n\n{text}\n\n</details>"
@@ -127,6 +127,6 @@ def _cells(line: Line) -> Iterator[str]:
     yield f"{symbol} {line.verdict}".strip()
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that shows as it is and mentions nobody, whatever a test is called."""
     return _SPECIAL.sub(lambda match: html.escape(match[0]) if match[0] in "<>&" else f"&#{ord(match[0])};", text)

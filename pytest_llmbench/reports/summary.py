@@ -15,8 +15,13 @@ from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import counted, percent, seconds
 from pytest_llmbench.store.baselines import Baselines, folder_name
 from pytest_llmbench.store.results import Result
+from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
+
+
+_LOOPS = ("", "-step", "-trainer")
+"""What the name of a stored row may end with, beyond that of its test."""
 
 
 def totals(results: Sequence[Result]) -> str:
@@ -51,6 +56,35 @@ def not_run(store: Baselines, results: Iterable[Result]) -> list[str]:
     if untouched:
         sentences.append(f"tables with a baseline of which no row was run: {', '.join(untouched)}")
     return sentences
+
+
+def gone(
+    store: Baselines, results: Iterable[Result], collected: Iterable[tuple[str, str]], *, everywhere: bool
+) -> list[str]:
+    """
+    Rows with a baseline, on the devices and at the scales of *results*, that no test has.
+
+    Args:
+        store: the baselines.
+        results: of this run.
+        collected: table and row of every test there is, those included that were not chosen.
+        everywhere: also of tables of which no row was collected.
+    """
+    known: dict[str, set[str]] = {}
+    for table, row in collected:
+        known.setdefault(table, set()).update(row_of_today(table, f"{row}{loop}") for loop in _LOOPS)
+    folders: dict[str, None] = {}
+    for result in results:
+        known.setdefault(result.table, set()).add(result.row)
+        if (environment := result.measurement.environment) is not None:
+            folders[folder_name(environment, result.measurement.workload.scale)] = None
+    return [
+        printable(f"{file.table}[{row}]", lines=False)
+        for _, file in itertools.chain.from_iterable(map(store.files, folders))
+        if everywhere or file.table in known
+        for row in file.rows
+        if row not in known.get(file.table, ())
+    ]
 
 
 def common_shifts(results: Iterable[Result]) -> list[str]:

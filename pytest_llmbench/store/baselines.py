@@ -100,7 +100,9 @@ class Baselines(ABC):
             return known[1]
         file = decode(data, self._named(path))
         if file.table != table:
-            raise BaselineError(f"is {file.table!r} where the file's name says {table!r}", self._named(path), ("table",))
+            raise BaselineError(
+                f"is {file.table!r} where the file's name says {table!r}", self._named(path), ("table",)
+            )
         self._decoded[path] = (data, file)
         return file
 

@@ -256,7 +256,10 @@ class Gate:
         """Whether a row that passed would have failed by the limits *usual*, in place of this run's."""
         if result.decision != "pass" or result.recorded or result.verdict.failed or usual == self._tolerances:
             return False
-        against, _ = self._reference(result.measurement, RowName(result.nodeid, result.table, result.row))
+        try:
+            against, _ = self._reference(result.measurement, RowName(result.nodeid, result.table, result.row))
+        except BaselineError:
+            return False
         return judge(result.measurement, against, usual).failed
 
     def close(self) -> None:

@@ -29,9 +29,7 @@ class Held(NamedTuple):
     published: PublishedRow | None
 
 
-def held(
-    results: Iterable[Result], store: Baselines | None, published: Mapping[str, PublishedTable]
-) -> Iterator[Held]:
+def held(results: Iterable[Result], store: Baselines | None, published: Mapping[str, PublishedTable]) -> Iterator[Held]:
     """
     The results with their baselines out of *store*, as far as those are the ones that were judged against.
 

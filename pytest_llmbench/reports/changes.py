@@ -30,10 +30,18 @@ _KINDS = {
     "removed": "removed",
     "renamed": "renamed",
     "added": "added",
-    "changed": "recorded again",
+    "recorded": "recorded again",
+    "changed": "changed, the values are as before",
     "edited": "edited by hand, under the date of before",
 }
-_STYLES = {"removed": "bold red", "edited": "bold red", "renamed": "yellow", "added": "green", "changed": "bold"}
+_STYLES = {
+    "removed": "bold red",
+    "edited": "bold red",
+    "renamed": "yellow",
+    "added": "green",
+    "recorded": "bold",
+    "changed": "bold",
+}
 _WORDS = {
     "removed": "removed",
     "renamed": "renamed",
@@ -100,7 +108,7 @@ def to_json(found: Changes) -> str:
 
 def summary_of(found: Changes) -> list[str]:
     """Sentences: how many rows differ, in which way, and which files cannot be read."""
-    counts = Counter(row.kind for row in found.rows)
+    counts: Counter[str] = Counter(row.kind for row in found.rows)
     told = ", ".join(f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind])
     first = f"{counted(len(found.rows), 'row')} of {found.after} differ from {found.before}: {told}"
     sentences = [first if found.rows else f"no row of {found.after} differs from {found.before}"]
@@ -150,8 +158,10 @@ def _lines(row: Changed) -> Iterator[_Line]:
         yield _Line("", "outcome", *(outcome or "" for outcome in row.outcomes))
     for name, sides in row.fields.items():
         yield _Line("", name, *sides)
-    if row.kind in ("changed", "renamed", "edited") and len(set(row.processes)) > 1:
+    if 0 not in row.processes and len(set(row.processes)) > 1:
         yield _Line("", "processes", *map(str, row.processes))
+    elif 0 not in row.processes and not (row.same_values or row.moved or row.fields):
+        yield _Line("", "values of single processes, or the profile")
     yield from _metrics(row)
     for metric, limits in row.tolerances.items():
         yield _Line("", f"tolerance of {metric}", *(_limit(metric, limit) for limit in limits))

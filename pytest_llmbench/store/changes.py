@@ -20,8 +20,11 @@ __all__ = ["Changed", "Changes", "Moved", "changes"]
 FORMAT = 1
 """Of the JSON; raised when a program that reads it has to know."""
 
-Kind = Literal["removed", "renamed", "added", "changed", "edited"]
-"""`edited`: other values under the date of before, as no measurement writes them."""
+Kind = Literal["removed", "renamed", "added", "recorded", "changed", "edited"]
+"""
+`recorded`: recorded again. `changed`: the same record, with other limits, noise or words. `edited`: other values under
+the date of before, as no measurement writes them.
+"""
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +60,8 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tolerances: dict[str, tuple[Tolerance | None, Tolerance | None]] = {}
     noise: dict[str, tuple[Noise | None, Noise | None]] = {}
     processes: tuple[int, int] = (0, 0)
+    same_values: bool = False
+    """Whether the processes are the same to the last digit, and of the same work."""
 
     @property
     def name(self) -> str:
@@ -159,7 +164,7 @@ def _changed(before: _Row | None, after: _Row | None) -> Changed:
         folder=here.folder,
         table=printable(here.file.table, lines=False),
         row=printable(here.name, lines=False),
-        kind="changed" if before and after else "added" if after else "removed",
+        kind="recorded" if before and after else "added" if after else "removed",
         outcomes=(before.stored.outcome if before else None, after.stored.outcome if after else None),
         reason=printable(here.stored.recorded_because),
         recorded_at=printable(here.stored.recorded_at, lines=False),
@@ -175,20 +180,30 @@ def _changed(before: _Row | None, after: _Row | None) -> Changed:
         *environment_changes(then.environment, now.environment)[0],
         *around(then.environment, now.environment)[0],
     )
-    values = before.stored.processes != after.stored.processes or before.stored.outcome != after.stored.outcome
-    is_edited = values and before.stored.recorded_at == after.stored.recorded_at
+    fields = differences(then, now, None)
+    if before.stored.workload_version != after.stored.workload_version:
+        fields["workload version"] = (before.stored.workload_version, after.stored.workload_version)
+    same_values = before.stored.processes == after.stored.processes and not fields
+    same_date = before.stored.recorded_at == after.stored.recorded_at
     is_renamed = (before.file.table, before.name) != (after.file.table, after.name)
     return msgspec.structs.replace(
         told,
-        kind="edited" if is_edited else "renamed" if is_renamed else "changed",
+        kind=_kind(same_values=same_values, same_date=same_date, is_renamed=is_renamed),
+        same_values=same_values,
         former=before.text if is_renamed else None,
         fields={
             printable(name, lines=False): (printable(str(old)), printable(str(new)))
-            for name, (old, new) in differences(then, now, before.stored.workload_version).items()
+            for name, (old, new) in fields.items()
         },
         packages=tuple(printable(str(package), lines=False) for package in packages),
         lost=tuple(one.metric for one in told.moved if one.after is None) if told.outcomes[1] == "ok" else (),
     )
+
+
+def _kind(*, same_values: bool, same_date: bool, is_renamed: bool) -> Kind:
+    if same_date and not same_values:
+        return "edited"
+    return "renamed" if is_renamed else "changed" if same_date else "recorded"
 
 
 def _both(before: Mapping[str, _Said], after: Mapping[str, _Said]) -> dict[str, tuple[_Said | None, _Said | None]]:

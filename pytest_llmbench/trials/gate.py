@@ -115,7 +115,7 @@ class Gate:
         committed: baselines of a commit, which rows are held against in place of those of the working tree.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one run has all of these
         self,
         policy: Policy,
         workload: Workload,

@@ -15,6 +15,7 @@ from pytest_llmbench.cli import (
     baselines,
     bisect,
     calibrate,
+    comment,
     compare,
     doctor,
     export,
@@ -37,7 +38,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which would take `table[row]` in a help for markup
 )
-for _command in (show, report, compare, ab, bisect, calibrate, history, export, doctor, init, replay, reference):
+for _command in (
+    show,
+    report,
+    compare,
+    ab,
+    bisect,
+    calibrate,
+    history,
+    export,
+    comment,
+    doctor,
+    init,
+    replay,
+    reference,
+):
     _name = _command.__name__.rpartition(".")[2]
     app.command(_name)(getattr(_command, _name))
 

@@ -281,7 +281,7 @@ class Run:
         """A sentence on whatever may keep a row that is worse from failing the run."""
         if self._against is not None:
             yield from self._against.hiding
-            if rows := gone(self.gate.store, self.results, self._rows, everywhere=self._has_all_tests()):
+            if rows := gone(self.gate.references, self.results, self._rows, everywhere=self._has_all_tests()):
                 yield f"no test has these rows any more, which have a baseline at {self._against.commit}: {', '.join(rows)}"
         caught = [one.name for one in self.results if one.decision == "fail" and one.nodeid not in self._failing]
         if caught:
@@ -314,7 +314,7 @@ class Run:
             yield f"no baseline at {at}, held against the one that this change adds: {', '.join(added)}"
         folder = self._settings.baselines
         names = (str(self._against.commit), "the working tree")
-        found = changes(self._against.baselines, BaselineStore(folder), names=names)
+        found = changes(self._against.baselines, self.gate.store, names=names)
         yield from sentence_on(found, command=f"llmbench baselines diff {self._against.commit.short}{_named(folder)}")
 
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
@@ -328,7 +328,7 @@ class Run:
             for line in text.splitlines():
                 reporter._tw.line(line)
         said = (*common_shifts(results), *undecided(results), *unavailable(results))
-        said = (*said, *not_run(self.gate.store, results), *self._lines_on_left(), *self._on_commit())
+        said = (*said, *not_run(self.gate.references, results), *self._lines_on_left(), *self._on_commit())
         said = said if self._settings.strict else (*said, *self._hiding())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
@@ -351,7 +351,7 @@ class Run:
             yield told
         if (path := self._settings.html) is None:
             return
-        store = self.gate.store
+        store = self.gate.references
         try:
             name = self._log.path.stem if self._log else "this run"
             page = html_report([ResultFile(name, self.results)], store=store, published=load_published(store.root))

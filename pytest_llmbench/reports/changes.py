@@ -24,6 +24,8 @@ __all__ = ["markdown_changes", "render_changes", "sentence_on", "summary_of", "t
 
 _HEADERS = ("row", "what", "before", "after", "change")
 _NUMBERS = ("before", "after", "change")
+_MOST = 1000
+"""Characters of one sentence in Markdown."""
 _SMALL = 0.001
 """A change of a speed or a time below which it is counted and not shown."""
 _KINDS = {
@@ -84,20 +86,20 @@ def render_changes(found: Changes, *, width: int, color: bool) -> str:
 def markdown_changes(found: Changes, *, max_characters: int = MAX_CHARACTERS) -> str:
     """A heading with the summary, then the rows by table, folded; tables that would make it too long are named."""
     first, *others = summary_of(found)
-    text = f"### Baselines: {escaped(first)}\n\n" + "".join(f"- {escaped(one)}\n" for one in others)
+    text = f"### Baselines: {escaped(first, _MOST)}\n\n" + "".join(f"- {escaped(one, _MOST)}\n" for one in others)
     left_out = []
     for (folder, table), rows in _by_table(found):
         lines = (map(escaped, line) for row in rows for line in _lines(row))
         shown = markdown_table(_HEADERS, lines, numbers=_NUMBERS)
-        why = "\n".join(f"- {escaped(row.name)}: {escaped(_why(row))}" for row in rows)
-        told = escaped(f"{folder}/{table}: {counted(len(rows), 'row')}")
+        why = "\n".join(f"- {escaped(row.name, _MOST)}: {escaped(_why(row), _MOST)}" for row in rows)
+        told = f"{escaped(f'{folder}/{table}', _MOST)}: {counted(len(rows), 'row')}"
         folded = f"\n<details><summary>{told}</summary>\n\n{shown}\n\n{why}\n\n</details>\n"
         if len(text) + len(folded) > max_characters - 500:
             left_out.append(f"{folder}/{table}")
         else:
             text += folded
     if left_out:
-        text += f"\nToo long to show here: {escaped(', '.join(left_out))[:400]}\n"
+        text += f"\nToo long to show here: {escaped(', '.join(left_out), _MOST)}\n"
     return text
 
 

@@ -129,8 +129,9 @@ class Gate:
         committed: CommittedBaselines | None = None,
     ) -> None:
         self.workload = workload
-        self._working = BaselineStore(policy.baselines)
+        self.store = BaselineStore(policy.baselines)
         self._committed = committed
+        self.references: Baselines = committed or self.store
         self.executor = executor
         self._policy = policy
         self._tolerances = tolerances
@@ -138,11 +139,6 @@ class Gate:
         self._repository, self._ci = repository, ci
         self._budget = policy.budget_seconds
         self._resumed = {(result.nodeid, result.measurement.case): result.measurement for result in resumed}
-
-    @property
-    def store(self) -> Baselines:
-        """What rows are held against."""
-        return self._committed or self._working
 
     @property
     def plan(self) -> Plan:
@@ -273,10 +269,10 @@ class Gate:
 
     def _reference(self, measurement: Measurement, name: RowName) -> tuple[Reference | None, bool]:
         """What a row is held against, and whether the commit lacks it and the working tree adds it."""
-        found = self.store.find(measurement, name.table, name.row)
+        found = self.references.find(measurement, name.table, name.row)
         if found is not None or self._committed is None:
             return found, False
-        added = self._working.find(measurement, name.table, name.row)
+        added = self.store.find(measurement, name.table, name.row)
         return added, added is not None
 
     def _as_run(self, case: Case) -> Case:
@@ -382,7 +378,7 @@ class Gate:
     def _record(self, name: tuple[str, str], measurement: Measurement, why: str, decided: _Decided) -> _Decided:
         """Turns *decided* into a pass, unless the measurement cannot be recorded."""
         try:
-            path = self._working.record(*name, measurement, self._policy.reason or f"recorded by {why}")
+            path = self.store.record(*name, measurement, self._policy.reason or f"recorded by {why}")
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         return _Decided("pass", f"recorded in {from_here(path)}", recorded=True)
@@ -392,7 +388,7 @@ class Gate:
     ) -> _Decided:
         """Adds metrics that the baseline predates; *decided* stays, and says so."""
         try:
-            path = self._working.complete(*name, measurement, metrics)
+            path = self.store.complete(*name, measurement, metrics)
         except (RefusedUpdate, BaselineError) as error:
             return _Decided("fail", f"{decided.message}\n{error}".strip())
         told = f"added to {from_here(path)}: {', '.join(metrics)}"

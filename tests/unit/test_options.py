@@ -138,6 +138,7 @@ def test_the_defaults(configure: Configure) -> None:
         shared_gpu=False,
         timeout_seconds=600.0,
         baselines=config.rootpath / "baselines",
+        baseline_ref=None,
         update=None,
         reason=None,
         missing="fail",

@@ -36,6 +36,7 @@ EXAMPLES = {
     "html": Example("html", "a.html", "b.html", Path("a.html"), Path("b.html")),
     "timeout": Example("timeout_seconds", "7.5", "60", 7.5, 60.0),
     "baselines": Example("baselines", "here", "there", Path("here"), Path("there")),
+    "baseline-ref": Example("baseline_ref", "main", "v1", "main", "v1"),
     "update": Example("update", "moved", "all", "moved", "all"),
     "reason": Example("reason", "a new card", "another", "a new card", "another"),
     "missing": Example("missing", "skip", "record", "skip", "record"),

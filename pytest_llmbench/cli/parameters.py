@@ -17,7 +17,7 @@ from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
 from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import CaseError
-from pytest_llmbench.schema.workload import Scale, Workload, device_of, parse_count
+from pytest_llmbench.schema.workload import Device, Scale, Workload, device_of, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
@@ -68,8 +68,11 @@ ScaleOption = Annotated[
     typer.Option("--scale", help="full: the published size, on a GPU. smoke: two-layer miniatures, on the CPU."),
 ]
 DeviceOption = Annotated[
-    Literal["auto", "cuda", "cpu"],
-    typer.Option("--device", help="auto: the GPU at full scale, the CPU at smoke scale."),
+    Literal["auto", "cuda", "cpu", "fake"],
+    typer.Option(
+        "--device",
+        help="auto: the GPU at full scale, the CPU at smoke scale. fake: full scale by tensors without content.",
+    ),
 ]
 SamplesOption = Annotated[
     str, typer.Option("--samples", metavar="N|full", help="Samples that a process measures, or the whole epoch.")
@@ -181,10 +184,12 @@ def refusals() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str) -> Workload:
+def workload(scale: Scale, device: Literal["auto"] | Device, samples: str) -> Workload:
     """How every case is measured."""
     if device == "cpu" and scale == "full":
         stop("--device cpu runs miniatures only; add --scale smoke")
+    if device == "fake" and scale == "smoke":
+        stop("--device fake runs the published size; leave --scale smoke out")
     try:
         number: int | Literal["full"] = "full" if samples == "full" else parse_count(samples, "samples", "full")
     except ValueError as error:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -33,6 +34,7 @@ _current_node = torch._C._current_autograd_node
 _next_node = torch.autograd._get_sequence_nr
 _PLAIN = torch._C._disabled_torch_dispatch_impl
 
+_DEVICE = torch.ops.prim.device.default
 _EMPTY = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"))
 """Operators that give memory and write nothing."""
 _CHOOSING = frozenset(("embedding", "index", "index_select", "gather"))
@@ -192,6 +194,11 @@ class OperationRecorder(Recorder):
         return place
 
 
+def _is_plain(kind: type[Tensor]) -> bool:
+    """Whether tensors of this kind are made of no others."""
+    return kind.__torch_dispatch__ is _PLAIN or kind is FakeTensor
+
+
 class _Operators(TorchDispatchMode):
     """Tells of every operator after it ran."""
 
@@ -204,8 +211,10 @@ class _Operators(TorchDispatchMode):
         self._ran = ran
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:
+            return func(*args)  # a question of tensors without content, and no work
         for kind in types:
-            if kind.__torch_dispatch__ is not _PLAIN:
+            if not _is_plain(kind):
                 return NotImplemented  # the tensor says what it is made of, and comes here again
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -289,7 +298,7 @@ class Memory:
             self.given(Asked(f"{name} of the optimizer", ""), tensor)
         before = Asked(BEFORE, "")
         for thing in gc.get_objects():
-            if issubclass(type(thing), Tensor) and type(thing).__torch_dispatch__ is _PLAIN:
+            if issubclass(type(thing), Tensor) and _is_plain(type(thing)):
                 self.given(before, thing)
 
     def given(self, asked: Asked, result: Any) -> None:
@@ -355,7 +364,7 @@ def _kept(optimizer: object) -> Iterator[tuple[str, Tensor]]:
     states = getattr(optimizer, "state", None)
     for state in states.values() if isinstance(states, Mapping) else ():
         for name, value in state.items() if isinstance(state, Mapping) else ():
-            if isinstance(value, Tensor) and type(value).__torch_dispatch__ is _PLAIN:
+            if isinstance(value, Tensor) and _is_plain(type(value)):
                 yield str(name), value
 
 

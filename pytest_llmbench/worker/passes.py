@@ -37,7 +37,7 @@ from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.schema.extensions import load
 from pytest_llmbench.schema.measurement import fullest
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, NOTHING_SEEN, Value
-from pytest_llmbench.schema.profile import Part, Profile, add_to, as_numbers, bounded, file_and_function
+from pytest_llmbench.schema.profile import TAKEN, Part, Profile, add_to, as_numbers, bounded, file_and_function
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.worker.devices import Devices
@@ -234,7 +234,7 @@ def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:
         if cell.place != cell.name:
             add_to(inner, file_and_function(cell.name), (cell.calls, cell.instructions))
         if cell.reads:
-            add_to(by_place, (cell.place, "taken as a value"), (cell.reads, 0, 0, cell.reads))
+            add_to(by_place, (cell.place, TAKEN), (cell.reads, 0, 0, cell.reads))
     return Part(operators=as_numbers(by_place), python=as_numbers(places), inner=as_numbers(inner))
 
 

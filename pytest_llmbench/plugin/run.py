@@ -33,7 +33,15 @@ from pytest_llmbench.reports.changes import sentence_on
 from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
 from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
-from pytest_llmbench.reports.summary import common_shifts, gone, not_run, totals, unavailable, undecided
+from pytest_llmbench.reports.summary import (
+    common_shifts,
+    gone,
+    not_run,
+    totals,
+    unavailable,
+    undecided,
+    under_other_names,
+)
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
@@ -283,6 +291,10 @@ class Run:
             yield from self._against.hiding
             if rows := gone(self.gate.references, self.results, self._rows, everywhere=self._has_all_tests()):
                 yield f"no test has these rows any more, which have a baseline at {self._against.commit}: {', '.join(rows)}"
+            if rows := under_other_names(
+                self.gate.references, self.results, (one.name for one in self._ended.values())
+            ):
+                yield f"their tests judged another row in their place: {', '.join(rows)}"
         caught = [one.name for one in self.results if one.decision == "fail" and one.nodeid not in self._failing]
         if caught:
             yield f"failed, and the test did not fail (xfail, or a failure that it caught): {', '.join(caught)}"

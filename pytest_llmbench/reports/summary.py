@@ -39,14 +39,12 @@ def not_run(store: Baselines, results: Iterable[Result]) -> list[str]:
 
     Looks at baselines of the devices and scales that the results are of.
     """
+    results = tuple(results)
     ran: dict[str, set[str]] = {}
-    folders: dict[str, None] = {}
     for result in results:
         ran.setdefault(result.table, set()).add(result.row)
-        if (environment := result.measurement.environment) is not None:
-            folders[folder_name(environment, result.measurement.workload.scale)] = None
     sentences, untouched = [], []
-    for folder, file in itertools.chain.from_iterable(map(store.files, folders)):
+    for folder, file in itertools.chain.from_iterable(map(store.files, _folders(results))):
         table, rows = file.table, file.rows
         missing = [printable(row, lines=False) for row in rows if row not in ran.get(table, ())]
         if table not in ran:
@@ -70,21 +68,41 @@ def gone(
         collected: table and row of every test there is, those included that were not chosen.
         everywhere: also of tables of which no row was collected.
     """
+    results = tuple(results)
     known: dict[str, set[str]] = {}
     for table, row in collected:
         known.setdefault(table, set()).update(row_of_today(table, f"{row}{loop}") for loop in _LOOPS)
-    folders: dict[str, None] = {}
     for result in results:
         known.setdefault(result.table, set()).add(result.row)
-        if (environment := result.measurement.environment) is not None:
-            folders[folder_name(environment, result.measurement.workload.scale)] = None
     return [
         printable(f"{file.table}[{row}]", lines=False)
-        for _, file in itertools.chain.from_iterable(map(store.files, folders))
+        for _, file in itertools.chain.from_iterable(map(store.files, _folders(results)))
         if everywhere or file.table in known
         for row in file.rows
         if row not in known.get(file.table, ())
     ]
+
+
+def under_other_names(store: Baselines, results: Iterable[Result], tests: Iterable[str]) -> list[str]:
+    """
+    Rows with a baseline whose tests ran and gave results of other rows only.
+
+    Args:
+        store: the baselines.
+        results: of this run.
+        tests: table and row of each test that ran, as `Result.name`.
+    """
+    results = tuple(results)
+    judged = {result.name for result in results}
+    files = itertools.chain.from_iterable(map(store.files, _folders(results)))
+    stored = {f"{file.table}[{row}]" for _, file in files for row in file.rows}
+    return [name for name in tests if name in stored and not judged & {f"{name[:-1]}{loop}]" for loop in _LOOPS}]
+
+
+def _folders(results: Iterable[Result]) -> dict[str, None]:
+    """Folders of the devices and scales that results are of."""
+    measured = (result.measurement for result in results)
+    return {folder_name(one.environment, one.workload.scale): None for one in measured if one.environment is not None}
 
 
 def common_shifts(results: Iterable[Result]) -> list[str]:

@@ -207,6 +207,39 @@ def test_a_row_that_was_deleted_is_told_and_fails_a_strict_run(committed: Bench)
     assert (run.ret, strict.ret) == (0, 1)
 
 
+def test_a_row_that_a_hook_takes_away_is_told_and_fails_a_strict_run(committed: Bench) -> None:
+    committed.pytester.makeconftest("def pytest_collection_modifyitems(items): del items[1:]")
+
+    run = committed.run(REF)
+    strict = committed.run(REF, "--llmbench-strict")
+
+    assert has_line(summary_of(run), "no test has these rows any more", "speed[b]")
+    assert (run.ret, strict.ret) == (0, 1)
+
+
+def test_a_row_whose_test_judges_another_one_is_told_and_fails_a_strict_run(committed: Bench) -> None:
+    committed.answer("a", **WORSE)
+    committed.test(
+        "@pytest.mark.parametrize('name', ['a', 'b'])\n"
+        "def test_speed(llmbench, name):\n"
+        "    llmbench.check(llmbench.measure(Case.custom('steps:build', name='b')), row='b')\n"
+    )
+    (committed.folder / "test_rows.py").unlink()
+
+    run = committed.run(REF)
+    strict = committed.run(REF, "--llmbench-strict")
+
+    assert has_line(summary_of(run), "their tests judged another row in their place: speed[a]")
+    assert (run.ret, strict.ret) == (0, 1)
+
+
+def test_another_case_under_the_name_of_a_row_fails(committed: Bench) -> None:
+    test = committed.folder / "test_rows.py"
+    test.write_text(test.read_text().replace("name=name", "name='smaller'"))
+
+    committed.run(REF).assert_outcomes(failed=2)
+
+
 def test_a_row_that_is_not_chosen_is_not_taken_for_deleted(committed: Bench) -> None:
     run = committed.run(REF, "--llmbench-strict", "-k", "a")
 

@@ -147,7 +147,8 @@ OPTIONS = (
     Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
     Option(
         "strict",
-        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded",
+        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded; or "
+        "of which something hides a failure: xfail, a limit of --llmbench-tolerance",
         kind="flag",
     ),
     Option(

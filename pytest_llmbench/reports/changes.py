@@ -136,7 +136,7 @@ def sentence_on(found: Changes, *, command: str) -> Iterator[str]:
     """
     if found.rows:
         num = counted(len(found.rows), "row")
-        yield f"baselines of {found.after} differ in {num} from {found.before}, which counts; `{command}` shows how"
+        yield f"baselines of {found.after} differ in {num} from those of {found.before}, which count; `{command}` shows how"
     yield from (f"not compared with {found.before}: {sentence}" for sentence in found.unreadable)
 
 

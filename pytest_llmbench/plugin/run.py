@@ -295,7 +295,8 @@ class Run:
                 self.gate.references, self.results, (one.name for one in self._ended.values())
             ):
                 yield f"their tests judged another row in their place: {', '.join(rows)}"
-        caught = [one.name for one in self.results if one.decision == "fail" and one.nodeid not in self._failing]
+        failed = [one for one in self.results if one.decision == "fail" and one.unjudged is None]
+        caught = [one.name for one in failed if one.nodeid not in self._failing]
         if caught:
             yield f"failed, and the test did not fail (xfail, or a failure that it caught): {', '.join(caught)}"
         excused = [one.name for one in self.results if self.gate.passes_by(one, self._usual_limits())]

@@ -62,14 +62,14 @@ class Commit(NamedTuple):
                 return PurePosixPath(path.relative_to(top).as_posix())
         raise CommitError(f"{path}: is not in the repository {self.repository}; name a folder that git follows")
 
-    def files(self, below: PurePosixPath) -> dict[PurePosixPath, CommittedFile]:
+    def files(self, *places: PurePosixPath) -> dict[PurePosixPath, CommittedFile]:
         """
-        All files below a folder, or the one at that place, by their place within the repository.
+        Files at *places* and below them, by their place within the repository.
 
         Raises:
             CommitError: git does not give them.
         """
-        within = () if below == PurePosixPath() else ("--", str(below))
+        within = () if PurePosixPath() in places else ("--", *map(str, places))
         listed = self._read("ls-tree", "-r", "-z", "--long", "--full-tree", self.id, *within)
         found = {}
         for line in filter(None, listed.split(b"\0")):

@@ -141,10 +141,8 @@ def _configuration(config: pytest.Config, commit: Commit) -> dict[str, Any] | No
         candidates = list(_candidates(config, commit))
     except CommitError:
         return None
-    for place in candidates:
-        found = commit.files(place)
-        if place not in found:
-            continue
+    found = commit.files(*candidates)
+    for place in filter(found.__contains__, candidates):
         content = commit.content(place, found[place], most_mib=_MOST_MIB)
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, place.name)

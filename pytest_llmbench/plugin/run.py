@@ -290,7 +290,8 @@ class Run:
         if self._against is not None:
             yield from self._against.hiding
             if rows := gone(self.gate.references, self.results, self._rows, everywhere=self._has_all_tests()):
-                yield f"no test has these rows any more, which have a baseline at {self._against.commit}: {', '.join(rows)}"
+                told = f"of all that were collected; they have a baseline at {self._against.commit}"
+                yield f"no test has these rows any more, {told}: {', '.join(rows)}"
             if rows := under_other_names(
                 self.gate.references, self.results, (one.name for one in self._ended.values())
             ):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zipfile
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings, strategies
 
 from measurements import good, measured
 from pytest_llmbench.judge.compare import judge
@@ -155,6 +157,39 @@ def test_changes_of_another_form_are_told(tmp_path: Path, content: bytes) -> Non
 
     assert found.changes is None
     assert found.refused[0].startswith("baselines.json: ")
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=strategies.data())
+def test_an_archive_of_which_bytes_were_exchanged_is_read_or_is_an_error(
+    tmp_path: Path, data: strategies.DataObject
+) -> None:
+    written = lines(tmp_path, "a")
+    (tmp_path / "written.jsonl").unlink()
+    content = bytearray(
+        packed(tmp_path, {"fake.jsonl": written, "baselines.json": msgspec.json.encode(CHANGES)}).read_bytes()
+    )
+    for _ in range(data.draw(strategies.integers(1, 8))):
+        at = data.draw(strategies.integers(0, len(content) - 1))
+        content[at : at + data.draw(strategies.integers(0, 3))] = data.draw(strategies.binary(max_size=4))
+    (tmp_path / "artefact.zip").write_bytes(content)
+
+    with contextlib.suppress(ArtefactError):
+        read_artefact(tmp_path / "artefact.zip")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=strategies.binary(max_size=200))
+def test_files_of_arbitrary_bytes_are_read_or_told(tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "artefact"
+    folder.mkdir(exist_ok=True)
+    for name in ("fake.jsonl", "baselines.json"):
+        (folder / name).write_bytes(content)
+
+    found = read_artefact(folder)
+
+    assert found.changes is None
+    assert not any(found.results.values())
 
 
 def test_changes_of_a_metric_that_does_not_exist_are_told(tmp_path: Path) -> None:

@@ -84,6 +84,13 @@ def test_no_workflow_runs_with_rights_on_a_strangers_commit(any_workflow: dict[s
         assert [step["uses"] for step in steps(any_workflow) if "uses" in step] == []
 
 
+def test_every_workflow_says_what_it_may_do(any_workflow: dict[str, Any]) -> None:
+    granted = [any_workflow["permissions"], *(job.get("permissions", {}) for job in any_workflow["jobs"].values())]
+    may_write = {name for one in granted for name, right in one.items() if right == "write"}
+
+    assert may_write <= ({"pull-requests"} if "workflow_run" in any_workflow["on"] else set())
+
+
 def test_no_secret_is_named(any_workflow: dict[str, Any]) -> None:
     assert "secrets." not in json.dumps(any_workflow)
 

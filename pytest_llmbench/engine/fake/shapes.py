@@ -7,7 +7,7 @@ asked about, which makes a step several times as fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,13 +38,24 @@ class Shapes(FakeTensorMode):
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
+        self.observe: Callable[[Any, Any, Any], None] | None = None
+        """Called with each operator, its arguments and what it returned."""
         self._answers: dict[Any, _Answer] = {}
         self._never_kept: dict[Any, bool] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is _DEVICE:
-            return args[0].fake_device  # asked for in every operator
-        kwargs = kwargs or {}
+            return args[0]._fake_device  # asked for in every operator
+        observe, self.observe = self.observe, None  # what is computed by other operators is one operator all the same
+        try:
+            result = self._result(func, types, args, kwargs or {})
+        finally:
+            self.observe = observe
+        if observe is not None:
+            observe(func, args, result)
+        return result
+
+    def _result(self, func: Any, types: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         seen = _Seen()
         key = seen.key(func, args, kwargs)
         if not seen.shapes and (seen.real or _has_content(func, args, kwargs)):

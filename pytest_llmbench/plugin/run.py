@@ -322,7 +322,7 @@ class Run:
         if self._against is None:
             return
         yield from self._against.edited
-        added = [result.name for result in self.results if self.gate.is_added(result)]
+        added = [result.name for result in self.results if not result.recorded and self.gate.is_added(result)]
         if added:
             at = self._against.commit
             yield f"no baseline at {at}, held against the one that this change adds: {', '.join(added)}"

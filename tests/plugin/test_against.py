@@ -57,6 +57,13 @@ def test_a_run_that_changes_nothing_passes_and_names_the_commit(committed: Bench
     assert not has_line(run.outlines, "differ in")
 
 
+def test_the_ini_setting_does_what_the_flag_does(committed: Bench) -> None:
+    committed.answer("a", **WORSE)
+    peak_of(committed, "a", 8 * 2**30)
+
+    committed.run("-o", "llmbench_baseline_ref=HEAD").assert_outcomes(passed=1, failed=1)
+
+
 def test_an_edited_value_does_not_let_a_row_pass(committed: Bench) -> None:
     committed.answer("a", **WORSE)
     peak_of(committed, "a", 8 * 2**30)
@@ -309,6 +316,8 @@ def test_a_new_row_is_recorded_in_the_working_tree_where_the_run_records(committ
 
     assert run.ret == 0
     assert set(committed.baseline().rows) == {"a", "b", "c"}
+    assert has_line(summary_of(run), "1 recorded, 2 unchanged")
+    assert not has_line(summary_of(run), "held against")
 
 
 def test_an_update_is_refused(committed: Bench) -> None:

@@ -27,7 +27,7 @@ from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.bisection.bisect import Bisected, Trial, Versions
-from pytest_llmbench.trials.bisection.search import Answer, Found, search, search_versions
+from pytest_llmbench.trials.bisection.search import Answer, Found, Line, halve, search
 from pytest_llmbench.trials.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
 from pytest_llmbench.trials.pairs import Held
 
@@ -116,17 +116,29 @@ def versions_asked(first_bad: int, broken: Collection[str] = ()) -> tuple[Callab
 @pytest.mark.parametrize("first_bad", range(1, 11))
 def test_the_first_bad_version_is_found(first_bad: int) -> None:
     ask, seen = versions_asked(first_bad)
-    expected = (str(first_bad - 1) if first_bad > 1 else None, str(first_bad) if first_bad < 10 else None)
+    line = Line([str(number) for number in range(1, 10)])
+    halve(line, ask)
 
-    assert search_versions([str(number) for number in range(1, 10)], ask) == expected
+    assert line.last_good == (str(first_bad - 1) if first_bad > 1 else None)
+    assert line.first_bad == (str(first_bad) if first_bad < 10 else None)
     assert len(seen) <= 4
 
 
 def test_a_version_that_cannot_be_measured_is_passed_over() -> None:
-    ask, _ = versions_asked(4, broken="35")
+    ask, seen = versions_asked(4, broken="35")
+    line = Line("123456")
+    halve(line, ask)
 
-    assert search_versions(list("123456"), ask) == ("2", "4")
-    assert search_versions(list("35"), ask) == (None, None)
+    assert (line.last_good, line.first_bad, line.left) == ("2", "4", ("3",))
+    assert len(seen) == len(set(seen))
+
+
+def test_versions_of_which_none_can_be_measured_are_all_left() -> None:
+    ask, _ = versions_asked(4, broken="35")
+    line = Line("35")
+    halve(line, ask)
+
+    assert (line.last_good, line.first_bad, line.left) == (None, None, ("3", "5"))
 
 
 def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outcome = "ok") -> Measurement:

@@ -181,7 +181,7 @@ def test_an_outcome_is_followed_where_the_bad_end_measures_nothing() -> None:
     crash = ends(measured(OPERATORS, 100.0), measured(outcome="crashed"))
     signature = signature_of(crash, None)
 
-    assert signature == Signature(None, "regressed", outcome="crashed")
+    assert signature == Signature(None, "regressed", outcome="crashed", reason="why")
     assert signature.answer(crash)[0] == "bad"
     assert signature.answer(ends(measured(OPERATORS, 100.0), measured(OPERATORS, 100.0)))[0] == "good"
     assert signature.answer(ends(measured(OPERATORS, 100.0), measured(outcome="oom")))[0] == "skip"

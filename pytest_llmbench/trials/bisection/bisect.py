@@ -283,7 +283,8 @@ def _commits(
         number = len(trail.trials) + 1
         step = f"step {number} of about {max(number, number + commits.steps_left - 1)}, {commit}"
         recipe = AtCommit(history=history, package=package, commit=commit, beside=beside)
-        return trail.note(str(commit), step, environments.ask(_name(candidate), recipe, signature, told_as=step))
+        answered = environments.ask(_name(candidate), recipe, signature, told_as=step)
+        return trail.note(str(commit), commit.short, answered)
 
     halve(commits, ask)
     suspects = tuple(map(history.commit, commits.suspects))

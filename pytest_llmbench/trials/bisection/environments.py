@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from typing import Self
 
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.stacks.cache import cache_folder
 from pytest_llmbench.stacks.installer import InstallError
 from pytest_llmbench.stacks.recipe import Recipe
@@ -71,7 +72,7 @@ class Environments:
     def measure_ends(self, good: Recipe, bad: Recipe, judge: Judge) -> Held:
         """The bad environment against the good one."""
         self._ends = {GOOD: good, BAD: bad}
-        return self._measured(BAD, bad, judge)
+        return self._measured(BAD, bad, judge, self.journal.asked.plan)
 
     def ask(self, name: str, recipe: Recipe, signature: Signature, told_as: str | None = None) -> tuple[Answer, str]:
         """
@@ -84,7 +85,7 @@ class Environments:
         if (why := self.journal.note(name)) is not None:
             return "skip", why
         try:
-            settled = self._measured(name, recipe, signature.judge(), told_as)
+            settled = self._measured(name, recipe, signature.judge(), signature.plan(self.journal.asked.plan), told_as)
         except InstallError as error:
             why = f"cannot be installed: {str(error).splitlines()[-1]}"
             self.journal.add(Note(case=name, why=why))
@@ -93,14 +94,15 @@ class Environments:
             self._remove(name)
         return signature.answer(settled)
 
-    def _measured(self, name: str, recipe: Recipe, judge: Judge, told_as: str | None = None) -> Held:
+    def _measured(self, name: str, recipe: Recipe, judge: Judge, plan: Plan, told_as: str | None = None) -> Held:
         asked = self.journal.asked
         self.progress.start(told_as or name)
 
         def sides() -> Sides:
             return self._beside_good(self._stack(name, recipe, told_as))
 
-        return measure(name, asked.selected[0].case, self.journal, sides, judge=judge, progress=self.progress)
+        case = asked.selected[0].case
+        return measure(name, case, self.journal, sides, judge=judge, progress=self.progress, plan=plan)
 
     def _beside_good(self, other: Stack) -> Sides:
         """The good environment stays warm all the time."""

@@ -12,6 +12,7 @@ import re
 import msgspec
 
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
@@ -60,6 +61,14 @@ class Signature(msgspec.Struct, frozen=True):
             return _doubted(verdict, size) if self.relative else verdict
 
         return judge
+
+    def plan(self, asked: Plan) -> Plan:
+        """
+        The pairs that a mixture gets, where the ends get what was *asked* for.
+
+        One is enough of what repeats itself: the ends have shown that it does, and half of their move decides.
+        """
+        return asked if self.metric is None or METRICS[self.metric].gate in ("statistical", "advisory") else Plan()
 
     def answer(self, settled: Held) -> tuple[Answer, str]:
         """What a settled mixture says, and that in words."""

@@ -179,7 +179,7 @@ def _check(named: str, source: Path, environ: Mapping[str, str]) -> None:
         raise StackError(f"{named} is not a git repository itself, it lies in one; name that, without {within}")
     if _git(source, environ, "rev-parse", "--is-shallow-repository").strip() == "true":
         raise StackError(f"{named} is a shallow clone, without the commits between; run git fetch --unshallow in it")
-    if "extensions.partialclone=" in _git(source, environ, "config", "--list"):
+    if ".promisor=true\n" in _git(source, environ, "config", "--list"):
         raise StackError(f"{named} is a partial clone, without the files of its commits; name its URL instead")
     if _git(source, environ, "rev-parse", "--is-bare-repository").strip() == "true":
         return

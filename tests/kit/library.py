@@ -54,10 +54,10 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def commit(folder: Path) -> str:
+def commit(folder: Path, subject: str = "x") -> str:
     """Commit all that is in a folder, of which a repository is made if it is none; the commit."""
     if not (folder / ".git").exists():
         git(folder, "init", "-q")
     git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "x")
+    git(folder, "commit", "--allow-empty", "-qm", subject)
     return git(folder, "rev-parse", "HEAD")

@@ -73,6 +73,7 @@ class History:
         """
         if self._clone is not None:
             return
+        folder = folder.absolute()
         shared = self._git("rev-parse", "--path-format=absolute", "--git-common-dir").strip()
         folder.mkdir(parents=True, exist_ok=True)
         clone = folder / "repository.git"
@@ -84,9 +85,10 @@ class History:
         Raises:
             StackError: there is no such commit.
         """
-        asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        parse = ("rev-parse", "--verify", "--quiet", "--end-of-options")
         try:
-            found = self._git(*asked).strip()
+            # In two steps: to some kinds of revisions no ^{commit} can be added.
+            found = self._git(*parse, f"{self._git(*parse, revision).strip()}^{{commit}}").strip()
         except StackError:
             raise StackError(f"{self.name} has no commit {printable(revision, lines=False)!r}") from None
         told = self._git("rev-list", "--no-walk", "--format=%an%x00%aI%x00%s", found)

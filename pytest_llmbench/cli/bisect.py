@@ -222,7 +222,5 @@ def _check_same(journal: Journal, named: tuple[Named, Named], repository: str | 
         if {redacted(name): redacted(line) for name, line in then.packages.items()} != now.packages:
             raise ResultError(f"{now.name} no longer asks for what {journal.path} has measured; start a new bisection")
     before = journal.asked.repository
-    if before != repository:
-        raise ResultError(
-            f"{journal.path} was asked for commits of {before or 'nothing'}, and not of {repository or 'nothing'}"
-        )
+    if None not in (before, repository) and before != repository:
+        raise ResultError(f"{journal.path} was asked for commits of {before}, and not of {repository}")

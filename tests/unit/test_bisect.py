@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
@@ -187,6 +188,27 @@ def test_an_outcome_is_followed_where_the_bad_end_measures_nothing() -> None:
     assert signature.answer(ends(measured(OPERATORS, 100.0), measured(outcome="oom")))[0] == "skip"
     with pytest.raises(NothingToFollow, match="nothing to follow"):
         signature_of(ends(measured(outcome="crashed"), measured(OPERATORS, 1.0)), None)
+
+
+def test_a_mixture_that_crashes_by_another_exception_is_passed_over() -> None:
+    def crash(reason: str) -> Held:
+        process = Process(outcome="crashed", reason=reason)
+        return ends(measured(OPERATORS, 100.0), msgspec.structs.replace(measured(), processes=(process,)))
+
+    signature = signature_of(crash("RuntimeError: shapes do not fit (at a.py:1 in f)"), None)
+
+    assert signature.answer(crash("RuntimeError: sizes do not fit (at a.py:9 in f)")) == ("bad", "crashed")
+    answer, told_of_it = signature.answer(crash("ModuleNotFoundError: No module named 'x'"))
+    assert (answer, told_of_it) == ("skip", "crashed: ModuleNotFoundError: No module named 'x'")
+
+
+@pytest.mark.parametrize(
+    ("metric", "pairs"), [(OPERATORS, 1), ("peak_reserved_bytes", 1), ("samples_per_second", 8), (None, 8)]
+)
+def test_between_the_ends_one_pair_is_enough_of_what_repeats_itself(metric: str | None, pairs: int) -> None:
+    asked = Plan(screen=2, max_processes=8, looks=2)
+
+    assert Signature(metric, "regressed", 0.2).plan(asked).max_processes == pairs
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.history import Commit, History, open_history
 from pytest_llmbench.stacks.stack import Source
-from pytest_llmbench.store.journal import Asked, Journal, Named, Note, Taken
+from pytest_llmbench.store.journal import Asked, Implied, Journal, Named, Note, Taken
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.bisection.bisect import BisectedCommits, Commits, Trial
@@ -280,7 +280,7 @@ def journal_of(repository: Path, now: dict[str, float | str]) -> Path:
         source=Source(base="current"),
         selected=(Selected("t", "r", one.case),),
         workload=one.workload,
-        plan=Plan(),
+        plan=Plan(screen=2, max_processes=3, looks=1),
         timeout_seconds=1.0,
         repository=str(repository),
     )
@@ -290,7 +290,9 @@ def journal_of(repository: Path, now: dict[str, float | str]) -> Path:
             name = "bad" if revision == "main" else f"commit {history.commit(revision).hash}"
             if isinstance(value, str):
                 journal.add(Note(case=name, why=value))
-            else:
+                continue
+            # The ends get all pairs of the plan; of a count, one is enough for what lies between.
+            for _ in range(3 if revision == "main" else 1):
                 journal.add(Taken(case=name, pair=Pair(first="a", a=one, b=measured(value))))
     return file
 
@@ -377,3 +379,38 @@ def test_another_repository_is_not_gone_on_with(tmp_path: Path) -> None:
 
     assert code == 2
     assert f"r.jsonl was asked for commits of {repository}, and not of {tmp_path / 'other'}" in err
+
+
+def test_a_bisection_of_packages_may_be_gone_on_with_to_the_commit(tmp_path: Path) -> None:
+    for name, version in (("good", "1"), ("bad", "2")):
+        Path(f"{name}.txt").write_text(f"part-a=={version}\n")
+    one = measured(100.0)
+    asked = Asked(
+        command="bisect",
+        a=Named("good.txt", {"part-a": "part-a==1"}),
+        b=Named("bad.txt", {"part-a": "part-a==2"}),
+        source=Source(base="current"),
+        selected=(Selected("t", "r", one.case),),
+        workload=one.workload,
+        plan=Plan(),
+        timeout_seconds=1.0,
+    )
+    repository = line_of(tmp_path / "repository", 1)
+    git(repository, "tag", "v1", "main~1")
+    git(repository, "tag", "2.0", "main")
+    with Journal.begin(Path("r.jsonl"), asked) as journal:
+        journal.add(Taken(case="bad", pair=Pair(first="a", a=one, b=measured(200.0))))
+        journal.add(Implied(implied={"part-a": frozenset({"part-a"})}, needs={"part-a": frozenset()}))
+    locks = ["--good", "good.txt", "--bad", "bad.txt", "--resume", "r.jsonl", "--repo", "repository"]
+    without_tag = CliRunner().invoke(app, locks)
+    git(repository, "tag", "v2", "main")
+    found = CliRunner().invoke(app, locks)
+
+    assert without_tag.exit_code == 1
+    assert "part-a 1 -> 2 does it" in without_tag.stdout
+    assert "its commits could not be gone through: repository has no tag v2 or 2" in without_tag.stdout
+    assert found.exit_code == 0, found.output
+    assert (
+        f"{git(repository, 'rev-parse', 'main')} is the first bad commit of part-a (0 steps among 1 commit)"
+        in found.stdout
+    )

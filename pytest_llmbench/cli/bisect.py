@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple, Self
 
@@ -15,6 +16,7 @@ from pytest_llmbench.cli.console import stop, write
 from pytest_llmbench.judge.tolerance import parse_tolerances
 from pytest_llmbench.reports.bisection import commit_sentences, sentences, to_json
 from pytest_llmbench.schema.credentials import redacted
+from pytest_llmbench.schema.libraries import modules_of
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.stacks.history import Commit, History, absolute_repository, open_history
 from pytest_llmbench.stacks.requirements import Requirements, changed_names, read_requirements
@@ -107,6 +109,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
             ends = _Locks.read(good, bad, wanted, history)
         else:
             ends = _Commits((good, bad), *ends_of(history, good, bad), canonicalize_name(package), history)
+            _check_unshadowed(ends.package, given.paths(path))
         named = ends.named()
         repository = None if repo is None else absolute_repository(repo)
         if resume is not None:
@@ -214,6 +217,17 @@ def _run(journal: Journal, ends: _Locks | _Commits, progress: Progress, *, keep:
         raise typer.Exit(given.NOTHING_MEASURED) from None
     finally:
         typer.echo(f"llmbench: {journal.path}; --resume goes on with it", err=True)
+
+
+def _check_unshadowed(package: str, path: Sequence[str]) -> None:
+    """End the command where a folder on the path has the package: what lies there would be measured for each commit."""
+    for folder in path:
+        for module in modules_of(package):
+            if Path(folder, module).is_dir() or Path(folder, f"{module}.py").is_file():
+                stop(
+                    f"{folder} is on the path for your own steps and has {module}, which would be measured in place of "
+                    "each commit; start from another folder, or name that of your steps, --path"
+                )
 
 
 def _check_same(journal: Journal, named: tuple[Named, Named], repository: str | None) -> None:

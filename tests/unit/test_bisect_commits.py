@@ -222,6 +222,17 @@ def test_an_interpreter_beside_the_base_is_refused(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("found", ["part_a/__init__.py", "part_a.py"])
+def test_a_folder_of_steps_that_has_the_package_is_refused(tmp_path: Path, found: str) -> None:
+    line_of(tmp_path / "repository", 1)
+    file = tmp_path / "steps" / found
+    file.parent.mkdir(parents=True)
+    file.touch()
+    ends = ("--repo", "repository", "--good", "main~1", "--bad", "main")
+
+    assert "steps is on the path for your own steps and has part_a" in refused(*ends, "--path", "steps")
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "sentence"),
     [

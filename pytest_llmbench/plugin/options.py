@@ -49,9 +49,15 @@ OPTIONS = (
     ),
     Option(
         "device",
-        "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU",
+        "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU. fake: full "
+        "scale on any machine, by tensors without content, which count and time nothing",
         default="auto",
-        choices=("auto", "cuda", "cpu"),
+        choices=("auto", "cuda", "cpu", "fake"),
+    ),
+    Option(
+        "memory",
+        "memory that torch may take of each GPU: rows that need more are 'oom', as on a card of that size",
+        metavar="SIZE",
     ),
     Option(
         "model",
@@ -142,7 +148,8 @@ class Settings:
     """The options of one run, resolved and checked."""
 
     scale: Literal["full", "smoke"]
-    device: Literal["auto", "cuda", "cpu"]
+    device: Literal["auto", "cuda", "cpu", "fake"]
+    memory: str | None
     model: str | None
     loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
@@ -214,6 +221,7 @@ def resolve(config: pytest.Config) -> Settings:
     return Settings(
         scale=given["scale"].value,
         device=given["device"].value,
+        memory=given["memory"].value or None,
         model=given["model"].value or None,
         loop=given["loop"].value or None,
         samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),

@@ -36,7 +36,7 @@ from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.units import counted
-from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, device_of, parse_injection
+from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, device_of, parse_injection, parse_memory
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
 from pytest_llmbench.store.files import from_here, leads_out
@@ -429,12 +429,26 @@ def _workload(settings: Settings) -> Workload:
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
+    if device == "fake" and settings.scale == "smoke":
+        raise pytest.UsageError("--llmbench-device=fake runs the published size; leave --llmbench-scale=smoke out")
+    if injection is not None and device == "fake":
+        raise pytest.UsageError("--llmbench-inject: nothing can be planted where nothing runs, as with a fake device")
     if injection is not None and injection.kind not in SEEN_ON_CPU and device == "cpu":
         raise pytest.UsageError(
             f"--llmbench-inject: {injection.kind}=... needs a GPU, since no time and no memory is judged on the CPU; "
             "plant memory=64MiB, which the CPU sees as one more operator"
         )
-    return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
+    with _blamed_on("--llmbench-memory"):
+        memory_bytes = parse_memory(settings.memory) if settings.memory else None
+    if memory_bytes is not None and device == "cpu":
+        raise pytest.UsageError("--llmbench-memory: the CPU has no memory of its own; use a GPU, or a fake device")
+    return Workload(
+        scale=settings.scale,
+        device=device,
+        samples=settings.samples,
+        injection=injection,
+        memory_bytes=memory_bytes,
+    )
 
 
 def _new_file(root: Path) -> Path:

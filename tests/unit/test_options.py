@@ -127,6 +127,7 @@ def test_the_defaults(configure: Configure) -> None:
     assert resolve(config) == Settings(
         scale="full",
         device="auto",
+        memory=None,
         model=None,
         loop=None,
         samples=16,

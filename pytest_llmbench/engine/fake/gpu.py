@@ -1,0 +1,165 @@
+"""
+What libraries find on a GPU, put in by name where tensors without content are traced as those of the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import functional
+from torch.optim import optimizer
+from torch.utils import _foreach_utils as foreach
+from transformers import PreTrainedModel
+
+from pytest_llmbench.engine import models, training
+from pytest_llmbench.engine.fake import flash, kernels
+from pytest_llmbench.engine.fake.kernels import Chosen
+from pytest_llmbench.engine.fake.shapes import Shapes
+from pytest_llmbench.engine.fake.split import Split
+from pytest_llmbench.engine.outcomes import Unavailable
+from pytest_llmbench.engine.placement import balanced
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.workload import Workload
+
+__all__ = ["AsOnGpu", "as_on_a_gpu"]
+
+_ENDLESS = 2**60
+
+
+class AsOnGpu:
+    """
+    What was put in for a GPU.
+
+    Attributes:
+        shapes: the mode under which all runs.
+    """
+
+    shapes: Shapes
+
+    def __init__(self, memory_bytes: int | None) -> None:
+        self._attention = Chosen()
+        self._on_host = 0
+        self._memory_bytes = memory_bytes
+        self.split: Split | None = None
+        """Where tensors are, if there are several GPUs."""
+
+    @property
+    def kernels(self) -> set[str]:
+        """Of torch's attention, those that would have run."""
+        return self._attention.names
+
+    @property
+    def told(self) -> str:
+        """What is imitated, in words."""
+        return f"flash-attn {flash.VERSION}, torch's attention kernels of a Hopper GPU"
+
+    def workspace_bytes(self, operator: str, arguments: Sequence[Any]) -> list[int]:
+        """What a kernel takes for itself while it runs."""
+        return flash.workspace_bytes(operator, arguments) or kernels.workspace_bytes(operator, arguments)
+
+    @contextmanager
+    def observed(self, observe: Callable[[Any, Any, Any], None]) -> Iterator[None]:
+        """Every operator is told of, with its arguments and what it returned."""
+        self.shapes.observe = observe
+        try:
+            yield
+        finally:
+            self.shapes.observe = None
+
+    @property
+    def is_host(self) -> bool:
+        """Whether what runs now would run on the host."""
+        return self._on_host > 0
+
+    def build_model(self, case: Case, workload: Workload, device: torch.device) -> PreTrainedModel:
+        """In the place of `models.build_model`: the layers are split once they are built."""
+        model = models.build_model(case, workload, device)
+        if case.num_gpus > 1:
+            if case.quantization != "bf16":
+                raise Unavailable(
+                    f"quantization={case.quantization!r} over {case.num_gpus} GPUs cannot be traced without them; "
+                    "use num_gpus=1"
+                )
+            gpus = [torch.device("cuda", index) for index in range(case.num_gpus)]
+            memory = [self._memory_bytes or _ENDLESS] * case.num_gpus
+            self.split = Split(model, balanced(model, gpus, memory, torch.bfloat16))
+        return model
+
+    @contextmanager
+    def constructing(self, *arguments: Any, **named: Any) -> Iterator[None]:
+        """In the place of accelerate's `init_empty_weights`: what is drawn on the host first takes none of the GPU."""
+        self._on_host += 1
+        try:
+            with init_empty_weights(*arguments, **named):
+                yield
+        finally:
+            self._on_host -= 1
+
+
+@contextmanager
+def as_on_a_gpu(memory_bytes: int | None = None) -> Iterator[AsOnGpu]:
+    """
+    Tensors without content, in a process that believes them to be real and on a GPU.
+
+    - flash-attn is installed, and torch's attention chooses the kernel of a Hopper GPU, which is what this yields;
+    - optimizers take lists of tensors at once;
+    - who asks whether a tensor is fake is answered no, since real tensors would take another branch;
+    - modules move and convert by new parameters, since one without content cannot be swapped;
+    - layers are split over several GPUs by name.
+
+    Args:
+        memory_bytes: that a GPU has for weights, which decides how layers are split; None for as much as they need.
+    """
+    machine = AsOnGpu(memory_bytes)
+    with ExitStack() as stack:
+        patches: tuple[Any, ...] = (
+            mock.patch.object(torch._subclasses, "FakeTensor", _Nothing),
+            mock.patch.object(functional, "scaled_dot_product_attention", machine._attention),
+            *(
+                mock.patch.object(module, "_get_foreach_kernels_supported_devices", return_value=["cpu", "cuda"])
+                for module in (foreach, optimizer)
+            ),
+            *(
+                mock.patch.object(module, "_foreach_supported_types", [*module._foreach_supported_types, FakeTensor])
+                for module in (foreach, optimizer)
+            ),
+            mock.patch.object(nn.Module, "_apply", _applied),
+            mock.patch.object(models, "init_empty_weights", machine.constructing),
+            mock.patch.object(training, "build_model", machine.build_model),
+        )
+        for patch in patches:
+            stack.enter_context(patch)
+        stack.enter_context(flash.installed())
+        machine.shapes = stack.enter_context(Shapes())
+        yield machine
+
+
+class _Nothing:
+    """No tensor is one of these."""
+
+
+def _applied(module: nn.Module, function: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+    """As `nn.Module._apply`; a parameter that two modules share stays one."""
+    made: dict[int, nn.Parameter] = {}
+    for one in module.modules() if recurse else (module,):
+        for name, parameter in one._parameters.items():
+            if parameter is None:
+                continue
+            if id(parameter) not in made:
+                with torch.no_grad():
+                    changed: Any = function(parameter)
+                if changed is not parameter:
+                    changed = nn.Parameter(changed, parameter.requires_grad)
+                made[id(parameter)] = changed
+            one._parameters[name] = made[id(parameter)]
+        for name, buffer in one._buffers.items():
+            if buffer is not None:
+                one._buffers[name] = function(buffer)
+    return module

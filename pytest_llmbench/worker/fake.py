@@ -101,7 +101,7 @@ def peaks(traced: Traced, num_gpus: int, limit: int | None = None) -> Peaks:
     Args:
         limit: bytes that a GPU has for tensors; None for no end of them.
     """
-    gpus = [Allocator(limit) for _ in range(num_gpus)]
+    gpus = [Allocator(limit, index) for index in range(num_gpus)]
     memory = _Replay(gpus)
     steady = None
     try:

@@ -34,7 +34,7 @@ from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
 from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.python import PythonRecorder
 from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
-from pytest_llmbench.probes.storages import Event, Features, Role, Storages, Stretch, Template, template
+from pytest_llmbench.probes.storages import Event, Features, NotAlike, Role, Storages, Stretch, Template, template
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.profile import TAKEN, Profile
@@ -51,6 +51,8 @@ _MULTIPLYING_BYTES = 32 * 2**20
 """Memory that cuBLAS takes from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
+_MOST_MICRO_BATCHES = 64
+"""More are not traced one by one."""
 
 
 class Traced(NamedTuple):
@@ -83,6 +85,22 @@ class Traced(NamedTuple):
             yield from (self.next if position else self.first).at(self.features[index])
 
 
+class Run(NamedTuple):
+    """What the storages of a training do, traced from its beginning to its end."""
+
+    build: Sequence[Event]
+    warm: Sequence[Event]
+    steps: Sequence[Event]
+
+    def warm_up(self) -> Iterator[Event]:
+        """The events of the first micro-batches and their optimizer step."""
+        return iter(self.warm)
+
+    def rounds(self) -> Iterator[Event]:
+        """The events of every micro-batch, in whole optimizer steps."""
+        return iter(self.steps)
+
+
 class Peaks(NamedTuple):
     """The most bytes by GPU."""
 
@@ -94,7 +112,7 @@ class Peaks(NamedTuple):
     """Why it went no further."""
 
 
-def peaks(traced: Traced, num_gpus: int, limit: int | None = None) -> Peaks:
+def peaks(traced: Traced | Run, num_gpus: int, limit: int | None = None) -> Peaks:
     """
     What torch's allocator would reach, on each of so many GPUs.
 
@@ -268,8 +286,14 @@ def _trace(  # noqa: PLR0917
             for index in fitted:
                 if not whole and features[index] not in seen:
                     run_steps(training, [[index]], Watch())
+    traced: Traced | Run
+    try:
+        traced = _pieces(storages.stretches, features, built)
+    except NotAlike as error:
+        with notes.phase("trace"):
+            traced = _traced_whole(case, workload, devices, machine, error)
     with notes.phase("memory"):
-        _note_memory(peaks(_pieces(storages.stretches, features, built), case.num_gpus, workload.memory_bytes), notes)
+        _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, notes)
     notes.ran["imitated"] = machine.told
     if whole:
@@ -280,6 +304,28 @@ def _trace(  # noqa: PLR0917
     notes.ran["checkpointing"] = str(blocks)
     if differing := [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]:
         raise FellBack("; ".join(differing))
+
+
+def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu, why: NotAlike) -> Run:
+    """
+    All micro-batches of another training, for one whose micro-batches are not alike.
+
+    Raises:
+        Unavailable: they are too many.
+    """
+    storages = Storages(machine.workspace_bytes, machine.gpu_now)
+    with machine.observed(storages.ran), collector_off():
+        built = _build(case, workload, devices.first)
+        count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
+        if count > _MOST_MICRO_BATCHES:
+            raise Unavailable(
+                f"{why}, and {count} micro-batches are too many to be traced one by one; ask for fewer samples"
+            )
+        storages.begin("first")
+        run_steps(built, [range(min(WARM_UP_MICRO_BATCHES, count))], Watch())
+        storages.begin("next")
+        run_steps(built, [range(start, start + per_step) for start in range(0, count, per_step)], Watch())
+    return Run(*(stretch.events for stretch in storages.stretches))
 
 
 def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:

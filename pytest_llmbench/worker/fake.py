@@ -250,15 +250,19 @@ def note_fake(case: Case, workload: Workload, devices: Devices, notes: Notes) ->
 
 
 def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Notes) -> PythonRecorder | None:
-    """What Python does, on real tensors."""
-    if case.step is not None:
-        for name in ("python_calls_per_sample", "python_instructions_per_sample"):
-            notes.metric(name, None, "a step of the user's own has no miniature, whose Python could be counted")
-        return None
-    small = msgspec.structs.replace(workload, scale="smoke", device="cpu", samples=1)
-    training = build_fine_tuning(case, small, devices.first)
-    run_steps(training, [range(min(2, len(training.micro_batch_tokens)))], Watch())
-    return note_python(training, devices, notes)
+    """What Python does, on real tensors; None where there is no miniature, or none that runs."""
+    why = "a step of the user's own has no miniature, whose Python could be counted"
+    if case.step is None:
+        small = msgspec.structs.replace(workload, scale="smoke", device="cpu", samples=1)
+        try:
+            training = build_fine_tuning(case, small, devices.first)
+            run_steps(training, [range(min(2, len(training.micro_batch_tokens)))], Watch())
+            return note_python(training, devices, notes)
+        except Exception as error:  # noqa: BLE001 - the row itself is traced, and says what is wrong with it
+            why = f"the miniature cannot be run: {type(error).__name__}: {error}".splitlines()[0]
+    for name in ("python_calls_per_sample", "python_instructions_per_sample"):
+        notes.metric(name, None, why)
+    return None
 
 
 def _trace(  # noqa: PLR0917
@@ -269,10 +273,7 @@ def _trace(  # noqa: PLR0917
     with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():
             built = _build(case, workload, devices.first)
-        if machine.split is not None:
-            storages.split = machine.split
-            for tensor, gpu in machine.split.weights():
-                storages.place(tensor, gpu)
+        _place(machine, storages)
         _note_parts(built, notes)
         training = _Marked(built, storages, whole=whole)
         features = [(1,)] * len(built.micro_batch_tokens) if whole else _features(built)
@@ -317,9 +318,10 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
     Raises:
         Unavailable: they are too many.
     """
-    storages = Storages(machine.workspace_bytes, machine.gpu_now)
+    storages = Storages(machine.workspace_bytes, lambda: machine.is_host)
     with machine.observed(storages.ran), collector_off():
         built = _build(case, workload, devices.first)
+        _place(machine, storages)
         count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
         if count > _MOST_MICRO_BATCHES:
             raise Unavailable(
@@ -330,6 +332,14 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
         storages.begin("next")
         run_steps(built, [range(start, start + per_step) for start in range(0, count, per_step)], Watch())
     return Run(*(stretch.events for stretch in storages.stretches))
+
+
+def _place(machine: AsOnGpu, storages: Storages) -> None:
+    """The weights of a model that was just built are on the GPUs of its layers."""
+    if machine.split is not None:
+        storages.split = machine.split
+        for tensor, gpu in machine.split.weights():
+            storages.place(tensor, gpu)
 
 
 def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:

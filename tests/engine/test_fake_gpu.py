@@ -46,12 +46,15 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_objects() -> Iterator[None]:
-    """What libraries have made is none of a step's garbage, as in a measuring process."""
+def one_thread_and_few_objects() -> Iterator[None]:
+    """As in a measuring process; what libraries have made is none of a step's garbage."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
+    torch.set_num_threads(threads)
 
 
 def profiled(directory: str, device: Device, **axes: Any) -> Notes:

@@ -198,7 +198,7 @@ class _Marks(Watch):
         self._watch.step_begins()
 
     def micro_batch_begins(self) -> None:
-        self._index = next(self._order)
+        self._index = next(self._order, self._index + 1)  # a step of the user's own runs whole optimizer steps
         self.mark(self._role, self._index)
         self._role = "next"
         self._watch.micro_batch_begins()

@@ -112,17 +112,21 @@ def test_a_row_says_what_is_imitated_and_which_kernel_ran(process: Process) -> N
     assert process.ran["checkpointing"] == "2 of 2 LlamaDecoderLayer"
 
 
-def test_weights_gradients_and_the_optimizer_are_part_of_the_peak(directory: str) -> None:
-    lora, full = (measured(row(directory, tuner=tuner)) for tuner in ("lora", "full"))
+def test_gradients_and_the_optimizer_are_part_of_the_peak(tmp_path: Path) -> None:
+    model = llama(tmp_path, hidden_size=768, intermediate_size=2048)
+    lora, full = (measured(row(model, tuner=tuner, max_length=95)) for tuner in ("lora", "full"))
 
     added = full.metrics["peak_allocated_bytes"][0] - lora.metrics["peak_allocated_bytes"][0]  # type: ignore[index]
-    assert added > 0
+    weights = 2 * full.metrics["parameters"]  # type: ignore[operator]
+    assert added == pytest.approx(3 * weights, rel=0.2)
 
 
 @pytest.mark.parametrize("axes", [{}, {"batch_size": 3}, {"attention": "flash", "batch_size": 2}], ids=str)
 def test_a_few_micro_batches_tell_the_memory_of_all(
     directory: str, axes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """But for the losses, which a run keeps to its end."""
+    losses = 8 * 512
     case = row(directory, max_length=600, **axes)
     few = measured(case, samples=8)
     monkeypatch.setattr(fake, "template", _refused)
@@ -130,7 +134,7 @@ def test_a_few_micro_batches_tell_the_memory_of_all(
     every = measured(case, samples=8)
 
     for metric in ("peak_allocated_bytes", "peak_allocated_steady_bytes", "peak_reserved_bytes"):
-        assert few.metrics[metric] == every.metrics[metric]
+        assert few.metrics[metric] == pytest.approx(every.metrics[metric], abs=losses)
 
 
 def _refused(*_: Any) -> Any:
@@ -214,12 +218,12 @@ def test_a_row_that_cannot_be_traced_says_so_in_a_sentence(directory: str, axes:
 @pytest.mark.parametrize(
     ("what", "operator", "function"),
     [
-        ("item", "aten._local_scalar_dense.default", "<module>"),
+        ("item", "aten._local_scalar_dense.default", "<lambda>"),
         ("if", "aten._local_scalar_dense.default", "_branches"),
-        ("mask", "aten.nonzero.default", "<module>"),
-        ("nonzero", "aten.nonzero.default", "<module>"),
-        ("operator", "fake_steps.no_shape.default", "<module>"),
-        ("numpy", "numpy", "<module>"),
+        ("mask", "aten.nonzero.default", "<lambda>"),
+        ("nonzero", "aten.nonzero.default", "<lambda>"),
+        ("operator", "fake_steps.no_shape.default", "<lambda>"),
+        ("numpy", "numpy", "<lambda>"),
     ],
 )
 def test_a_step_that_asks_for_a_value_is_told_by_operator_and_line(what: str, operator: str, function: str) -> None:
@@ -239,16 +243,6 @@ def test_a_step_without_a_model_is_traced() -> None:
     assert found.metrics["samples_per_micro_batch"] == ROWS
     assert found.missing["parameters"]
     assert found.missing["python_calls_per_sample"].startswith("a step of the user's own has no miniature")
-
-
-def test_the_memory_of_a_step_is_its_weights_its_optimizer_and_its_activations() -> None:
-    few, more = (measured(custom("plain", copies=copies)) for copies in (0, 2))
-
-    grown = [
-        after - before
-        for before, after in zip(few.metrics["peak_live_bytes"], more.metrics["peak_live_bytes"], strict=True)  # type: ignore[arg-type]
-    ]
-    assert grown == [4 * WIDTH * ROWS]
 
 
 def test_a_step_that_accumulates_is_traced_in_whole_optimizer_steps() -> None:

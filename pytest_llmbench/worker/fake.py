@@ -300,7 +300,7 @@ def _trace(  # noqa: PLR0917
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, notes)
-    notes.ran["imitated"] = machine.told
+    notes.ran["imitated"] = machine.told(storages.operators)
     if whole:
         return
     asked = effective_attention(case, workload)

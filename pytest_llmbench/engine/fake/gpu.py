@@ -4,8 +4,10 @@ What libraries find on a GPU, put in by name where tensors without content are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 from unittest import mock
 
@@ -18,8 +20,8 @@ from torch.optim import optimizer
 from torch.utils import _foreach_utils as foreach
 from transformers import PreTrainedModel
 
-from pytest_llmbench.engine import models, training
-from pytest_llmbench.engine.fake import flash, kernels
+from pytest_llmbench.engine import models, quantization, training
+from pytest_llmbench.engine.fake import flash, kernels, quantized
 from pytest_llmbench.engine.fake.kernels import Chosen
 from pytest_llmbench.engine.fake.shapes import Shapes
 from pytest_llmbench.engine.fake.split import Split
@@ -55,14 +57,21 @@ class AsOnGpu:
         """Of torch's attention, those that would have run."""
         return self._attention.names
 
-    @property
-    def told(self) -> str:
-        """What is imitated, in words."""
-        return f"flash-attn {flash.VERSION}, torch's attention kernels of a Hopper GPU"
+    def told(self, operators: Iterable[str]) -> str:
+        """What was imitated where these operators ran, in words."""
+        spaces = {name.partition("::")[0] for name in operators}
+        libraries = {"flash_attn": f"flash-attn {flash.VERSION}", "xformers_flash": "xformers over flash-attn"}
+        used = [text for space, text in libraries.items() if space in spaces]
+        if self.kernels:
+            used.append("torch's attention kernels of a Hopper GPU")
+        return ", ".join([*used, "foreach optimizers", "cuBLAS workspaces of a Hopper GPU"])
 
     def workspace_bytes(self, operator: str, arguments: Sequence[Any]) -> list[int]:
         """What a kernel takes for itself while it runs."""
-        return flash.workspace_bytes(operator, arguments) or kernels.workspace_bytes(operator, arguments)
+        for library in (flash, kernels, quantized):
+            if found := library.workspace_bytes(operator, arguments):
+                return found
+        return []
 
     @contextmanager
     def observed(self, observe: Callable[[Any, Any, Any], None]) -> Iterator[None]:
@@ -72,6 +81,15 @@ class AsOnGpu:
             yield
         finally:
             self.shapes.observe = None
+
+    @contextmanager
+    def without_content(self) -> Iterator[None]:
+        """Integers have no content either."""
+        self.shapes.keeps_content = False
+        try:
+            yield
+        finally:
+            self.shapes.keeps_content = True
 
     @property
     def is_host(self) -> bool:
@@ -133,12 +151,22 @@ def as_on_a_gpu(memory_bytes: int | None = None) -> Iterator[AsOnGpu]:
             mock.patch.object(nn.Module, "_apply", _applied),
             mock.patch.object(models, "init_empty_weights", machine.constructing),
             mock.patch.object(training, "build_model", machine.build_model),
+            mock.patch.dict(quantization._BACKENDS, quantized.backends(machine.without_content)),
         )
         for patch in patches:
             stack.enter_context(patch)
         stack.enter_context(flash.installed())
-        machine.shapes = stack.enter_context(Shapes())
+        stack.enter_context(_products_of_a_gpu())
+        machine.shapes = stack.enter_context(Shapes(quantized.implied))
         yield machine
+
+
+def _products_of_a_gpu() -> AbstractContextManager[Any]:
+    """LLM.int8() multiplies in 8 bits, which it does not on the CPU."""
+    if find_spec("bitsandbytes") is None:
+        return nullcontext()
+    functions = importlib.import_module("bitsandbytes.autograd._functions")
+    return mock.patch.object(functions, "MatMul8bitFp", functions.MatMul8bitLt)
 
 
 class _Nothing:

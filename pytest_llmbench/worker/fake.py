@@ -51,7 +51,7 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
-_MOST_MICRO_BATCHES = 64
+_MOST_MICRO_BATCHES, _MOST_EVENTS = 64, 1_000_000
 """More are not traced one by one."""
 
 
@@ -318,7 +318,7 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
     Raises:
         Unavailable: they are too many.
     """
-    storages = Storages(machine.workspace_bytes, lambda: machine.is_host)
+    storages = Storages(machine.workspace_bytes, lambda: machine.is_host, _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
         built = _build(case, workload, devices.first)
         _place(machine, storages)

@@ -128,6 +128,17 @@ if not hasattr(torch.ops.fake_steps, "no_shape"):
     _library.impl("no_shape", lambda x: x.clone(), "CPU")
 
 
+def looping(device: torch.device) -> Callable[[], int]:
+    """A step of a loop over tokens, so to speak."""
+    x = torch.randn(4, device=device)
+
+    def step() -> int:
+        while True:
+            x.sin()
+
+    return step
+
+
 def mistaken(device: torch.device) -> Callable[[], int]:
     """A step that cannot run anywhere."""
 

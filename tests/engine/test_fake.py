@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from pytest_llmbench.judge.movers import movers
+from pytest_llmbench.probes.storages import Storages
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS
@@ -107,7 +108,7 @@ def test_what_needs_content_is_missing_with_a_reason(process: Process, metric: s
 
 def test_a_row_says_what_is_imitated_and_which_kernel_ran(process: Process) -> None:
     assert process.outcome == "ok"
-    assert "flash-attn" in process.ran["imitated"]
+    assert "torch's attention kernels of a Hopper GPU" in process.ran["imitated"]
     assert process.ran["attention"] == "sdpa-cudnn"
     assert process.ran["checkpointing"] == "2 of 2 LlamaDecoderLayer"
 
@@ -233,6 +234,16 @@ def test_a_step_that_asks_for_a_value_is_told_by_operator_and_line(what: str, op
     assert (found.reason or "").startswith("cannot be traced without a GPU: ")
     assert operator in (found.reason or "")
     assert f" in fake_steps.py:{function}, line " in (found.reason or "")
+
+
+def test_a_loop_without_end_is_told_by_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Storages.__init__, "__defaults__", (lambda: False, 100))
+
+    found = measured(custom("looping"))
+
+    assert found.outcome == "unavailable"
+    assert "more than 100 times a tensor comes or goes" in (found.reason or "")
+    assert " in fake_steps.py:looping.<locals>.step, line " in (found.reason or "")
 
 
 def test_a_step_without_a_model_is_traced() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pytest_llmbench.engine.fake.shapes import Shapes
-from pytest_llmbench.probes.storages import Event, Features, NotAlike, Storages, Stretch, template
+from pytest_llmbench.probes.storages import Event, Features, NotAlike, Storages, Stretch, TooMany, template
 
 MEGABYTE = 1_000_000
 
@@ -87,6 +87,15 @@ def test_the_workspace_of_a_kernel_is_gone_at_once() -> None:
     (build,) = logged(lambda _: megabytes(1) @ megabytes(1), lambda name, _: [512] if name == "aten::dot" else [])
 
     assert [event.size for event in build.events if "workspace" in event.name[0]] == [512, -1]
+
+
+def test_a_stretch_that_never_ends_is_refused() -> None:
+    storages = Storages(lambda *_: [], most=10)
+
+    with Shapes() as mode, pytest.raises(TooMany, match="^more than 10 times a tensor comes or goes"):  # noqa: PT012
+        mode.observe = storages.ran
+        while True:
+            megabytes(1)
 
 
 def stretch(index: int, *taken: int, name: str = "aten::mm") -> Stretch:

@@ -116,6 +116,11 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
 
 def _run(request: Request, devices: Devices, notes: Notes) -> None:
     case, workload = request.case, request.workload
+    if request.estimate is not None:
+        from pytest_llmbench.worker.estimate import note_estimate  # imports what no other case needs
+
+        note_estimate(case, workload, request.estimate, devices, notes)
+        return
     if workload.device == "fake":
         from pytest_llmbench.worker.fake import note_fake  # imports what no other case needs
 

@@ -35,6 +35,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
     case: Annotated[
         str | None, typer.Option(metavar="ID", help="Row as table[row], or module:function of a step of your own.")
     ] = None,
+    step_arguments: given.StepArgumentsOption = None,
     metric: Annotated[
         str | None, typer.Option(help="What to follow; by default the metric that is most beyond its limit.")
     ] = None,
@@ -90,7 +91,7 @@ def bisect(  # noqa: PLR0913 - each is an option of the command
                 a=Named(str(good.absolute()), locks[0].printable_lines),
                 b=Named(str(bad.absolute()), locks[1].printable_lines),
                 source=given.source(base, python, constraint, installer),
-                selected=(find_case(case, loop),),
+                selected=(find_case(case, loop, given.step_arguments(step_arguments)),),
                 workload=given.workload(scale, device, samples),
                 plan=given.plan(pairs, max_pairs),
                 tolerances=parse_tolerances(tolerance or ()),

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
+import msgspec
 import typer
 
 from pytest_llmbench.cli.console import columns, has_color, stop, write
@@ -48,6 +49,7 @@ __all__ = [
     "SamplesOption",
     "ScaleOption",
     "SharedGpuOption",
+    "StepArgumentsOption",
     "TimeoutOption",
     "TolerancesOption",
     "VerboseOption",
@@ -56,6 +58,7 @@ __all__ = [
     "plan",
     "refusals",
     "source",
+    "step_arguments",
     "workload",
 ]
 
@@ -99,6 +102,14 @@ TimeoutOption = Annotated[
 SharedGpuOption = Annotated[
     bool,
     typer.Option("--shared-gpu", help="Other programs may use the GPU: that does not make a measurement invalid."),
+]
+StepArgumentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--step-arguments",
+        metavar="JSON",
+        help="Keyword arguments of the steps, as '{\"layers\": 2}': what `Case.custom(arguments=...)` takes.",
+    ),
 ]
 PathOption = Annotated[
     list[Path] | None,
@@ -182,6 +193,16 @@ def refusals() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("llmbench: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def step_arguments(text: str | None) -> dict[str, Any]:
+    """Keyword arguments of a step of the user's own, from a JSON object."""
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        stop(f"--step-arguments {text}: {error}; give a JSON object, as '{{\"layers\": 2}}'")
 
 
 def workload(scale: Scale, device: Literal["auto"] | Device, samples: str) -> Workload:

@@ -135,6 +135,18 @@ class OperationRecorder(Recorder):
     def end(self) -> None:
         self._counts = None
 
+    def graph_left(self) -> Asked | None:
+        """
+        The end of the graph that is alive and was made last, and the place of its forward operator; None without one.
+
+        Between steps there is none, unless somebody holds a tensor that has it, and with it all that it saved.
+        """
+        nodes = [node for tensor in _plain_tensors() if (node := tensor.grad_fn) is not None]
+        if not nodes:
+            return None
+        last = max(nodes, key=lambda node: node._sequence_nr())
+        return Asked(f"graph up to {last.name()}", self._forward.get(last._sequence_nr(), ""))
+
     def _ran(self, operator: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         kind = self._kinds.get(id(operator))  # operators are never freed, and their own hash takes longer
         if kind is None:
@@ -297,9 +309,8 @@ class Memory:
         for name, tensor in _kept(optimizer):
             self.given(Asked(f"{name} of the optimizer", ""), tensor)
         before = Asked(BEFORE, "")
-        for thing in gc.get_objects():
-            if issubclass(type(thing), Tensor) and _is_plain(type(thing)):
-                self.given(before, thing)
+        for tensor in _plain_tensors():
+            self.given(before, tensor)
 
     def given(self, asked: Asked, result: Any) -> None:
         """Note the tensors that an operator returned."""
@@ -357,6 +368,13 @@ class Peak(NamedTuple):
 
     bytes: int
     position: int
+
+
+def _plain_tensors() -> Iterator[Tensor]:
+    """All tensors that Python knows, but for those that are made of others."""
+    for thing in gc.get_objects():
+        if issubclass(type(thing), Tensor) and _is_plain(type(thing)):
+            yield thing
 
 
 def _kept(optimizer: object) -> Iterator[tuple[str, Tensor]]:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from operator import mul
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -26,6 +26,19 @@ step.
 
 Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
+
+
+class Places(Protocol):
+    """Which tensor is on which GPU."""
+
+    def gpu_of(self, arguments: Any, position: int) -> int:
+        """The GPU of what an operator returns at a position."""
+
+    def note(self, storage: int, gpu: int) -> None:
+        """A storage is on a GPU."""
+
+    def forget(self, storage: int) -> None:
+        """A storage is gone."""
 
 
 class Event(NamedTuple):
@@ -58,19 +71,24 @@ class Storages:
 
     Args:
         workspaces: bytes that a kernel of a GPU takes for itself, by the operator's name and its arguments.
-        gpu_of: the GPU on which an operator that runs now would run; None for the host, which is not noted.
+        is_host: whether what runs now would run on the host, which is not noted.
+
+    Attributes:
+        split: where tensors are, if there are several GPUs.
 
     Attributes:
         stretches: what was noted, in the order in which it happened.
     """
 
     def __init__(
-        self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]], gpu_of: Callable[[], int | None] = lambda: 0
+        self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]], is_host: Callable[[], bool] = lambda: False
     ) -> None:
         self.stretches: list[Stretch] = []
         self._workspaces = workspaces
-        self._gpu_of = gpu_of
-        self._alive: set[int] = set()
+        self._is_host = is_host
+        self.split: Places | None = None
+        self._alive: dict[int, tuple[Stretch, int]] = {}
+        """By the identity of a storage: where the event is in which it came."""
         self._counts: dict[str, int] = {}
         self._names: dict[int, str] = {}
         """By the identity of an operator, which is never freed; empty for one that makes views."""
@@ -89,34 +107,49 @@ class Storages:
             name = self._names[id(operator)] = "" if operator.is_view else operator._schema.name
         if not name:
             return  # a view makes no storage
+        if self._is_host():
+            return
         if isinstance(result, Tensor):
-            self._note(name, result)
+            self._note(name, result, args, 0)
         elif isinstance(result, (tuple, list)):
-            for one in result:
+            for position, one in enumerate(result):
                 if isinstance(one, Tensor):
-                    self._note(name, one)
+                    self._note(name, one, args, position)
         for size in self._workspaces(name, args):
-            event = self._event(f"workspace of {name}", size, self._gpu_of() or 0)
+            gpu = self.split.gpu_of(args, 0) if self.split else 0
+            event = self._event(f"workspace of {name}", size, gpu)
             self._stretch.events.append(event._replace(size=-1))
+
+    def place(self, tensor: Tensor, gpu: int) -> None:
+        """A tensor that came on the first GPU is on another one."""
+        key = tensor.untyped_storage()._cdata
+        if self.split is not None and key in self._alive:
+            stretch, position = self._alive[key]
+            stretch.events[position] = stretch.events[position]._replace(gpu=gpu)
+            self.split.note(key, gpu)
 
     @property
     def operators(self) -> list[str]:
         """Names of all that ran."""
         return [name for name in self._names.values() if name]
 
-    def _note(self, name: str, tensor: Tensor) -> None:
+    def _note(self, name: str, tensor: Tensor, args: Any, position: int) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        gpu = self._gpu_of()
-        if key in self._alive or gpu is None or tensor.is_meta:
+        if key in self._alive or tensor.is_meta:
             return
-        self._alive.add(key)
-        size = storage.nbytes()
-        event = self._event(name, size, gpu)
         stretch = self._stretch
+        self._alive[key] = (stretch, len(stretch.events))
+        gpu = 0
+        if self.split is not None:
+            gpu = self.split.gpu_of(args, position)
+            self.split.note(key, gpu)
+        event = self._event(name, storage.nbytes(), gpu)
 
         def gone() -> None:
-            self._alive.discard(key)
+            del self._alive[key]
+            if self.split is not None:
+                self.split.forget(key)
             now = self._stretch
             now.events.append(event._replace(size=-1, own=now is stretch))
 

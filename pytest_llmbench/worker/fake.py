@@ -47,8 +47,8 @@ from pytest_llmbench.worker.passes import note_profile, note_python
 __all__ = ["Peaks", "Traced", "note_fake", "peaks"]
 
 NO_CONTENT = "tensors without content have no values, and nothing is timed on them"
-_MULTIPLYING_BYTES = 32 * 2**20
-"""Memory that cuBLAS takes from torch's allocator on a Hopper GPU, in each thread that multiplies."""
+_MULTIPLYING_BYTES = (32 * 2**20, 2**20)
+"""Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
 
@@ -107,7 +107,7 @@ def peaks(traced: Traced, num_gpus: int, limit: int | None = None) -> Peaks:
     try:
         memory.run(traced.build)
         for gpu in gpus:
-            for size in (_MULTIPLYING_BYTES, _MULTIPLYING_BYTES):  # of the forward pass's thread, and of the backward's
+            for size in 2 * _MULTIPLYING_BYTES:  # of the forward pass's thread, and of the backward pass's
                 gpu.take(size)
         memory.run(traced.warm_up())
         for gpu in gpus:
@@ -224,7 +224,7 @@ def note_fake(case: Case, workload: Workload, devices: Devices, notes: Notes) ->
         notes.metric(name, None, NO_CONTENT)
     with notes.phase("miniature"):
         python = _note_miniature(case, workload, devices, notes)
-    with as_on_a_gpu() as machine:
+    with as_on_a_gpu(workload.memory_bytes) as machine:
         try:
             _trace(case, workload, devices, python, machine, notes)
         except (NotImplementedError, RuntimeError) as error:
@@ -246,11 +246,15 @@ def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Not
 def _trace(  # noqa: PLR0917
     case: Case, workload: Workload, devices: Devices, python: PythonRecorder | None, machine: AsOnGpu, notes: Notes
 ) -> None:
-    storages = Storages(machine.workspace_bytes, machine.gpu_now)
+    storages = Storages(machine.workspace_bytes, lambda: machine.is_host)
     whole = case.step is not None
     with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():
             built = _build(case, workload, devices.first)
+        if machine.split is not None:
+            storages.split = machine.split
+            for tensor, gpu in machine.split.weights():
+                storages.place(tensor, gpu)
         _note_parts(built, notes)
         training = _Marked(built, storages, whole=whole)
         features = [(1,)] * len(built.micro_batch_tokens) if whole else _features(built)

@@ -144,7 +144,8 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     Operators by name and place, reads of the host, flops, bytes, and the tensors that are alive.
 
     The peak is that of the costliest micro-batch and its optimizer step. Counts are of one micro-batch and one
-    optimizer step, and what a step leaves behind is seen after another one like it.
+    optimizer step. What a step leaves behind is seen after another one like it, which is left out where all that the
+    counted one made is gone: it would do the same again.
     """
     recorder = OperationRecorder(devices.first, training.optimizer)
     order = counted_micro_batches(training, 1)
@@ -154,10 +155,12 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
             run_steps(training, [cheapest_and_costliest(training)], Watch())
             devices.synchronise()
             peak_until = recorder.memory.position()
+            before = recorder.memory.settled()
             run_steps(training, [order], watch)
-            first = recorder.memory.settled()
-            run_steps(training, [order], Watch())
-            second = recorder.memory.settled()
+            first = second = recorder.memory.settled()
+            if any(_changes(recorder.memory, before, first, devices)):
+                run_steps(training, [order], Watch())
+                second = recorder.memory.settled()
     except OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - the rounds ran; what cannot run under a dispatch mode has no profile
@@ -186,6 +189,8 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
         / fmean(tokens[index] for index in order)
     )
     retained = _note_live(recorder.memory, peak_until, (first, second), devices, notes)
+    if retained and (graph := recorder.graph_left()):
+        retained = {str(graph): sum(retained.values())}  # whoever holds its end holds all of it
     python_parts: tuple[Counts | None, Counts | None] = (None, None)
     if python is not None:
         python_parts = (python.micro_batches, python.optimizer_step)
@@ -215,11 +220,15 @@ def _note_live(
     notes.peak_allocations = fullest(
         shares(memory.live(device, peak.position)) for device, peak in zip(devices.all, peaks, strict=True)
     )
-    first, second = ends
-    kept = [memory.between(device, first.get(device, 0), second.get(device, 0)) for device in devices.all]
+    kept = _changes(memory, *ends, devices)
     notes.metric("retained_bytes_per_step", tuple(sum(sizes.values()) for sizes in kept))
     most = max(kept, key=lambda sizes: sum(map(abs, sizes.values())))
     return {str(asked): size for asked, size in sorted(most.items(), key=lambda one: -abs(one[1]))[:LISTED]}
+
+
+def _changes(memory: Memory, first: Positions, second: Positions, devices: Devices) -> list[dict[Asked, int]]:
+    """Bytes that came and stayed between two positions, of each device by who asked."""
+    return [memory.between(device, first.get(device, 0), second.get(device, 0)) for device in devices.all]
 
 
 def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 __all__ = ["Shapes", "is_shape"]
@@ -28,6 +29,13 @@ class Shapes(FakeTensorMode):
     """
     torch's mode of fake tensors, in which what is known stays known.
 
+    Args:
+        implied: what an operator of a library returns whose shapes hang on values, by its name and arguments; None for
+            any other.
+
+    Attributes:
+        keeps_content: whether integers and booleans that come without a tensor have content.
+
     An operator whose tensors all have content runs as ever. Where there is no tensor yet, integers and booleans get
     content, and so do floats that are a range or a single number.
     """
@@ -36,8 +44,10 @@ class Shapes(FakeTensorMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # which would make each operator several times as slow
 
-    def __init__(self) -> None:
+    def __init__(self, implied: Callable[[str, Any], Any] = lambda _name, _args: None) -> None:
         super().__init__(allow_non_fake_inputs=True)
+        self.keeps_content = True
+        self._implied = implied
         self.observe: Callable[[Any, Any, Any], None] | None = None
         """Called with each operator, its arguments and what it returned."""
         self._answers: dict[Any, _Answer] = {}
@@ -58,12 +68,17 @@ class Shapes(FakeTensorMode):
     def _result(self, func: Any, types: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         seen = _Seen()
         key = seen.key(func, args, kwargs)
-        if not seen.shapes and (seen.real or _has_content(func, args, kwargs)):
+        if not seen.shapes and (seen.real or (self.keeps_content and _has_content(func, args, kwargs))):
             return func(*args, **kwargs)
         answer = self._answers.get(key) if key is not None else None
         if answer is not None:
             return answer.again(args)
-        result = super().__torch_dispatch__(func, types, args, kwargs)
+        result = None
+        if isinstance(func, OpOverload) and func.namespace != "aten":
+            with self:
+                result = self._implied(func._schema.name, args)
+        if result is None:
+            result = super().__torch_dispatch__(func, types, args, kwargs)
         if key is not None and not self._is_never_kept(func):
             kept = _kept(result, args, kwargs)
             if kept is not None:

@@ -111,5 +111,3 @@ class Purposes(Storages):
     def _is_over_vocabulary(self, result: Any) -> bool:
         found = result if isinstance(result, (tuple, list)) else (result,)
         return any(isinstance(one, Tensor) and one.ndim > 0 and one.shape[-1] == self.vocabulary for one in found)
-
-

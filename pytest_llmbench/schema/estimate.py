@@ -84,7 +84,9 @@ def bytes_for_tensors(card: str) -> int:
     try:
         found = parse_memory(card) - CONTEXT_BYTES
     except ValueError:
-        raise ValueError(f"there is no card {card!r}; give {', '.join(CARDS)}, {', '.join(_NAMES)}, or a size as 22GiB") from None
+        raise ValueError(
+            f"there is no card {card!r}; give {', '.join(CARDS)}, {', '.join(_NAMES)}, or a size as 22GiB"
+        ) from None
     if found <= 0:
         raise ValueError(f"{card!r} is less than CUDA takes for itself, {CONTEXT_BYTES // 2**20} MiB")
     return found

@@ -14,8 +14,7 @@ from pytest_llmbench.engine.attention import effective_attention
 from pytest_llmbench.engine.batches import collate
 from pytest_llmbench.engine.fake.gpu import AsOnGpu, as_on_a_gpu
 from pytest_llmbench.engine.loop import Watch, run_steps
-from pytest_llmbench.engine.outcomes import FellBack
-from pytest_llmbench.engine.provenance import attention_fallback
+from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.recomputation import Recomputation
 from pytest_llmbench.engine.rounds import collector_off
 from pytest_llmbench.engine.training import FineTuning
@@ -25,9 +24,20 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.estimate import CARDS, Estimate, Estimating
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.workload import Workload
-from pytest_llmbench.worker import fake
 from pytest_llmbench.worker.devices import Devices
-from pytest_llmbench.worker.fake import Peaks, Traced, peaks
+from pytest_llmbench.worker.fake import (
+    Marked,
+    Peaks,
+    Traced,
+    build_traced,
+    check_ran,
+    features_of,
+    fitted_of,
+    note_parts,
+    peaks,
+    pieces,
+    untraceable,
+)
 from pytest_llmbench.worker.notes import Notes
 
 __all__ = ["note_estimate"]
@@ -58,8 +68,12 @@ def note_estimate(case: Case, workload: Workload, asked: Estimating, devices: De
     with as_on_a_gpu(workload.memory_bytes) as machine:
         try:
             _Estimator(case, workload, devices.first, machine, notes).run(asked)
+        except NotAlike as error:
+            raise Unavailable(
+                f"samples of several lengths cannot be told from a few: {error}; ask for one length"
+            ) from error
         except (NotImplementedError, RuntimeError) as error:
-            raise fake._untraceable(error) from error
+            raise untraceable(error) from error
 
 
 class _Estimator:
@@ -71,25 +85,23 @@ class _Estimator:
         self._notes = notes
         self._storages = Purposes(machine.workspace_bytes, lambda: machine.is_host)
         with self._watched("build"):
-            self._built = fake._build(case, workload, device)
-        if machine.split is not None:
-            self._storages.split = machine.split
-            for tensor, gpu in machine.split.weights():
-                self._storages.place(tensor, gpu)
+            self._built = build_traced(case, workload, device, machine, self._storages)
         self._storages.weights(self._built.model)
-        self._marked = fake._Marked(self._built, self._storages, whole=case.step is not None)
+        self._marked = Marked(self._built, self._storages, whole=case.step is not None)
         self._asked_attention = effective_attention(case, workload)
         self._shapes: list[Shape] = []
         """By micro-batch, once those of the workload are traced."""
         self._even_from = 0
         """The stretch from which on micro-batches are of `_shapes`."""
-        fake._note_parts(self._built, notes)
+        note_parts(self._built, notes)
 
     def run(self, asked: Estimating) -> None:
         """Note the estimate."""
         blocks = Recomputation(None if self._case.step is not None else self._built.model)
         with self._watched("trace"), blocks:
-            traced = self._as_measured() if asked.length is None else self._even([(self._case.batch_size, asked.length)])
+            traced = (
+                self._as_measured() if asked.length is None else self._even([(self._case.batch_size, asked.length)])
+            )
         with self._notes.phase("memory"):
             found = peaks(traced, self._case.num_gpus, purposes=self._storages.of)
             self._notes.metric("peak_allocated_bytes", found.allocated)
@@ -107,7 +119,7 @@ class _Estimator:
             fits = self._fits(traced, asked.card_bytes, found)
             estimate = self._with_largest(msgspec.structs.replace(estimate, fits_card=fits), asked.card_bytes)
         self._notes.estimate = estimate
-        self._check_ran(blocks)
+        check_ran(self._case, self._asked_attention, self._machine, self._storages, blocks, self._notes)
 
     @contextmanager
     def _watched(self, phase: str) -> Iterator[None]:
@@ -125,15 +137,15 @@ class _Estimator:
         """The micro-batches that a measurement has."""
         if self._case.step is not None:
             run_steps(self._marked, [range(self._built.accumulation_steps)] * 3, Watch())
-            return fake._pieces(self._storages.stretches, [(1,)] * len(self._built.micro_batch_tokens), self._built)
-        features = fake._features(self._built)
-        fitted = fake._fitted(self._built, features)
+            return pieces(self._storages.stretches, [(1,)] * len(self._built.micro_batch_tokens), self._built)
+        features = features_of(self._built)
+        fitted = fitted_of(self._built, features)
         begun = fitted[len(fitted) // 3]
         run_steps(self._marked, [[begun, *fitted]], Watch())
         for index in fitted:
             if features[index] != features[begun]:
                 run_steps(self._marked, [[index]], Watch())
-        return fake._pieces(self._storages.stretches, features, self._built)
+        return pieces(self._storages.stretches, features, self._built)
 
     def _even(self, shapes: Sequence[Shape]) -> Traced:
         """
@@ -233,23 +245,6 @@ class _Estimator:
         return _largest(
             lambda samples: samples == 1 or self._fits(self._at(traced, (samples, length)), limit), _MOST_SAMPLES
         )
-
-    def _check_ran(self, blocks: Recomputation) -> None:
-        """
-        Raises:
-            FellBack: what ran is not what was asked for.
-        """
-        case, ran = self._case, self._notes.ran
-        ran["imitated"] = self._machine.told
-        if case.step is not None:
-            return
-        observed, fallback = attention_fallback(
-            self._asked_attention, [*self._machine.kernels, *self._storages.operators]
-        )
-        ran["attention"] = observed or "not recognised"
-        ran["checkpointing"] = str(blocks)
-        if differing := [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]:
-            raise FellBack("; ".join(differing))
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

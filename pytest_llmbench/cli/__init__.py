@@ -16,6 +16,7 @@ from pytest_llmbench.cli import (
     calibrate,
     compare,
     doctor,
+    estimate,
     export,
     history,
     init,
@@ -36,7 +37,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which would take `table[row]` in a help for markup
 )
-for _command in (show, report, compare, ab, bisect, calibrate, history, export, doctor, init, replay, reference):
+for _command in (
+    show,
+    report,
+    compare,
+    ab,
+    bisect,
+    estimate,
+    calibrate,
+    history,
+    export,
+    doctor,
+    init,
+    replay,
+    reference,
+):
     _name = _command.__name__.rpartition(".")[2]
     app.command(_name)(getattr(_command, _name))
 

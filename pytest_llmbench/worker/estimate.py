@@ -200,19 +200,16 @@ class _Estimator:
         if self._case.step is not None:
             reason = "a step of your own makes its own samples"
             return msgspec.structs.replace(estimate, unknown={"max_length": reason, "batch_size": reason})
-        unknown: dict[str, str] = {}
         with self._watched("largest max_length"):
             length = self._largest_length(limit)
         with self._watched("largest batch_size"):
             batch = self._largest_batch(limit)
-        for name, found in (("max_length", length), ("batch_size", batch)):
-            if isinstance(found, str):
-                unknown[name] = found
+        told = {"max_length": length, "batch_size": batch}
         return msgspec.structs.replace(
             estimate,
             largest_length=length if isinstance(length, int) else None,
             largest_batch=batch if isinstance(batch, int) else None,
-            unknown=unknown,
+            unknown={name: reason for name, reason in told.items() if isinstance(reason, str)},
         )
 
     def _largest_length(self, limit: int) -> int | str:

@@ -14,6 +14,7 @@ from pytest_llmbench.engine.attention import effective_attention
 from pytest_llmbench.engine.batches import collate
 from pytest_llmbench.engine.fake.gpu import AsOnGpu, as_on_a_gpu
 from pytest_llmbench.engine.loop import Watch, run_steps
+from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.recomputation import Recomputation
 from pytest_llmbench.engine.rounds import collector_off
@@ -220,10 +221,15 @@ class _Estimator:
             traced = self._even([(samples, one) for one in lengths])
         except NotAlike as error:
             return f"other lengths would have to be traced one by one: {error}"
+        # A model's positions are all that it can be trained on.
+        positions = architecture_of(self._case.model, "full").max_positions or _MOST_TOKENS
+        most = min(positions, _MOST_TOKENS) // _LENGTH_STEP
         count = _largest(
             lambda count: self._fits(self._at(traced, (samples, count * _LENGTH_STEP)), limit),
-            _MOST_TOKENS // _LENGTH_STEP,
+            most,
         )
+        if count == most and positions >= _MOST_TOKENS:
+            return f"{_MOST_TOKENS:,} tokens fit, and no more were tried"
         return count * _LENGTH_STEP or f"not even {_LENGTH_STEP} tokens fit"
 
     def _largest_batch(self, limit: int) -> int | str:
@@ -239,9 +245,10 @@ class _Estimator:
                 traced = self._even([(samples, length) for samples in (2, 3, 4)])
         except NotAlike as error:
             return f"other batches would have to be traced one by one: {error}"
-        return _largest(
+        count = _largest(
             lambda samples: samples == 1 or self._fits(self._at(traced, (samples, length)), limit), _MOST_SAMPLES
         )
+        return count if count < _MOST_SAMPLES else f"{count:,} samples fit, and no more were tried"
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

@@ -12,8 +12,10 @@ import typer
 
 from pytest_llmbench.cli import (
     ab,
+    baselines,
     bisect,
     calibrate,
+    comment,
     compare,
     doctor,
     estimate,
@@ -47,6 +49,7 @@ for _command in (
     calibrate,
     history,
     export,
+    comment,
     doctor,
     init,
     replay,
@@ -54,6 +57,8 @@ for _command in (
 ):
     _name = _command.__name__.rpartition(".")[2]
     app.command(_name)(getattr(_command, _name))
+
+app.add_typer(baselines.baselines, name="baselines")
 
 
 def _print_version(wanted: bool) -> None:

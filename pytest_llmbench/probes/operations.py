@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_llmbench.host.cards import Card
 from pytest_llmbench.probes.flops import Formula, flops_of
 from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.recorder import Recorder
@@ -72,9 +73,10 @@ class Asked(NamedTuple):
 class Done:
     """How often an operator ran at one place, and what it cost there."""
 
-    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops")
+    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops", "roofline_seconds")
 
     def __init__(self) -> None:
+        self.roofline_seconds = 0.0
         self.count = self.moved_bytes = self.flops = self.recomputed_flops = self.reads = 0
 
 
@@ -95,13 +97,15 @@ class OperationRecorder(Recorder):
 
     Args:
         optimizer: what it keeps is named where memory is listed; None for one that is not known.
+        card: on which the operators would take their `roofline_seconds`; None to leave them out.
 
     Attributes:
         micro_batches, optimizer_step: what was done, by who asked.
         memory: the tensors that came and went since the recorder was entered.
     """
 
-    def __init__(self, device: torch.device, optimizer: object = None) -> None:
+    def __init__(self, device: torch.device, optimizer: object = None, card: Card | None = None) -> None:
+        self._card = card
         self._optimizer = optimizer
         self.memory = Memory(device.type)
         self.micro_batches: dict[Asked, Done] = {}
@@ -176,14 +180,18 @@ class OperationRecorder(Recorder):
         if done is None:
             done = self._counts[asked] = Done()
         done.count += 1
+        moved = flops = 0
         if kind.moves is not None:
-            done.moved_bytes += kind.moves(args, kwargs, result)
+            moved = kind.moves(args, kwargs, result)
+            done.moved_bytes += moved
         if kind.reads is not None:
             done.reads += kind.reads(args, result)
         if kind.flops is not None:
             flops = kind.flops(*args, **kwargs, out_val=result)
             done.flops += flops
             done.recomputed_flops += flops if again else 0
+        if self._card is not None:
+            done.roofline_seconds += max(flops / self._card.flops_per_second, moved / self._card.bytes_per_second)
 
     def _place(self, node: Any, frame: Any) -> str:
         """Where the operator was asked for; in a backward pass where the forward operator was, whose node runs."""

@@ -329,6 +329,20 @@ _ALL = (
         describe="Bytes that operators read and write, by the shapes of their tensors, per sample.",
     ),
     Metric(
+        name="roofline_seconds_per_sample",
+        unit="s",
+        better="lower",
+        gate="exact",
+        tolerance=_COST_MOVE,
+        explained_by="moved_bytes",
+        over_ranks="mean",
+        label="roofline ms/sample",
+        in_words="roofline time",
+        never_zero=True,
+        describe="The least time in which a GPU of the kind that `ran` names does a sample: over all operators the sum of "
+        "the larger of flops over its peak and moved bytes over its bandwidth, by its data sheet.",
+    ),
+    Metric(
         name="host_instructions_per_sample",
         unit="1",
         better="lower",

@@ -342,7 +342,7 @@ def check_ran(  # noqa: PLR0917
     Raises:
         FellBack: that is not what was asked for.
     """
-    notes.ran["imitated"] = machine.told
+    notes.ran["imitated"] = machine.told(storages.operators)
     if case.step is not None:
         return
     observed, fallback = attention_fallback(attention, [*machine.kernels, *storages.operators])

@@ -1,5 +1,5 @@
 """
-flash-attn without its kernels: operators of its names and shapes, for models that transformers builds over it.
+flash-attn and xformers without their kernels: operators of their names and shapes.
 
 Shapes and workspaces are those of flash-attn 2.8 (`csrc/flash_attn/flash_api.cpp`, `flash_attn_interface.py`). That
 operators of a few samples split the keys over multiprocessors is left out, which takes memory for short samples only.
@@ -8,7 +8,7 @@ operators of a few samples split the keys over multiprocessors is left out, whic
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -18,24 +18,13 @@ import torch
 from torch import Tensor
 from transformers import modeling_flash_attention_utils as users
 
+from pytest_llmbench.engine import memory_efficient as memory_efficient_attention
+
 __all__ = ["VERSION", "installed", "workspace_bytes"]
 
 VERSION = "2.8.3"
 _ROWS = 128
 """Rows of queries that a block of the backward pass covers."""
-
-_library = torch.library.Library("flash_attn", "FRAGMENT")
-_SCHEMAS = (
-    "_flash_attn_forward(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    "_flash_attn_varlen_forward(Tensor q, Tensor k, Tensor v, Tensor cu_seqlens_q, Tensor cu_seqlens_k, "
-    "int max_seqlen_q, int max_seqlen_k, float dropout_p, float softmax_scale, bool causal) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    "_flash_attn_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, "
-    "Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv, Tensor rng_state) -> Tensor",
-    "_flash_attn_varlen_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, "
-    "Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv, Tensor cu_seqlens_q, Tensor cu_seqlens_k, Tensor rng_state) -> Tensor",
-)
 
 
 def _forward(query: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -65,15 +54,39 @@ def _varlen_backward(*arguments: Any) -> Tensor:
     return query.new_empty((heads, tokens + _ROWS * (starts.numel() - 1)), dtype=torch.float32)
 
 
-for _schema, _shapes in zip(_SCHEMAS, (_forward, _varlen_forward, _backward, _varlen_backward), strict=True):
-    if not hasattr(torch.ops.flash_attn, _schema.partition("(")[0]):
-        _library.define(_schema)
-        _library.impl(_schema.partition("(")[0], _shapes, "Meta")
+_FORWARD = "(Tensor q, Tensor k, Tensor v, float dropout_p, float softmax_scale, bool causal) -> (Tensor, Tensor, Tensor, Tensor)"
+_BACKWARD = (
+    "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor softmax_lse, Tensor(a!) dq, Tensor(b!) dk, "
+    "Tensor(c!) dv, Tensor rng_state) -> Tensor"
+)
+_PACKED = _FORWARD.replace(
+    "float dropout_p", "Tensor starts, Tensor key_starts, int longest, int longest_key, float dropout_p"
+)
+_PACKED_BACKWARD = _BACKWARD.replace("Tensor rng_state", "Tensor starts, Tensor key_starts, Tensor rng_state")
+_OPERATORS: Mapping[str, tuple[str, Callable[..., Any]]] = {
+    "flash_attn::_flash_attn_forward": (_FORWARD, _forward),
+    "flash_attn::_flash_attn_backward": (_BACKWARD, _backward),
+    "flash_attn::_flash_attn_varlen_forward": (_PACKED, _varlen_forward),
+    "flash_attn::_flash_attn_varlen_backward": (_PACKED_BACKWARD, _varlen_backward),
+    "xformers_flash::flash_fwd": (_FORWARD, _forward),
+    "xformers_flash::flash_bwd": (_BACKWARD, _backward),
+}
+"""Signature and shapes by name; xformers hands what it is given to the kernels of flash-attn."""
+_libraries = {space: torch.library.Library(space, "FRAGMENT") for space in ("flash_attn", "xformers_flash")}
+
+
+def _defined(name: str) -> Any:
+    space, _, operator = name.partition("::")
+    if not hasattr(getattr(torch.ops, space), operator):
+        signature, shapes = _OPERATORS[name]
+        _libraries[space].define(f"{operator}{signature}")
+        _libraries[space].impl(operator, shapes, "Meta")
+    return getattr(getattr(torch.ops, space), operator)
 
 
 def workspace_bytes(operator: str, arguments: Sequence[Any]) -> list[int]:
     """What a kernel allocates for itself and gives back before it ends."""
-    if operator not in ("flash_attn::_flash_attn_backward", "flash_attn::_flash_attn_varlen_backward"):
+    if operator not in _OPERATORS or not operator.endswith(("backward", "bwd")):
         return []
     query, key = arguments[1], arguments[2]
     if query.ndim == 4:
@@ -94,19 +107,21 @@ def _rounded(count: int, to: int = _ROWS) -> int:
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: PLR0917 - as autograd calls it
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float, causal: bool
-    ) -> Tensor:
-        found = torch.ops.flash_attn._flash_attn_forward(query, key, value, dropout, scale, causal)
-        out, denominators, _, random = found
+        ctx: Any, names: tuple[str, str], query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float,
+        causal: bool,
+    ) -> Tensor:  # fmt: skip
+        out, denominators, _, random = _defined(names[0])(query, key, value, dropout, scale, causal)
+        ctx.backward_name = names[1]
         ctx.save_for_backward(query, key, value, out, denominators, random)
-        return out
+        attended: Tensor = out
+        return attended
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         query, key, value, out, denominators, random = ctx.saved_tensors
         grads = [torch.empty_like(one) for one in (query, key, value)]
-        torch.ops.flash_attn._flash_attn_backward(grad, query, key, value, out, denominators, *grads, random)
-        return *grads, None, None, None
+        _defined(ctx.backward_name)(grad, query, key, value, out, denominators, *grads, random)
+        return None, *grads, None, None, None
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -115,10 +130,8 @@ class _PackedAttention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, starts: tuple[Tensor, Tensor], most: tuple[int, int],
         dropout: float, scale: float, causal: bool,
     ) -> Tensor:  # fmt: skip
-        found = torch.ops.flash_attn._flash_attn_varlen_forward(
-            query, key, value, *starts, *most, dropout, scale, causal
-        )
-        out, denominators, _, random = found
+        packed = _defined("flash_attn::_flash_attn_varlen_forward")
+        out, denominators, _, random = packed(query, key, value, *starts, *most, dropout, scale, causal)
         ctx.save_for_backward(query, key, value, out, denominators, random, *starts)
         return out
 
@@ -126,7 +139,7 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         query, key, value, out, denominators, random, *starts = ctx.saved_tensors
         grads = [torch.empty_like(one) for one in (query, key, value)]
-        torch.ops.flash_attn._flash_attn_varlen_backward(
+        _defined("flash_attn::_flash_attn_varlen_backward")(
             grad, query, key, value, out, denominators, *grads, *starts, random
         )
         return *grads, None, None, None, None, None
@@ -146,7 +159,8 @@ def flash_attn_func(  # noqa: PLR0913, PLR0917 - as flash-attn has it
 ) -> Tensor:
     """Attention over samples of one length, all [batch, length, heads, size]."""
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
-    attended: Tensor = _Attention.apply(q, k, v, dropout_p, scale, causal)
+    names = ("flash_attn::_flash_attn_forward", "flash_attn::_flash_attn_backward")
+    attended: Tensor = _Attention.apply(names, q, k, v, dropout_p, scale, causal)
     return attended
 
 
@@ -170,6 +184,14 @@ def flash_attn_varlen_func(  # noqa: PLR0913, PLR0917
     scale = q.shape[-1] ** -0.5 if softmax_scale is None else softmax_scale
     starts, most = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
     attended: Tensor = _PackedAttention.apply(q, k, v, starts, most, dropout_p, scale, causal)
+    return attended
+
+
+def memory_efficient(query: Tensor, key: Tensor, value: Tensor, *, p: float, scale: float | None) -> Tensor:
+    """In the place of xformers' attention, causal; all [batch, length, heads, size]."""
+    names = ("xformers_flash::flash_fwd", "xformers_flash::flash_bwd")
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    attended: Tensor = _Attention.apply(names, query, key, value, p, factor, True)
     return attended
 
 
@@ -253,6 +275,7 @@ def installed() -> Iterator[None]:
         mock.patch.dict(sys.modules, {"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}),
         mock.patch.object(users, "is_flash_attn_2_available", return_value=True),
         mock.patch.object(users, "_loaded_implementation", None, create=True),
+        mock.patch.object(memory_efficient_attention, "_attend", memory_efficient),
         mock.patch.dict(matrix, {2: {**matrix.get(2, {}), **there}}),
     ):
         yield

@@ -5,7 +5,7 @@ What libraries find on a GPU, put in by name where tensors without content are t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
@@ -57,10 +57,14 @@ class AsOnGpu:
         """Of torch's attention, those that would have run."""
         return self._attention.names
 
-    @property
-    def told(self) -> str:
-        """What is imitated, in words."""
-        return f"flash-attn {flash.VERSION}, torch's attention kernels of a Hopper GPU"
+    def told(self, operators: Iterable[str]) -> str:
+        """What was imitated where these operators ran, in words."""
+        spaces = {name.partition("::")[0] for name in operators}
+        libraries = {"flash_attn": f"flash-attn {flash.VERSION}", "xformers_flash": "xformers over flash-attn"}
+        used = [text for space, text in libraries.items() if space in spaces]
+        if self.kernels:
+            used.append("torch's attention kernels of a Hopper GPU")
+        return ", ".join([*used, "foreach optimizers", "cuBLAS workspaces of a Hopper GPU"])
 
     def workspace_bytes(self, operator: str, arguments: Sequence[Any]) -> list[int]:
         """What a kernel takes for itself while it runs."""

@@ -36,6 +36,7 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     step: Annotated[
         list[str] | None, typer.Option(metavar="MODULE:FUNCTION", help="A training step of your own. Repeatable.")
     ] = None,
+    step_arguments: given.StepArgumentsOption = None,
     model: Annotated[
         str | None, typer.Option(help="A model by name, directory or hub id; the options up to --num-gpus are its.")
     ] = None,
@@ -88,7 +89,13 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     }
     with given.refusals():
         asked = {name: value for name, value in fields.items() if value is not None}
-        selected = _selected(expression, table or (), step or (), model, asked)
+        by_name = _by_name(model, asked)
+        if not (expression or table or step or by_name):
+            stop("name rows with -k or --table, a model with --model, or a step of your own with --step")
+        selected = by_name
+        if expression or table or step or step_arguments:
+            arguments = given.step_arguments(step_arguments)
+            selected = (*select(expression, table or (), step or (), arguments=arguments), *by_name)
         even = _length(length, selected)
         named = _card(card)
         workload = given.workload("full", "fake", samples)
@@ -114,25 +121,19 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
         raise typer.Exit(given.NOTHING_MEASURED)
 
 
-def _selected(
-    expression: str, tables: Sequence[str], steps: Sequence[str], model: str | None, fields: Mapping[str, object]
-) -> tuple[Selected, ...]:
+def _by_name(model: str | None, fields: Mapping[str, object]) -> tuple[Selected, ...]:
     """
+    The case of a model, if there is one.
+
     Raises:
-        SelectionError, ExpressionError, CaseError: see `select` and `Case`.
+        CaseError: see `Case`.
     """
-    if fields and model is None:
+    if model is not None:
+        title = ", ".join([model, *(f"{name} {value}" for name, value in fields.items())])
+        return (Selected("model", title, Case(model=model, **fields)),)  # type: ignore[arg-type]  # which Case checks
+    if fields:
         stop(f"--{next(iter(fields)).replace('_', '-')} is of a model; name it with --model")
-    by_name = () if model is None else (Selected("model", _title(model, fields), Case(model=model, **fields)),)  # type: ignore[arg-type]  # which Case checks
-    if expression or tables or steps:
-        return (*select(expression, tables, steps), *by_name)
-    if not by_name:
-        stop("name rows with -k or --table, a model with --model, or a step of your own with --step")
-    return by_name
-
-
-def _title(model: str, fields: Mapping[str, object]) -> str:
-    return ", ".join([model, *(f"{name} {value}" for name, value in fields.items())])
+    return ()
 
 
 def _length(text: str | None, selected: Sequence[Selected]) -> Length | None:

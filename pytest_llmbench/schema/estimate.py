@@ -77,7 +77,7 @@ def bytes_for_tensors(card: str) -> int:
     Raises:
         ValueError: no such card, and no size.
     """
-    plain = card.strip().lower().replace(" ", "").removeprefix("nvidia-")
+    plain = card.strip().lower().replace(" ", "").removeprefix("nvidia").lstrip("-")
     label = _NAMES.get(plain, plain.upper())
     if label in CARDS:
         return CARDS[label]

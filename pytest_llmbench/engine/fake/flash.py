@@ -266,13 +266,32 @@ def _no_cache(*_: Any, **__: Any) -> Tensor:
 
 
 @contextmanager
+def _imported(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """
+    Modules that are there for the time being.
+
+    What others import meanwhile stays, unlike under `mock.patch.dict`: who registers operators is imported once.
+    """
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@contextmanager
 def installed() -> Iterator[None]:
     """flash-attn is there for transformers, whether it is installed or not."""
     package = _module()
     matrix = getattr(users, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
     there = {"general_availability_check": lambda: True, "supported_devices": ((lambda: True, "cpu"),)}
     with (
-        mock.patch.dict(sys.modules, {"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}),
+        _imported({"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}),
         mock.patch.object(users, "is_flash_attn_2_available", return_value=True),
         mock.patch.object(users, "_loaded_implementation", None, create=True),
         mock.patch.object(memory_efficient_attention, "_attend", memory_efficient),

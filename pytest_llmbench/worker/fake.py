@@ -305,7 +305,7 @@ def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Not
 def _trace(  # noqa: PLR0917
     case: Case, workload: Workload, devices: Devices, python: PythonRecorder | None, machine: AsOnGpu, notes: Notes
 ) -> None:
-    storages = Storages(machine.workspace_bytes, lambda: machine.is_host)
+    storages = Storages(machine.workspace_bytes)
     whole = case.step is not None
     with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():

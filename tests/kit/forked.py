@@ -1,20 +1,33 @@
-"""Runs of pytest that measure in a fork of the test's own process, which has imported torch already."""
+"""Runs of pytest, and servers, as forks of the test's own process, which has imported torch already."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import pickle
+import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
+import marked
+from pytest_llmbench.executors import server
+from pytest_llmbench.executors.local import MEASURE, PRELOAD
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request
 
-__all__ = ["pytest_llmbench_executor", "run_forked"]
+__all__ = ["Forked", "fork_servers", "pytest_llmbench_executor", "run_forked"]
 
 
 class Here:
@@ -36,7 +49,9 @@ def pytest_llmbench_executor() -> Here:
     return Here()
 
 
-def run_forked(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
+def run_forked(
+    pytester: pytest.Pytester, *options: str, plugins: Sequence[str] = ("pytest_llmbench.plugin", "forked")
+) -> pytest.RunResult:
     """A run in the folder of *pytester*; whatever it imports or registers ends with it."""
     answer = Path(pytester.path, "answer.pickle")
     pid = os.fork()
@@ -44,9 +59,114 @@ def run_forked(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
         try:
             sys.path.insert(0, str(pytester.path))
             add_extensions.cache_clear()  # the packages of the parent were not on this path
-            done = pytester.runpytest_inprocess("-p", "pytest_llmbench.plugin", "-p", "forked", *options)
+            done = pytester.runpytest_inprocess(*(word for name in plugins for word in ("-p", name)), *options)
             answer.write_bytes(pickle.dumps((done.ret, done.outlines, done.errlines, done.duration)))
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
     return pytest.RunResult(*pickle.loads(answer.read_bytes()))
+
+
+def fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Start the servers of executors as forks of this process, which does not have to import torch anew.
+
+    All that is forked off a server is as it is elsewhere. An environment other than this one gives a server the
+    packages of its own; what this process has imported stays.
+    """
+    with warnings.catch_warnings(action="ignore"):  # of libraries
+        for module in (*PRELOAD, MEASURE.partition(":")[0]):
+            importlib.import_module(module)
+    names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
+    monkeypatch.setattr(server, "subprocess", SimpleNamespace(Popen=_start_server, **names))
+
+
+class Forked:
+    """
+    A fork of this process with a session of its own, as `subprocess.Popen` would have it.
+
+    Args:
+        life: what it does; it ends with the status of a `SystemExit`.
+        said: file descriptor that takes its output.
+        kept: file descriptors that stay open.
+    """
+
+    def __init__(self, life: Callable[[], object], said: int, kept: Sequence[int] = ()) -> None:
+        self._status: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of other threads, Python 3.12
+            self._pid = os.fork()
+        if not self._pid:
+            _live(life, said, kept)
+
+    def poll(self) -> int | None:
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def wait(self, timeout: float = float("inf")) -> int:
+        deadline = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired("a fork", timeout)
+            time.sleep(0.005)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self._status is None:
+            os.kill(self._pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _live(life: Callable[[], object], said: int, kept: Sequence[int]) -> NoReturn:
+    """Be the fork."""
+    status: object = 1
+    try:
+        os.setsid()
+        marked.heed_signals()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        for one in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+            if one > 2 and one not in kept:
+                with contextlib.suppress(OSError):  # that of the listing
+                    os.close(one)
+        sys.stdout, sys.stderr = (open(one, "w", buffering=1, closefd=False) for one in (1, 2))  # noqa: PTH123, SIM115
+        warnings.simplefilter("ignore")
+        life()
+        status = 0
+    except SystemExit as error:
+        status = error.code or 0
+    except BaseException:  # noqa: BLE001 - nothing may climb back into the tests
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
+
+
+def _start_server(
+    command: Sequence[str], *, stdout: int, env: Mapping[str, str], pass_fds: Sequence[int], **_: object
+) -> Forked:
+    return Forked(partial(_serve, command, env), stdout, pass_fds)
+
+
+def _serve(command: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Be the server that *command* starts."""
+    os.environ.clear()
+    os.environ.update(environ)
+    site = Path(command[0]).parents[1] / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
+    sys.path[:0] = [*filter(None, environ.get("PYTHONPATH", "").split(os.pathsep)), str(site)]
+    sys.argv = list(command[2:])
+    add_extensions.cache_clear()
+    from pytest_llmbench.worker.__main__ import main
+
+    main()

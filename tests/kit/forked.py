@@ -29,6 +29,11 @@ from pytest_llmbench.schema.protocol import Phase, Request
 
 __all__ = ["Forked", "fork_servers", "pytest_llmbench_executor", "run_forked"]
 
+with warnings.catch_warnings(action="ignore"):  # of libraries
+    # Here and not where it is forked: pytester takes back what a test imports, and operators register once.
+    for _module in (*PRELOAD, MEASURE.partition(":")[0]):
+        importlib.import_module(_module)
+
 
 class Here:
     """Measures in the process of pytest."""
@@ -74,9 +79,6 @@ def fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     All that is forked off a server is as it is elsewhere. An environment other than this one gives a server the
     packages of its own; what this process has imported stays.
     """
-    with warnings.catch_warnings(action="ignore"):  # of libraries
-        for module in (*PRELOAD, MEASURE.partition(":")[0]):
-            importlib.import_module(module)
     names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
     monkeypatch.setattr(server, "subprocess", SimpleNamespace(Popen=_start_server, **names))
 
@@ -139,7 +141,7 @@ def _live(life: Callable[[], object], said: int, kept: Sequence[int]) -> NoRetur
             if one > 2 and one not in kept:
                 with contextlib.suppress(OSError):  # that of the listing
                     os.close(one)
-        sys.stdout, sys.stderr = (open(one, "w", buffering=1, closefd=False) for one in (1, 2))  # noqa: PTH123, SIM115
+        sys.stdout, sys.stderr = (open(one, "w", buffering=1, closefd=False) for one in (1, 2))  # noqa: SIM115
         warnings.simplefilter("ignore")
         life()
         status = 0

@@ -16,6 +16,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 import forked
+import forks
 from pytest_llmbench.cli.ab import ab
 
 app = Typer()
@@ -93,7 +94,7 @@ def test_one_environment_against_itself_moves_nothing_however_often_it_is_killed
 def _ended_after(count: int, number: signal.Signals, results: Path, *arguments: str, status: int) -> None:
     """Type the command, and send it a signal once that many pairs are written down."""
     with Path("said.txt").open("w") as said:
-        process = forked.Forked(partial(app, arguments), said.fileno())
+        process = forks.Fork(partial(app, arguments), (said.fileno(), said.fileno()))
     deadline = time.monotonic() + 120
     while pairs(results) < count:
         assert process.poll() is None

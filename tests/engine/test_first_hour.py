@@ -14,6 +14,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 import forked
+import forks
 
 
 def llmbench(command: str, *arguments: str) -> Result:
@@ -53,7 +54,7 @@ def measure_in_fork(folder: Path, name: str) -> tuple[int, str]:
     """The status of a run in a fork of this process, and what it printed."""
     said = folder / "said.txt"
     with said.open("w") as stream:
-        run = forked.Forked(lambda: sys.exit(int(pytest.main(arguments(name)))), stream.fileno())
+        run = forks.Fork(lambda: sys.exit(int(pytest.main(arguments(name)))), (stream.fileno(), stream.fileno()))
     return run.wait(), said.read_text()
 
 

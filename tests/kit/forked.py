@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import time
-import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NoReturn
 
 import pytest
 
-import marked
+import forks
 from pytest_llmbench.executors import server
 from pytest_llmbench.executors.local import MEASURE, PRELOAD
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request
 
-__all__ = ["Forked", "fork_servers", "pytest_llmbench_executor", "run_forked"]
+__all__ = ["fork_servers", "pytest_llmbench_executor", "run_forked"]
 
 with warnings.catch_warnings(action="ignore"):  # of libraries
     # Here and not where it is forked: pytester takes back what a test imports, and operators register once.
@@ -83,82 +78,10 @@ def fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "subprocess", SimpleNamespace(Popen=_start_server, **names))
 
 
-class Forked:
-    """
-    A fork of this process with a session of its own, as `subprocess.Popen` would have it.
-
-    Args:
-        life: what it does; it ends with the status of a `SystemExit`.
-        said: file descriptor that takes its output.
-        kept: file descriptors that stay open.
-    """
-
-    def __init__(self, life: Callable[[], object], said: int, kept: Sequence[int] = ()) -> None:
-        self._status: int | None = None
-        sys.stdout.flush()
-        sys.stderr.flush()
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of other threads, Python 3.12
-            self._pid = os.fork()
-        if not self._pid:
-            _live(life, said, kept)
-
-    def poll(self) -> int | None:
-        if self._status is None:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            self._status = os.waitstatus_to_exitcode(status) if pid else None
-        return self._status
-
-    def wait(self, timeout: float = float("inf")) -> int:
-        deadline = time.monotonic() + timeout
-        while (status := self.poll()) is None:
-            if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("a fork", timeout)
-            time.sleep(0.005)
-        return status
-
-    def send_signal(self, number: int) -> None:
-        if self._status is None:
-            os.kill(self._pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
-
-
-def _live(life: Callable[[], object], said: int, kept: Sequence[int]) -> NoReturn:
-    """Be the fork."""
-    status: object = 1
-    try:
-        os.setsid()
-        marked.heed_signals()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        for one in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-            if one > 2 and one not in kept:
-                with contextlib.suppress(OSError):  # that of the listing
-                    os.close(one)
-        sys.stdout, sys.stderr = (open(one, "w", buffering=1, closefd=False) for one in (1, 2))  # noqa: SIM115
-        warnings.simplefilter("ignore")
-        life()
-        status = 0
-    except SystemExit as error:
-        status = error.code or 0
-    except BaseException:  # noqa: BLE001 - nothing may climb back into the tests
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 1)
-
-
 def _start_server(
     command: Sequence[str], *, stdout: int, env: Mapping[str, str], pass_fds: Sequence[int], **_: object
-) -> Forked:
-    return Forked(partial(_serve, command, env), stdout, pass_fds)
+) -> forks.Fork:
+    return forks.Fork(partial(_serve, command, env), (stdout, stdout), pass_fds)
 
 
 def _serve(command: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -72,8 +72,11 @@ def fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     Start the servers of executors as forks of this process, which does not have to import torch anew.
 
     All that is forked off a server is as it is elsewhere. An environment other than this one gives a server the
-    packages of its own; what this process has imported stays.
+    packages of its own; what this process has imported stays. Where there is a GPU, servers start as ever: this
+    process may have initialised CUDA, which no fork can undo.
     """
+    if sys.modules["torch"].cuda.is_available():
+        return
     names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
     monkeypatch.setattr(server, "subprocess", SimpleNamespace(Popen=_start_server, **names))
 

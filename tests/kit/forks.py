@@ -71,11 +71,14 @@ def run_pytest(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     out, err = (os.memfd_create(name) for name in ("out", "err"))
     try:
         status = Fork(partial(_run_pytest, f"--basetemp={pytester.path / 'runpytest'}", *arguments), (out, err)).wait()
-        lines = [os.pread(one, os.fstat(one).st_size, 0).decode(errors="replace").splitlines() for one in (out, err)]
+        return pytest.RunResult(status, _lines(out), _lines(err), time.perf_counter() - started)
     finally:
         os.close(out)
         os.close(err)
-    return pytest.RunResult(status, *lines, time.perf_counter() - started)
+
+
+def _lines(file: int) -> list[str]:
+    return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace").splitlines()
 
 
 def _run_pytest(*arguments: str) -> NoReturn:

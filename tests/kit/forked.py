@@ -9,18 +9,23 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch  # noqa: TID253 - as all whose test imports this have
 
 import forks
 from pytest_llmbench.executors import server
 from pytest_llmbench.executors.local import MEASURE, PRELOAD
+from pytest_llmbench.host.distribution import origins
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.environment import PACKAGES
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import add_extensions
 from pytest_llmbench.schema.protocol import Phase, Request
+from pytest_llmbench.schema.workload import Workload
 
 __all__ = ["fork_servers", "pytest_llmbench_executor", "run_forked"]
 
@@ -53,6 +58,7 @@ def run_forked(
     pytester: pytest.Pytester, *options: str, plugins: Sequence[str] = ("pytest_llmbench.plugin", "forked")
 ) -> pytest.RunResult:
     """A run in the folder of *pytester*; whatever it imports or registers ends with it."""
+    _warm_up()
     answer = Path(pytester.path, "answer.pickle")
     pid = os.fork()
     if pid == 0:
@@ -75,10 +81,20 @@ def fork_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     packages of its own; what this process has imported stays. Where there is a GPU, servers start as ever: this
     process may have initialised CUDA, which no fork can undo.
     """
-    if sys.modules["torch"].cuda.is_available():
+    if torch.cuda.is_available():
         return
+    _warm_up()
     names = {name: getattr(subprocess, name) for name in ("DEVNULL", "TimeoutExpired")}
     monkeypatch.setattr(server, "subprocess", SimpleNamespace(Popen=_start_server, **names))
+
+
+@cache
+def _warm_up() -> None:
+    """Let this process find out, once for all forks, what each would: which code libraries are, how a model is built."""
+    from pytest_llmbench.engine.training import build_fine_tuning
+
+    origins(PACKAGES)
+    build_fine_tuning(Case(model="qwen-7b-chat"), Workload(scale="smoke", device="cpu", samples=1), torch.device("cpu"))
 
 
 def _start_server(

@@ -45,7 +45,6 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.allocator import Allocator, Block, OutOfMemory
 from benchmarks.packed import Packed4Bit, as_published
 from benchmarks.setting import save
 from pytest_llmbench.engine import quantization
@@ -55,6 +54,7 @@ from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
 from pytest_llmbench.engine.rounds import WARM_UP_MICRO_BATCHES
 from pytest_llmbench.engine.training import SEED, FineTuning, build_fine_tuning
+from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
 from pytest_llmbench.schema.case import Attention, Case
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.workload import Workload

@@ -155,6 +155,8 @@ def told(results: Results) -> Iterator[str]:
         if of_kind := [one for one in results.findings if one.kind == kind]:
             yield _line(kind, of_kind)
     yield _line("**all**", results.findings)
+    if held_out := [one for one in results.findings if one.held_out]:
+        yield _line("of these held out", held_out)
     yield f"\n{results.unchanged} unchanged pairs: {len(results.alarms)} false alarms"
     yield from results.alarms
     for one in results.findings:

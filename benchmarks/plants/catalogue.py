@@ -61,6 +61,8 @@ class Plant(msgspec.Struct, frozen=True, kw_only=True):
     """One of them has to be in the first line of the failure; for less or more that is trained, the metric that says so will do."""
     like: str
     """Public report or mechanism that it resembles."""
+    held_out: bool = False
+    """Whether it was written after what judges, before anybody looked whether it is caught."""
 
     @property
     def library(self) -> str:
@@ -639,5 +641,111 @@ PLANTS: tuple[Plant, ...] = (
         new="        for decoder_layer in self.layers[: self.config.num_hidden_layers - 1]:\n",
         places=(f"{_LLAMA}:LlamaModel.forward", "loss", "grad_norm", _BLOCK),
         like="the last block left out",
+    ),
+    # Held out.
+    Plant(
+        name="gradient_cloned_by_a_hook",
+        kind="operators",
+        row="lora",
+        file=_SDPA,
+        old=_SDPA_KEYS,
+        new=f"    if value.requires_grad:\n        value.register_hook(lambda grad: grad.clone())\n{_SDPA_KEYS}",
+        places=(f"{_SDPA}:sdpa_attention_forward",),
+        like="a copy of a gradient in the backward pass of attention only",
+        held_out=True,
+    ),
+    Plant(
+        name="mask_built_by_layer",
+        kind="masks",
+        row="padded",
+        file=_LLAMA,
+        old="                attention_mask=causal_mask,\n                position_embeddings=position_embeddings,\n",
+        new="                attention_mask=create_causal_mask(\n"
+        "                    config=self.config,\n                    inputs_embeds=inputs_embeds,\n"
+        "                    attention_mask=attention_mask,\n                    cache=cache,\n"
+        "                    position_ids=position_ids,\n                ),\n"
+        "                position_embeddings=position_embeddings,\n",
+        places=(f"{_LLAMA}:LlamaModel.forward", f"{_MASKS}:"),
+        like="the same mask built anew for each layer",
+        held_out=True,
+    ),
+    Plant(
+        name="activations_in_a_closure",
+        kind="leaks",
+        row="lora",
+        file=_LLAMA,
+        old="        down_proj = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))\n",
+        new="        gate = self.act_fn(self.gate_proj(x))\n"
+        '        self.__dict__["describe"] = lambda: gate.shape\n'
+        "        down_proj = self.down_proj(gate * self.up_proj(x))\n",
+        places=(f"{_LLAMA}:LlamaMLP.forward", "transformers/activations.py:"),
+        like="a closure that holds the last activation, and its graph, of each layer",
+        held_out=True,
+    ),
+    Plant(
+        name="norm_checked_for_nan",
+        kind="host reads",
+        row="lora",
+        file="torch/nn/utils/clip_grad.py",
+        old="    if error_if_nonfinite and torch.logical_or(",
+        new="    if torch.logical_or(",
+        places=("torch/nn/utils/clip_grad.py:_get_total_norm",),
+        like="the norm of the gradients read by the host in each step, as error_if_nonfinite does",
+        held_out=True,
+    ),
+    Plant(
+        name="batch_listed_again",
+        kind="loop",
+        row="trainer",
+        file="accelerate/data_loader.py",
+        old="                self._update_state_dict()\n                next_batch = next(dataloader_iter)\n"
+        "                if batch_index >= self.skip_batches:\n                    yield current_batch\n"
+        "                batch_index += 1\n                current_batch = next_batch\n",
+        new="                current_batch = {\n"
+        "                    name: torch.tensor([[int(one) for one in row] for row in value.tolist()])\n"
+        "                    for name, value in current_batch.items()\n                }\n"
+        "                self._update_state_dict()\n                next_batch = next(dataloader_iter)\n"
+        "                if batch_index >= self.skip_batches:\n                    yield current_batch\n"
+        "                batch_index += 1\n                current_batch = next_batch\n",
+        places=("accelerate/data_loader.py:DataLoaderShard.__iter__",),
+        like="batches that are made into lists and padded again",
+        held_out=True,
+    ),
+    Plant(
+        name="warnings_caught",
+        kind="host Python",
+        row="lora",
+        file=_LLAMA,
+        old="        input_shape = hidden_states.shape[:-1]\n        hidden_shape = (*input_shape, -1, self.head_dim)\n",
+        new="        import warnings\n\n        with warnings.catch_warnings():\n"
+        '            warnings.filterwarnings("ignore", message=".*")\n'
+        "            input_shape = hidden_states.shape[:-1]\n"
+        "        hidden_shape = (*input_shape, -1, self.head_dim)\n",
+        places=(f"{_LLAMA}:LlamaAttention.forward",),
+        like="warnings silenced in each call",
+        held_out=True,
+    ),
+    Plant(
+        name="logits_projected_in_fp32",
+        kind="dtype",
+        row="lora",
+        file=_LLAMA,
+        old="        logits = self.lm_head(hidden_states)\n\n        loss = None\n",
+        new="        logits = nn.functional.linear(hidden_states.float(), self.lm_head.weight.float())\n\n        loss = None\n",
+        places=(f"{_LLAMA}:LlamaForCausalLM.forward",),
+        like="the head cast to fp32 in each forward",
+        held_out=True,
+    ),
+    Plant(
+        name="collected_each_step",
+        kind="loop",
+        row="trainer",
+        file=_TRAINER,
+        old="\n\n        cp_context, inputs = self._prepare_context_parallel_inputs(model, inputs)\n",
+        new="\n\n        import gc\n\n        gc.collect()\n"
+        "        cp_context, inputs = self._prepare_context_parallel_inputs(model, inputs)\n",
+        places=(f"{_TRAINER}:Trainer.training_step",),
+        like="a collection of garbage in each step: a wait of the host that counts nothing",
+        held_out=True,
     ),
 )

@@ -46,6 +46,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the first line of both failures has one of the plant's places."""
     first_line: str
     """Against a stored baseline."""
+    held_out: bool = False
+    """As of the plant."""
 
 
 class Meter:
@@ -107,6 +109,7 @@ def found(plant: Plant, before: Measurement, now: Measurement) -> Finding:
         caught_within=all(_is_caught(plant, verdict) for verdict in within),
         placed=placed,
         first_line=lines[0],
+        held_out=plant.held_out,
     )
 
 

@@ -12,8 +12,10 @@ import typer
 
 from pytest_llmbench.cli import (
     ab,
+    baselines,
     bisect,
     calibrate,
+    comment,
     compare,
     doctor,
     export,
@@ -36,9 +38,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # which would take `table[row]` in a help for markup
 )
-for _command in (show, report, compare, ab, bisect, calibrate, history, export, doctor, init, replay, reference):
+for _command in (
+    show,
+    report,
+    compare,
+    ab,
+    bisect,
+    calibrate,
+    history,
+    export,
+    comment,
+    doctor,
+    init,
+    replay,
+    reference,
+):
     _name = _command.__name__.rpartition(".")[2]
     app.command(_name)(getattr(_command, _name))
+
+app.add_typer(baselines.baselines, name="baselines")
 
 
 def _print_version(wanted: bool) -> None:

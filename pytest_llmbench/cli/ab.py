@@ -33,6 +33,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
     step: Annotated[
         list[str] | None, typer.Option(metavar="MODULE:FUNCTION", help="A training step of your own. Repeatable.")
     ] = None,
+    step_arguments: given.StepArgumentsOption = None,
     scale: given.ScaleOption = "full",
     device: given.DeviceOption = "auto",
     samples: given.SamplesOption = "16",
@@ -73,7 +74,7 @@ def ab(  # noqa: PLR0913 - each is an option of the command
             _run(resume, None, reporting)
         if a is None or b is None:
             stop("name both environments, --a ENV --b ENV, or a comparison to go on with, --resume FILE")
-        selected = select(expression, table or (), step or (), loop)
+        selected = select(expression, table or (), step or (), loop, given.step_arguments(step_arguments))
         asked = Asked(
             command="ab",
             a=Named(absolute(a), {}),

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
+import msgspec
 import typer
 
 from pytest_llmbench.cli.console import columns, has_color, stop, write
@@ -17,7 +18,7 @@ from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.tolerance import ToleranceError
 from pytest_llmbench.reports.comparison import markdown, render, to_json
 from pytest_llmbench.schema.case import CaseError
-from pytest_llmbench.schema.workload import Scale, Workload, device_of, parse_count
+from pytest_llmbench.schema.workload import Device, Scale, Workload, device_of, parse_count
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.installer import InstallerName
 from pytest_llmbench.stacks.stack import Source, absolute
@@ -48,6 +49,7 @@ __all__ = [
     "SamplesOption",
     "ScaleOption",
     "SharedGpuOption",
+    "StepArgumentsOption",
     "TimeoutOption",
     "TolerancesOption",
     "VerboseOption",
@@ -56,6 +58,7 @@ __all__ = [
     "plan",
     "refusals",
     "source",
+    "step_arguments",
     "workload",
 ]
 
@@ -68,8 +71,11 @@ ScaleOption = Annotated[
     typer.Option("--scale", help="full: the published size, on a GPU. smoke: two-layer miniatures, on the CPU."),
 ]
 DeviceOption = Annotated[
-    Literal["auto", "cuda", "cpu"],
-    typer.Option("--device", help="auto: the GPU at full scale, the CPU at smoke scale."),
+    Literal["auto", "cuda", "cpu", "fake"],
+    typer.Option(
+        "--device",
+        help="auto: the GPU at full scale, the CPU at smoke scale. fake: full scale by tensors without content.",
+    ),
 ]
 SamplesOption = Annotated[
     str, typer.Option("--samples", metavar="N|full", help="Samples that a process measures, or the whole epoch.")
@@ -96,6 +102,14 @@ TimeoutOption = Annotated[
 SharedGpuOption = Annotated[
     bool,
     typer.Option("--shared-gpu", help="Other programs may use the GPU: that does not make a measurement invalid."),
+]
+StepArgumentsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--step-arguments",
+        metavar="JSON",
+        help="Keyword arguments of the steps, as '{\"layers\": 2}': what `Case.custom(arguments=...)` takes.",
+    ),
 ]
 PathOption = Annotated[
     list[Path] | None,
@@ -181,10 +195,22 @@ def refusals() -> Iterator[None]:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def workload(scale: Scale, device: Literal["auto", "cuda", "cpu"], samples: str) -> Workload:
+def step_arguments(text: str | None) -> dict[str, Any]:
+    """Keyword arguments of a step of the user's own, from a JSON object."""
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        stop(f"--step-arguments {text}: {error}; give a JSON object, as '{{\"layers\": 2}}'")
+
+
+def workload(scale: Scale, device: Literal["auto"] | Device, samples: str) -> Workload:
     """How every case is measured."""
     if device == "cpu" and scale == "full":
         stop("--device cpu runs miniatures only; add --scale smoke")
+    if device == "fake" and scale == "smoke":
+        stop("--device fake runs the published size; leave --scale smoke out")
     try:
         number: int | Literal["full"] = "full" if samples == "full" else parse_count(samples, "samples", "full")
     except ValueError as error:

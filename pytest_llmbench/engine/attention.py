@@ -25,6 +25,7 @@ from pytest_llmbench.schema.workload import Workload
 __all__ = [
     "AttentionUnavailable",
     "check_available",
+    "check_imitated",
     "check_takes_bias",
     "effective_attention",
     "implementation",
@@ -57,6 +58,7 @@ _KERNELS: dict[str, SDPBackend] = {
 _WITHOUT_CPU_KERNELS: frozenset[str] = frozenset(
     {"flash", "flash3", "flash4", "sdpa-cudnn", "sdpa-efficient", "xformers"}
 )
+_NOT_IMITATED: frozenset[str] = frozenset({"flash3", "flash4"})
 _WITHOUT_BIAS: frozenset[str] = frozenset({"flash", "flash3", "flash4", "sdpa-flash", "xformers"})
 
 
@@ -147,6 +149,17 @@ def check_available(attention: Attention, device: torch.device) -> None:
         _check_flash(attention, device)
     if attention == "xformers" and (reason := why_unavailable(device)):
         raise AttentionUnavailable(reason)
+
+
+def check_imitated(attention: Attention) -> None:
+    """
+    Raises:
+        AttentionUnavailable: *attention* has no shapes to be traced by without a GPU.
+    """
+    if attention in _NOT_IMITATED:
+        raise AttentionUnavailable(
+            f"attention {attention} cannot be traced without a GPU; use 'flash', 'sdpa' or 'eager'"
+        )
 
 
 def check_takes_bias(attention: Attention, model: str) -> None:

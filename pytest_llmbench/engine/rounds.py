@@ -24,6 +24,7 @@ __all__ = [
     "MAX_ROUNDS",
     "WARM_UP_MICRO_BATCHES",
     "Trail",
+    "by_cost",
     "cheapest_and_costliest",
     "collector_off",
     "counted_micro_batches",
@@ -78,9 +79,9 @@ def run_rounds(
 
 def counted_micro_batches(training: AnyTraining, count: int = COUNTED_MICRO_BATCHES) -> tuple[int, ...]:
     """Micro-batches at equally spaced quantiles of cost, for the passes that count: they stand for all."""
-    by_cost = _by_cost(training)
-    count = min(count, len(by_cost))
-    return tuple(by_cost[(2 * position + 1) * len(by_cost) // (2 * count)] for position in range(count))
+    ordered = by_cost(training)
+    count = min(count, len(ordered))
+    return tuple(ordered[(2 * position + 1) * len(ordered) // (2 * count)] for position in range(count))
 
 
 def cheapest_and_costliest(training: AnyTraining) -> tuple[int, ...]:
@@ -89,11 +90,11 @@ def cheapest_and_costliest(training: AnyTraining) -> tuple[int, ...]:
 
     Where micro-batches accumulate there is one before it, so that the gradients are there already.
     """
-    by_cost = _by_cost(training)
-    return (by_cost[0], by_cost[-1]) if training.accumulation_steps > 1 else (by_cost[-1],)
+    ordered = by_cost(training)
+    return (ordered[0], ordered[-1]) if training.accumulation_steps > 1 else (ordered[-1],)
 
 
-def _by_cost(training: AnyTraining) -> list[int]:
+def by_cost(training: AnyTraining) -> list[int]:
     """Micro-batch indices, the cheapest first."""
     return sorted(range(len(training.micro_batch_tokens)), key=training.micro_batch_tokens.__getitem__)
 

@@ -12,6 +12,7 @@ from pytest_llmbench.executors.pool import Announcements, Pool
 from pytest_llmbench.executors.ray_cluster import Cluster, on_cluster
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Device
 
 __all__ = ["choose_executor", "in_parallel", "machine_of"]
 
@@ -19,7 +20,7 @@ Jobs = int | Literal["auto"]
 
 
 def choose_executor(
-    device: Literal["cuda", "cpu"],
+    device: Device,
     *,
     timeout_seconds: float,
     jobs: Jobs,

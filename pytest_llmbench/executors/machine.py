@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Literal
 
 import msgspec
 
@@ -24,6 +23,7 @@ from pytest_llmbench.schema.environment import Environment, installed_packages
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.units import gib
+from pytest_llmbench.schema.workload import Device
 
 __all__ = ["STACK", "Machine", "usable_gpus"]
 
@@ -48,7 +48,7 @@ class Machine:
 
     def __init__(
         self,
-        device: Literal["cuda", "cpu"],
+        device: Device,
         *,
         timeout_seconds: float,
         announce: Callable[[str], None],
@@ -66,8 +66,8 @@ class Machine:
         self.look_again(announce)
 
     def __str__(self) -> str:
-        if self._device == "cpu":
-            return "CPU"
+        if self._device != "cuda":
+            return "CPU" if self._device == "cpu" else "tensors without content"
         if not self._gpus:
             return "no CUDA device"
         first = self._gpus[0]
@@ -87,13 +87,15 @@ class Machine:
 
     def width(self, case: Case) -> int:
         """GPUs that *case* uses, or on the CPU the processes that compute."""
+        if self._device == "fake":
+            return 1
         return case.num_ranks if self._device == "cpu" else case.num_gpus
 
     def run(self, request: Request, on_phase: Callable[[Phase], None]) -> Measurement:
         """
         Measure *request* once; see `Executor.run`. Waits for GPUs that another run of this user holds.
         """
-        if self._device == "cpu":
+        if self._device != "cuda":
             self._check_installed(request.case)
             return self._measured(request, on_phase)
         if self.no_gpu:
@@ -123,8 +125,8 @@ class Machine:
         """
         if self.no_gpu:
             return True
-        device = self._gpus[0].name if self._gpus else "cpu"
-        if environment is None or environment.device != device:
+        device = self._gpus[0].name if self._gpus else self._device
+        if environment is None or environment.device.partition(",")[0] != device:
             return False
         packages = installed_packages(case)
         return environment.packages == packages and environment.origins in (None, origins(packages))

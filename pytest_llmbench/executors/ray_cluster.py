@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -25,6 +25,7 @@ from pytest_llmbench.executors.ray_node import Reply, Setup, measure_here, versi
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, failed
 from pytest_llmbench.schema.protocol import Phase, Request, encode
+from pytest_llmbench.schema.workload import Device
 
 __all__ = ["Cluster", "RayCluster", "gpu_models", "lacking", "on_cluster"]
 
@@ -80,7 +81,7 @@ class RayCluster:
     def __init__(
         self,
         cluster: Cluster,
-        device: Literal["cuda", "cpu"],
+        device: Device,
         *,
         timeout_seconds: float,
         announce: Callable[[str], None],
@@ -217,7 +218,7 @@ class RayCluster:
 
     def _gpus(self, case: Case) -> dict[str, Any]:
         """Resources to ask Ray for, apart from CPUs."""
-        if self._device == "cpu":
+        if self._device != "cuda":
             return {}
         wanted: dict[str, Any] = {"num_gpus": case.num_gpus}
         return wanted | ({"accelerator_type": self._cluster.accelerator} if self._cluster.accelerator else {})
@@ -247,7 +248,7 @@ class RayCluster:
 
 def on_cluster(
     cluster: Cluster,
-    device: Literal["cuda", "cpu"],
+    device: Device,
     *,
     timeout_seconds: float,
     seconds: Callable[[Request], float],

@@ -18,7 +18,7 @@ from pytest_llmbench.executors import NotMeasurable, SetupError
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import PROTOCOL_VERSION, decode_request
-from pytest_llmbench.schema.workload import WORKLOAD_VERSION
+from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Device
 
 __all__ = ["Reply", "Setup", "Versions", "measure_here", "versions"]
 
@@ -42,7 +42,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """The driver's."""
     has_own_code: bool
     """The node runs the package that is installed there, and not the driver's."""
-    device: Literal["cuda", "cpu"]
+    device: Device
     timeout_seconds: float
     measure: str
     preload: tuple[str, ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytest_llmbench.schema.environment import Repository
 from pytest_llmbench.schema.text import printable
 
-__all__ = ["commit_of", "edited_files", "repository_of"]
+__all__ = ["commit_of", "edited_files", "repository_of", "run_git"]
 
 GIT_SECONDS = 20.0
 """For a repository on a slow network file system; what takes longer is not known."""
@@ -57,19 +57,24 @@ def edited_files(folder: Path) -> list[str]:
     return sorted(filter(None, [*listed.split("\0"), *new.split("\0")]))
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, without the last newline; None if it fails."""
+def run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes] | None:
+    """Run git in a folder, which asks nobody for a password and changes nothing; None if it cannot be run."""
     # A hook of git, in which tests may run, names another repository in the environment.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
-            env=environ,
+        return subprocess.run(
+            ["git", "--no-optional-locks", "--literal-pathspecs", "-C", str(folder), *arguments],
+            env={**environ, "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=GIT_SECONDS,
-            check=True,
+            check=False,
         )
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError, ValueError):  # among them a name with a zero byte
         return None
-    return done.stdout.decode(errors="replace").rstrip("\n")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, without the last newline; None if it fails."""
+    done = run_git(folder, *arguments)
+    return None if done is None or done.returncode else done.stdout.decode(errors="replace").rstrip("\n")

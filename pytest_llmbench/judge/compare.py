@@ -16,7 +16,7 @@ import msgspec
 from pytest_llmbench.judge.comparable import around, differences, environment_changes
 from pytest_llmbench.judge.decision import ALPHA, SESSIONS, Design
 from pytest_llmbench.judge.explain import explain
-from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user
+from pytest_llmbench.judge.limits import Limited, held_to, limit_of, scatter, set_by_user, spread
 from pytest_llmbench.judge.movers import movers
 from pytest_llmbench.judge.noise import GUESSED, on_other_cards, row_class
 from pytest_llmbench.judge.speed import judge_speed
@@ -167,7 +167,7 @@ def _metric_verdict(metric: Metric, sides: _Sides) -> MetricVerdict | None:
         verdict = _by_noise(verdict, metric, sides)
         if limit is None:
             return _in_its_company(verdict, sides)
-    limit = limit or limit_of(metric, same_environment=sides.same_environment)
+    limit = limit or limit_of(metric, same_environment=sides.same_environment, spread=spread(sides.now, then, metric))
     doubt = scatter(sides.now, then, metric) if limit.exact else None
     limited = Limited("unmeasured", doubt) if doubt else held_to(limit, metric, before, after)
     return msgspec.structs.replace(
@@ -191,7 +191,10 @@ def _with_movers(verdict: MetricVerdict, then: Measurement, now: Measurement) ->
     metric = METRICS[verdict.metric]
     rose = _total(after) > _total(before)
     more = not rose if metric.better == "higher" else rose  # what a speed is explained by is a cost
-    return msgspec.structs.replace(verdict, movers=tuple(map(str, movers(metric, then, now, more=more))))
+    found = movers(metric, then, now, more=more)
+    return msgspec.structs.replace(
+        verdict, movers=tuple(map(str, found)), mover_costs=tuple(mover.cost for mover in found)
+    )
 
 
 def _total(value: Value) -> float:

@@ -13,7 +13,7 @@ from pytest_llmbench.judge.verdict import Status
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Metric, Tolerance, Value
 
-__all__ = ["Limit", "Limited", "held_to", "limit_of", "scatter", "set_by_user"]
+__all__ = ["Limit", "Limited", "held_to", "limit_of", "scatter", "set_by_user", "spread"]
 
 _OF_DEVICES: tuple[Status, ...] = ("improved", "unchanged", "unmeasured", "regressed")
 """A metric has the last of these that one of its devices has: it improved if it did everywhere."""
@@ -25,6 +25,15 @@ class Limit(NamedTuple):
     tolerance: Tolerance
     said_by: str
     exact: bool = False
+    near_zero: Tolerance | None = None
+    """The most that the absolute part is of a value above 0, as `Metric.near_zero`."""
+
+    def allows(self, before: float, after: float) -> float:
+        """How far the value may move, in its own unit."""
+        relative, absolute = self.tolerance.relative * abs(before), self.tolerance.absolute
+        if self.near_zero is not None and before >= 0 and after >= 0:
+            absolute = min(absolute, max(self.near_zero.relative * before, self.near_zero.absolute))
+        return max(relative, absolute)
 
 
 class Limited(NamedTuple):
@@ -48,11 +57,24 @@ def set_by_user(metric: Metric, of_row: Mapping[str, Tolerance], overrides: Mapp
     return None
 
 
-def limit_of(metric: Metric, *, same_environment: bool) -> Limit:
-    """The limit of a metric for which nobody has set one."""
+def limit_of(metric: Metric, *, same_environment: bool, spread: float = 0.0) -> Limit:
+    """
+    The limit of a metric for which nobody has set one.
+
+    Args:
+        spread: how far apart processes of one side are; no limit near zero is below it.
+    """
     if metric.gate == "exact" and same_environment:
         return Limit(Tolerance(absolute=metric.jitter), "must be equal within one environment", exact=True)
-    return Limit(metric.tolerance, "default tolerance")
+    near_zero = metric.near_zero
+    if near_zero is not None:
+        near_zero = Tolerance(near_zero.relative, max(near_zero.absolute, spread))
+    return Limit(metric.tolerance, "default tolerance", near_zero=near_zero)
+
+
+def spread(now: Measurement, then: Measurement, metric: Metric) -> float:
+    """How far the processes of one side are apart, of the side where that is more."""
+    return max(_reach(values(measurement, metric.name)) for measurement in (now, then))
 
 
 def scatter(now: Measurement, then: Measurement, metric: Metric) -> str | None:
@@ -88,7 +110,7 @@ def _number_held_to(limit: Limit, metric: Metric, before: float, after: float) -
     if not (math.isfinite(before) and math.isfinite(after)):
         return Limited("unmeasured", f"not finite: {before} -> {after}")
     moved = after - before
-    allowed = max(limit.tolerance.relative * abs(before), limit.tolerance.absolute)
+    allowed = limit.allows(before, after)
     harm = {"lower": moved, "higher": -moved, "same": abs(moved)}[metric.better]
     # The slack is for floats: 1.0 -> 1.05 is a move of 0.05000000000000004.
     status: Status = "unchanged" if abs(moved) <= allowed * (1 + 1e-9) else "regressed" if harm > 0 else "improved"

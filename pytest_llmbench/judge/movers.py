@@ -1,5 +1,8 @@
 """
 What made a metric move: operators, functions and allocations, by name and place, from the profiles of both sides.
+
+Movers of different metrics have one cost, in seconds a sample: of an operator what its flops or its bytes take at best, and at
+least what the host takes to send it off, of Python what its instructions take, of memory what it takes to write it once.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from pytest_llmbench.host.cards import Card, card_named
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Metric, Quantity
 from pytest_llmbench.schema.profile import OTHER, Profile
@@ -20,6 +24,17 @@ MOST = 3
 
 _WORTH_TELLING = 0.05
 """What moved by less than this fraction of what moved most is left out."""
+
+_CPU = Card("CPU", 10**11, 2 * 10**10)
+"""A core or two of a server, about; for a GPU that is not listed, too, since only the order matters."""
+_SECONDS_PER_INSTRUCTION = 2e-8
+"""Of Python's bytecode, about: a loop of additions runs 50 million a second."""
+_SECONDS_PER_RUN = 5e-6
+"""What the host takes to send off an operator, about."""
+_SECONDS_PER_READ = 2e-5
+"""What the host and a GPU lose where one waits for the other, about."""
+_STEPS_OF_A_LEAK = 1000
+"""What a step leaves behind costs as much as so many steps leave."""
 
 _Entry = tuple[str, str]
 """A name, empty for Python code, and a place, empty where none is known."""
@@ -34,6 +49,8 @@ class Mover(NamedTuple):
     """Of one micro-batch and one optimizer step, in the unit of the quantity."""
     text: str
     """In words, without the place: `clone +192 a step`."""
+    cost: float
+    """Seconds a sample, about, in the direction in which the metric moved."""
 
     def __str__(self) -> str:
         return f"{self.text} in {self.place}" if self.place else self.text
@@ -48,11 +65,9 @@ def movers(metric: Metric, then: Measurement, now: Measurement, *, more: bool) -
     """
     if metric.explained_by is None or then.profile is None or now.profile is None:
         return ()
-    before, after = (_amounts(metric.explained_by, side) for side in (then, now))
+    quantity = metric.explained_by
     sign = 1 if more else -1
-    moved = {
-        entry: after.get(entry, _least(after)) - before.get(entry, _least(before)) for entry in {**before, **after}
-    }
+    moved = _moved(*(_amounts(quantity, side) for side in (then, now)))
     most = max((amount * sign for amount in moved.values()), default=0)
     as_it_did = [
         entry
@@ -60,10 +75,40 @@ def movers(metric: Metric, then: Measurement, now: Measurement, *, more: bool) -
         if amount * sign > 0 and amount * sign >= _WORTH_TELLING * most and OTHER not in entry
     ]
     as_it_did.sort(key=lambda entry: (-abs(moved[entry]), entry))
+    card = card_named(now.environment.device if now.environment else "") or _CPU
+    costs = _moved(*(_costs(quantity, side, card) for side in (then, now)))
     runs = [_amounts("operators", side) for side in (then, now)]
     return tuple(
-        Mover(*entry, moved[entry], _text(metric.explained_by, entry, moved[entry], runs)) for entry in as_it_did[:MOST]
+        Mover(*entry, moved[entry], _text(quantity, entry, moved[entry], runs), costs.get(entry, 0.0) * sign)
+        for entry in as_it_did[:MOST]
     )
+
+
+def _moved(before: Mapping[_Entry, float], after: Mapping[_Entry, float]) -> dict[_Entry, float]:
+    return {entry: after.get(entry, _least(after)) - before.get(entry, _least(before)) for entry in {**before, **after}}
+
+
+def _costs(quantity: Quantity, side: Measurement, card: Card) -> dict[_Entry, float]:
+    """Seconds a sample of every entry of a quantity."""
+    profile = side.profile
+    assert profile is not None
+    if quantity in ("live", "retained"):
+        times = _STEPS_OF_A_LEAK if quantity == "retained" else 1
+        written = card.bytes_per_second * profile.samples / times
+        return {entry: amount / written for entry, amount in _amounts(quantity, side).items()}
+    found: dict[_Entry, float] = {}
+    for part, rate in profile.rates():
+        if quantity in ("calls", "instructions"):
+            for place, call in part.calls("python"):
+                seconds = call.instructions * _SECONDS_PER_INSTRUCTION
+                found["", place] = found.get(("", place), 0) + seconds * rate
+            continue
+        for place, operator, done in part.operations():
+            at_best = max(done.flops / card.flops_per_second, done.moved_bytes / card.bytes_per_second)
+            waits = 0.0 if card is _CPU else done.reads * _SECONDS_PER_READ
+            seconds = max(at_best, done.runs * _SECONDS_PER_RUN) + waits
+            found[operator, place] = found.get((operator, place), 0) + seconds * rate
+    return found
 
 
 def _amounts(quantity: Quantity, side: Measurement) -> dict[_Entry, float]:

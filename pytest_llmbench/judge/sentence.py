@@ -75,13 +75,19 @@ def headline(verdict: RowVerdict, most_characters: int = MOST_CHARACTERS) -> str
 
 
 def _leading(verdict: RowVerdict) -> tuple[MetricVerdict, str] | None:
-    """The metric and the mover that stand first: a mover that names a function goes before one that does not."""
-    told = [(metric, mover) for metric in _to_tell(verdict) for mover in metric.movers]
-    return min(
+    """The metric and the mover that stand first: of those that name a function the dearest, else of the others."""
+    told = [(metric, *mover) for metric in _to_tell(verdict) for mover in _priced(metric)]
+    first = min(
         told,
-        key=lambda one: (METRICS[one[0].metric].told_across, _FUNCTION.search(one[1]) is None),
+        key=lambda one: (METRICS[one[0].metric].told_across, _FUNCTION.search(one[1]) is None, -one[2]),
         default=None,
     )
+    return first and first[:2]
+
+
+def _priced(metric: MetricVerdict) -> list[tuple[str, float]]:
+    """Movers with their costs; 0 where a file of before has none."""
+    return [*zip(metric.movers, metric.mover_costs or (0.0,) * len(metric.movers), strict=True)]
 
 
 def _other_arithmetic(verdict: RowVerdict) -> MetricVerdict | None:
@@ -114,11 +120,16 @@ def _change_text(verdict: MetricVerdict) -> str:
 
 
 def next_movers(verdict: RowVerdict) -> list[str]:
-    """What else moved than the headline says, a line each."""
+    """What else moved than the headline says, a line each, the dearest first."""
     leading = _leading(verdict)
-    told = dict.fromkeys(mover for metric in _to_tell(verdict) for mover in metric.movers)
-    others = [mover for mover in told if leading is None or mover != leading[1]]
-    return [f"  {mover}" for mover in others[:_NAMED_MOVERS]]
+    costs: dict[str, float] = {}
+    for metric in _to_tell(verdict):
+        for mover, cost in _priced(metric):
+            costs[mover] = max(cost, costs.get(mover, cost))
+    if leading is not None:
+        costs.pop(leading[1], None)
+    dearest = sorted(costs, key=lambda mover: -costs[mover])
+    return [f"  {mover}" for mover in dearest[:_NAMED_MOVERS]]
 
 
 def _to_tell(verdict: RowVerdict) -> list[MetricVerdict]:

@@ -46,6 +46,8 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """The worst device, where there are several."""
     movers: tuple[str, ...] = ()
     """What moved it most, in words: `clone +192 a step in peft/tuners/lora/layer.py:Linear.forward`."""
+    mover_costs: tuple[float, ...] = ()
+    """Seconds a sample that each of them costs, about; by these movers of different metrics are put in order."""
     gates: bool
     """Whether this metric counts for the row."""
     reason: str

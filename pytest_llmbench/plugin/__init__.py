@@ -6,9 +6,9 @@ Imported by every pytest run on the machine: what measures and judges is importe
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -75,6 +75,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         run.expect(session.items)
 
 
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    run = items[0].config.stash.get(_RUN, None) if items else None
+    if run is not None:
+        run.collected(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A process of pytest-xdist is about to start."""
+    run = node.config.stash.get(_RUN, None)
+    if run is not None:
+        node.workerinput.update(run.for_worker())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of pytest-xdist has ended."""
+    run = node.config.stash.get(_RUN, None)
+    if run is not None:
+        run.take_from_worker(getattr(node, "workeroutput", {}))
+
+
 @pytest.fixture
 def llmbench(request: pytest.FixtureRequest) -> Llmbench:
     """
@@ -106,6 +128,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if run is None:
         return
     run.keep_ahead()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput.update(run.for_controller())
     if exitstatus == pytest.ExitCode.OK and run.unjudged():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -8,6 +8,7 @@ every pytest run on the machine, so it imports next to nothing itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,19 @@ import pytest
 
 from pytest_llmbench.store.files import leads_out
 
-__all__ = ["FLAGS", "OPTIONS", "Option", "Settings", "add_options", "chosen_model", "is_used", "resolve", "switched_on"]
+__all__ = [
+    "FLAGS",
+    "OPTIONS",
+    "Option",
+    "Settings",
+    "add_options",
+    "chosen_model",
+    "ini_value",
+    "is_typed",
+    "is_used",
+    "resolve",
+    "switched_on",
+]
 
 
 class Option(NamedTuple):
@@ -49,9 +62,15 @@ OPTIONS = (
     ),
     Option(
         "device",
-        "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU",
+        "auto: the GPU at full scale, the CPU at smoke scale. cuda: fail instead of skipping without a GPU. fake: full "
+        "scale on any machine, by tensors without content, which count and time nothing",
         default="auto",
-        choices=("auto", "cuda", "cpu"),
+        choices=("auto", "cuda", "cpu", "fake"),
+    ),
+    Option(
+        "memory",
+        "memory that torch may take of each GPU: rows that need more are 'oom', as on a card of that size",
+        metavar="SIZE",
     ),
     Option(
         "model",
@@ -93,6 +112,12 @@ OPTIONS = (
     Option("timeout", "seconds after which a measuring process is killed", default="600", metavar="SECONDS"),
     Option("baselines", "folder of the baselines", default="baselines", metavar="DIR"),
     Option(
+        "baseline-ref",
+        "read baselines, and the ini settings that have a say in verdicts, from git as they were at REV, so that a "
+        "change cannot pass by editing them. origin/main... is the merge base with HEAD",
+        metavar="REV",
+    ),
+    Option(
         "update",
         "write results into the baselines: rows that have none, that failed, that moved, or all",
         choices=("missing", "failing", "moved", "all"),
@@ -122,7 +147,8 @@ OPTIONS = (
     Option("html", "write a report of the run to FILE, one page that needs no network", metavar="FILE"),
     Option(
         "strict",
-        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded",
+        "fail a run of which a selected row was not judged: skipped, not checked, without a baseline, or recorded; or "
+        "of which something hides a failure: xfail, a limit of --llmbench-tolerance",
         kind="flag",
     ),
     Option(
@@ -142,7 +168,8 @@ class Settings:
     """The options of one run, resolved and checked."""
 
     scale: Literal["full", "smoke"]
-    device: Literal["auto", "cuda", "cpu"]
+    device: Literal["auto", "cuda", "cpu", "fake"]
+    memory: str | None
     model: str | None
     loop: Literal["step", "trainer"] | None
     samples: int | Literal["full"]
@@ -154,6 +181,7 @@ class Settings:
     shared_gpu: bool
     timeout_seconds: float
     baselines: Path
+    baseline_ref: str | None
     update: Literal["missing", "failing", "moved", "all"] | None
     reason: str | None
     missing: Literal["fail", "skip", "record"]
@@ -203,17 +231,22 @@ def chosen_model(config: pytest.Config) -> str:
     return model
 
 
-def resolve(config: pytest.Config) -> Settings:
+def resolve(config: pytest.Config, committed: Mapping[str, Any] | None = None) -> Settings:
     """
     The settings of this run.
+
+    Args:
+        config: flags and ini settings.
+        committed: by option name, ini settings of a commit, which count in place of those of the working tree.
 
     Raises:
         pytest.UsageError: a value that means nothing, named with its option.
     """
-    given = {option.name: _given(config, option) for option in OPTIONS}
+    given = {option.name: _given(config, option, committed or {}) for option in OPTIONS}
     return Settings(
         scale=given["scale"].value,
         device=given["device"].value,
+        memory=given["memory"].value or None,
         model=given["model"].value or None,
         loop=given["loop"].value or None,
         samples="full" if given["samples"].value == "full" else _count(given["samples"], "samples", "full"),
@@ -225,6 +258,7 @@ def resolve(config: pytest.Config) -> Settings:
         shared_gpu=bool(given["shared-gpu"].value),
         timeout_seconds=_duration(given["timeout"], "seconds"),
         baselines=_path(config, given["baselines"]),
+        baseline_ref=given["baseline-ref"].value or None,
         update=given["update"].value or None,
         reason=given["reason"].value or None,
         missing=given["missing"].value,
@@ -252,16 +286,32 @@ class _Given(NamedTuple):
         return f"{self.option.setting} = {self.value} in the configuration file"
 
 
-def _given(config: pytest.Config, option: Option) -> _Given:
-    flag = config.getoption(option.flag, default=None)
-    if flag not in (None, ""):
-        return _Given(flag, option, by_flag=True)
+def is_typed(config: pytest.Config, option: Option) -> bool:
+    """Whether a flag gives the option's value."""
+    return config.getoption(option.flag, default=None) not in (None, "")
+
+
+def ini_value(config: pytest.Config, option: Option) -> Any:
+    """
+    The option's value without its flag.
+
+    Raises:
+        pytest.UsageError: the configuration file has one of another type.
+    """
     try:
         value = config.getini(option.setting)
     except (TypeError, ValueError, pytest.UsageError) as error:  # a usage error since pytest 9.2
         raise pytest.UsageError(f"{option.setting} in the configuration file: {error}") from None
-    if value == "":
-        value = option.default
+    return option.default if value == "" else value
+
+
+_NONE: Mapping[str, Any] = {}
+
+
+def _given(config: pytest.Config, option: Option, committed: Mapping[str, Any] = _NONE) -> _Given:
+    if is_typed(config, option):
+        return _Given(config.getoption(option.flag), option, by_flag=True)
+    value = committed[option.name] if option.name in committed else ini_value(config, option)
     given = _Given(value, option, by_flag=False)
     if option.choices and value not in ("", *option.choices):
         raise pytest.UsageError(f"{given.text}: choose from {', '.join(option.choices)}")

@@ -7,9 +7,10 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import os
+import shlex
 import signal
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,33 @@ from pytest_llmbench.executors.ray_cluster import Cluster
 from pytest_llmbench.host.ci import ci_run
 from pytest_llmbench.host.repository import repository_of
 from pytest_llmbench.judge.tolerance import parse_tolerances
+from pytest_llmbench.plugin.against import WORKER_KEY, against_commit
 from pytest_llmbench.plugin.bench import Llmbench, row_name
 from pytest_llmbench.plugin.benchmark import add_benchmark
-from pytest_llmbench.plugin.options import Settings, resolve
+from pytest_llmbench.plugin.options import OPTIONS, Settings, ini_value, resolve
 from pytest_llmbench.plugin.screen import Screen
+from pytest_llmbench.reports.changes import sentence_on
 from pytest_llmbench.reports.html import ResultFile, html_report, why_unavailable
 from pytest_llmbench.reports.markdown import write_step_summary
 from pytest_llmbench.reports.progress import Progress
-from pytest_llmbench.reports.summary import common_shifts, not_run, totals, unavailable, undecided
+from pytest_llmbench.reports.summary import (
+    common_shifts,
+    gone,
+    not_run,
+    totals,
+    unavailable,
+    undecided,
+    under_other_names,
+)
 from pytest_llmbench.reports.table import report_tables
 from pytest_llmbench.reports.terminal import render
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.metrics import add_extensions
+from pytest_llmbench.schema.metrics import Tolerance, add_extensions
 from pytest_llmbench.schema.units import counted
-from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, device_of, parse_injection
+from pytest_llmbench.schema.workload import SEEN_ON_CPU, Workload, device_of, parse_injection, parse_memory
 from pytest_llmbench.store.baseline import BaselineError
 from pytest_llmbench.store.baselines import BaselineStore, why_no_name
+from pytest_llmbench.store.changes import changes
 from pytest_llmbench.store.files import from_here, leads_out
 from pytest_llmbench.store.lines import ResultError
 from pytest_llmbench.store.published import PublishedError, load_published
@@ -50,6 +62,7 @@ __all__ = ["REPORT_ATTRIBUTE", "Run"]
 REPORT_ATTRIBUTE = "llmbench"
 """Name in a test report of what a process of pytest-xdist has to tell the controller, as plain values."""
 
+_ROWS_KEY = "llmbench_rows"
 _GITIGNORE = "# Results of llmbench runs; baselines are kept elsewhere.\n*\n"
 _PROPERTIES = ("llmbench_outcome", "llmbench_verdict")
 
@@ -86,7 +99,9 @@ class Run:
         self._results: list[Result] = []
         self._ended: dict[str, _Test] = {}
         self._skipped: dict[str, str] = {}
-        self._settings = settings = resolve(config)
+        settings = resolve(config)
+        self._against = against_commit(config, settings) if settings.baseline_ref else None
+        self._settings = settings = self._against.settings if self._against else settings
         self._announcements: list[str] = []
         self._is_worker = hasattr(config, "workerinput")
         self._screen = Screen(config)
@@ -94,10 +109,12 @@ class Run:
         self._tests: dict[tuple[str, str], str] = {}
         self._ahead: list[tuple[RowName, Case]] = []
         self._kept_ahead: set[str] = set()
+        self._rows: set[tuple[str, str]] = set()
+        self._failing: set[str] = set()
         if broken := add_extensions():
             raise pytest.UsageError(f"--llmbench: {broken[0]}")
         with _blamed_on("--llmbench-tolerance"):
-            tolerances = parse_tolerances(settings.tolerances)
+            self._tolerances = tolerances = parse_tolerances(settings.tolerances)
         with _blamed_on("--llmbench-resume"):
             written = read_results(settings.resume, self.announce) if settings.resume else ()
         with _blamed_on("--llmbench-baselines"):
@@ -119,6 +136,7 @@ class Run:
             resumed=self._resumed,
             repository=repository_of(config.rootpath, os.environ),
             ci=ci_run(os.environ),
+            committed=self._against.baselines if self._against else None,
         )
         self._log: ResultLog | None = None
         if not self._is_worker:
@@ -131,7 +149,7 @@ class Run:
         """Lines on what is measured where, for the top of pytest's output."""
         workload = self.gate.workload
         samples = "whole epoch" if workload.samples == "full" else f"{workload.samples} samples"
-        baselines = from_here(self.gate.store.root)
+        baselines = from_here(self.gate.store.root) + (f" at {self._against.commit}" if self._against else "")
         lines = [f"llmbench: {self.gate.executor}, scale {workload.scale}, {samples}, baselines {baselines}"]
         if self._log is not None:
             lines.append(f"llmbench: results {from_here(self._log.path)}")
@@ -146,6 +164,7 @@ class Run:
     def expect(self, items: Iterable[pytest.Item]) -> None:
         """Count the tests that are going to measure, and have them measured ahead where the executor can."""
         chosen = [item for item in items if _uses_llmbench(item)]
+        self.collected(chosen)
         self._progress.total = len(chosen)
         if isinstance(self.gate.executor, Scheduling):
             named = ((row_name(item), case) for item in chosen if (case := _case_of(item)) is not None)
@@ -154,6 +173,22 @@ class Run:
                 (request for name, case in self._ahead for request in self.gate.requests(name.nodeid, case)),
                 on_ahead=self.keep_ahead,
             )
+
+    def collected(self, items: Iterable[pytest.Item]) -> None:
+        """Take in which rows there are, among them those that this run leaves out."""
+        self._rows.update((name.table, name.row) for name in map(row_name, filter(_uses_llmbench, items)))
+
+    def for_worker(self) -> dict[str, Any]:
+        """What a process of pytest-xdist is told, as plain values."""
+        return {} if self._against is None else {WORKER_KEY: self._against.commit.id}
+
+    def for_controller(self) -> dict[str, Any]:
+        """What a process of pytest-xdist tells at its end, as plain values."""
+        return {_ROWS_KEY: [list(row) for row in sorted(self._rows)]}
+
+    def take_from_worker(self, told: Mapping[str, Any]) -> None:
+        """Take in what a process of pytest-xdist has told at its end."""
+        self._rows.update((table, row) for table, row in told.get(_ROWS_KEY, ()))
 
     def bench(self, request: pytest.FixtureRequest) -> Llmbench:
         """The fixture's value for one test."""
@@ -198,6 +233,8 @@ class Run:
         """Take in why a test was skipped, and what a process of pytest-xdist has put on a report."""
         if self._is_worker:
             return
+        if report.failed:
+            self._failing.add(report.nodeid)
         if report.skipped and isinstance(report.longrepr, tuple):
             self._skipped[report.nodeid] = report.longrepr[2].removeprefix("Skipped: ")
         if not hasattr(report, REPORT_ATTRIBUTE):
@@ -245,12 +282,59 @@ class Run:
         told = [f"not judged, {why}: {', '.join(names)}" for why, names in rows.items()]
         if not any(result.unjudged is None for result in self.results):
             told.insert(0, "no case was measured and judged")
+        told += self._hiding()
         return [f"--llmbench-strict: {sentence}" for sentence in told]
+
+    def _hiding(self) -> Iterator[str]:
+        """A sentence on whatever may keep a row that is worse from failing the run."""
+        if self._against is not None:
+            yield from self._against.hiding
+            if rows := gone(self.gate.references, self.results, self._rows, everywhere=self._has_all_tests()):
+                told = f"of all that were collected; they have a baseline at {self._against.commit}"
+                yield f"no test has these rows any more, {told}: {', '.join(rows)}"
+            if rows := under_other_names(
+                self.gate.references, self.results, (one.name for one in self._ended.values())
+            ):
+                yield f"their tests judged another row in their place: {', '.join(rows)}"
+        failed = [one for one in self.results if one.decision == "fail" and one.unjudged is None]
+        caught = [one.name for one in failed if one.nodeid not in self._failing]
+        if caught:
+            yield f"failed, and the test did not fail (xfail, or a failure that it caught): {', '.join(caught)}"
+        excused = [one.name for one in self.results if self.gate.passes_by(one, self._usual_limits())]
+        if excused:
+            yield f"passed only by the limits of --llmbench-tolerance: {', '.join(excused)}"
+
+    def _usual_limits(self) -> dict[str, Tolerance]:
+        """Limits without those of flags."""
+        if self.config.getoption("--llmbench-tolerance") is None:
+            return self._tolerances
+        option = next(one for one in OPTIONS if one.name == "tolerance")
+        ini = self._against.ini if self._against else {}
+        return parse_tolerances(ini.get("tolerance", ini_value(self.config, option)))
+
+    def _has_all_tests(self) -> bool:
+        """Whether no file and no single test was named on the command line, so that whole folders were collected."""
+        words = self.config.known_args_namespace.file_or_dir
+        return all((self.config.invocation_params.dir / str(word)).is_dir() for word in words)
+
+    def _on_commit(self) -> Iterator[str]:
+        """What a run that is held against a commit has to say."""
+        if self._against is None:
+            return
+        yield from self._against.edited
+        added = [result.name for result in self.results if not result.recorded and self.gate.is_added(result)]
+        if added:
+            at = self._against.commit
+            yield f"no baseline at {at}, held against the one that this change adds: {', '.join(added)}"
+        folder = self._settings.baselines
+        names = (str(self._against.commit), "the working tree")
+        found = changes(self._against.baselines, self.gate.store, names=names)
+        yield from sentence_on(found, command=f"llmbench baselines diff {self._against.commit.short}{_named(folder)}")
 
     def summarise(self, reporter: pytest.TerminalReporter) -> None:
         """Tables, announcements and rows that were not run, at the end of pytest's output."""
         unjudged, results = self.unjudged(), self.results
-        if not (results or self._announcements or unjudged or self._kept_ahead):
+        if not (results or self._announcements or unjudged or self._kept_ahead or self._against):
             return
         reporter.section("llmbench")
         if reporter.verbosity >= 0:
@@ -258,7 +342,8 @@ class Run:
             for line in text.splitlines():
                 reporter._tw.line(line)
         said = (*common_shifts(results), *undecided(results), *unavailable(results))
-        said = (*said, *not_run(self.gate.store, results), *self._lines_on_left())
+        said = (*said, *not_run(self.gate.references, results), *self._lines_on_left(), *self._on_commit())
+        said = said if self._settings.strict else (*said, *self._hiding())
         for line in (*self._announcements, *said, *self._write_reports()):
             reporter.write_line(f"llmbench: {line}")
         where = f"; {from_here(self._log.path)}" if self._log is not None and results else ""
@@ -280,7 +365,7 @@ class Run:
             yield told
         if (path := self._settings.html) is None:
             return
-        store = self.gate.store
+        store = self.gate.references
         try:
             name = self._log.path.stem if self._log else "this run"
             page = html_report([ResultFile(name, self.results)], store=store, published=load_published(store.root))
@@ -401,6 +486,12 @@ def _unjudged(test: _Test, skipped: str | None) -> Iterator[tuple[str, str]]:
         yield test.name, f"skipped: {skipped}" if skipped else "not measured"
 
 
+def _named(folder: Path) -> str:
+    """The option of a command by which it finds the baselines; nothing for those that it finds without."""
+    there = from_here(folder)
+    return "" if there == "baselines" else f" --baselines {shlex.quote(there)}"
+
+
 def _case_of(item: pytest.Item) -> Case | None:
     """The case that a test is going to measure, as far as its parameters tell; None if it may be skipped."""
     callspec = getattr(item, "callspec", None)
@@ -429,12 +520,26 @@ def _workload(settings: Settings) -> Workload:
         raise pytest.UsageError("--llmbench-device=cpu runs miniatures only; add --llmbench-scale=smoke")
     with _blamed_on("--llmbench-inject"):
         injection = parse_injection(settings.injection) if settings.injection else None
+    if device == "fake" and settings.scale == "smoke":
+        raise pytest.UsageError("--llmbench-device=fake runs the published size; leave --llmbench-scale=smoke out")
+    if injection is not None and device == "fake":
+        raise pytest.UsageError("--llmbench-inject: nothing can be planted where nothing runs, as with a fake device")
     if injection is not None and injection.kind not in SEEN_ON_CPU and device == "cpu":
         raise pytest.UsageError(
             f"--llmbench-inject: {injection.kind}=... needs a GPU, since no time and no memory is judged on the CPU; "
             "plant memory=64MiB, which the CPU sees as one more operator"
         )
-    return Workload(scale=settings.scale, device=device, samples=settings.samples, injection=injection)
+    with _blamed_on("--llmbench-memory"):
+        memory_bytes = parse_memory(settings.memory) if settings.memory else None
+    if memory_bytes is not None and device == "cpu":
+        raise pytest.UsageError("--llmbench-memory: the CPU has no memory of its own; use a GPU, or a fake device")
+    return Workload(
+        scale=settings.scale,
+        device=device,
+        samples=settings.samples,
+        injection=injection,
+        memory_bytes=memory_bytes,
+    )
 
 
 def _new_file(root: Path) -> Path:

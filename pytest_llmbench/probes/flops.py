@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 __all__ = ["flops_of"]
@@ -61,6 +62,11 @@ def _packed_heads(query: Any, key: Any, value: Any, starts: Any, key_starts: Any
     return 4 * heads * size * sum(map(math.prod, zip(lengths, others, strict=True)))
 
 
+def _packed_heads_backward(grad: Any, query: Any, key: Any, value: Any, *arguments: Any, **named: Any) -> int:
+    starts = [one for one in arguments if getattr(one, "dtype", None) == torch.int32][:2]
+    return _packed_heads(query, key, value, *starts) * 5 // 2
+
+
 def _rows_by_weight(rows: Any, weight: Any, *_: Any, **__: Any) -> int:
     """A product of rows (..., inputs) and a weight (outputs, inputs) of 8 bits."""
     return 2 * rows.numel() * int(weight.shape[0])
@@ -79,6 +85,10 @@ _MORE: Mapping[str, Formula] = {
     "flash_attn::_flash_attn_forward": _heads_last,
     "flash_attn::_flash_attn_backward": _heads_last_backward,
     "flash_attn::_flash_attn_varlen_forward": _packed_heads,
+    "flash_attn::_flash_attn_varlen_backward": _packed_heads_backward,
+    "xformers_flash::flash_fwd": _heads_last,
+    "xformers_flash::flash_bwd": _heads_last_backward,
+    "bitsandbytes::gemm_4bit": _by_output,
     "bitsandbytes::int8_linear_matmul": _rows_by_weight,
     "bitsandbytes::gemv_4bit": _by_output,
 }

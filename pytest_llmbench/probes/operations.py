@@ -15,9 +15,11 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pytest_llmbench.host.cards import Card
 from pytest_llmbench.probes.flops import Formula, flops_of
 from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.recorder import Recorder
@@ -33,6 +35,7 @@ _current_node = torch._C._current_autograd_node
 _next_node = torch.autograd._get_sequence_nr
 _PLAIN = torch._C._disabled_torch_dispatch_impl
 
+_DEVICE = torch.ops.prim.device.default
 _EMPTY = frozenset(("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"))
 """Operators that give memory and write nothing."""
 _CHOOSING = frozenset(("embedding", "index", "index_select", "gather"))
@@ -70,9 +73,10 @@ class Asked(NamedTuple):
 class Done:
     """How often an operator ran at one place, and what it cost there."""
 
-    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops")
+    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops", "roofline_seconds")
 
     def __init__(self) -> None:
+        self.roofline_seconds = 0.0
         self.count = self.moved_bytes = self.flops = self.recomputed_flops = self.reads = 0
 
 
@@ -93,13 +97,15 @@ class OperationRecorder(Recorder):
 
     Args:
         optimizer: what it keeps is named where memory is listed; None for one that is not known.
+        card: on which the operators would take their `roofline_seconds`; None to leave them out.
 
     Attributes:
         micro_batches, optimizer_step: what was done, by who asked.
         memory: the tensors that came and went since the recorder was entered.
     """
 
-    def __init__(self, device: torch.device, optimizer: object = None) -> None:
+    def __init__(self, device: torch.device, optimizer: object = None, card: Card | None = None) -> None:
+        self._card = card
         self._optimizer = optimizer
         self.memory = Memory(device.type)
         self.micro_batches: dict[Asked, Done] = {}
@@ -133,6 +139,18 @@ class OperationRecorder(Recorder):
     def end(self) -> None:
         self._counts = None
 
+    def graph_left(self) -> Asked | None:
+        """
+        The end of the graph that is alive and was made last, and the place of its forward operator; None without one.
+
+        Between steps there is none, unless somebody holds a tensor that has it, and with it all that it saved.
+        """
+        nodes = [node for tensor in _plain_tensors() if (node := tensor.grad_fn) is not None]
+        if not nodes:
+            return None
+        last = max(nodes, key=lambda node: node._sequence_nr())
+        return Asked(f"graph up to {last.name()}", self._forward.get(last._sequence_nr(), ""))
+
     def _ran(self, operator: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
         kind = self._kinds.get(id(operator))  # operators are never freed, and their own hash takes longer
         if kind is None:
@@ -162,14 +180,18 @@ class OperationRecorder(Recorder):
         if done is None:
             done = self._counts[asked] = Done()
         done.count += 1
+        moved = flops = 0
         if kind.moves is not None:
-            done.moved_bytes += kind.moves(args, kwargs, result)
+            moved = kind.moves(args, kwargs, result)
+            done.moved_bytes += moved
         if kind.reads is not None:
             done.reads += kind.reads(args, result)
         if kind.flops is not None:
             flops = kind.flops(*args, **kwargs, out_val=result)
             done.flops += flops
             done.recomputed_flops += flops if again else 0
+        if self._card is not None:
+            done.roofline_seconds += max(flops / self._card.flops_per_second, moved / self._card.bytes_per_second)
 
     def _place(self, node: Any, frame: Any) -> str:
         """Where the operator was asked for; in a backward pass where the forward operator was, whose node runs."""
@@ -192,6 +214,11 @@ class OperationRecorder(Recorder):
         return place
 
 
+def _is_plain(kind: type[Tensor]) -> bool:
+    """Whether tensors of this kind are made of no others."""
+    return kind.__torch_dispatch__ is _PLAIN or kind is FakeTensor
+
+
 class _Operators(TorchDispatchMode):
     """Tells of every operator after it ran."""
 
@@ -204,8 +231,10 @@ class _Operators(TorchDispatchMode):
         self._ran = ran
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE:
+            return args[0].fake_device  # a question of tensors without content, and no work
         for kind in types:
-            if kind.__torch_dispatch__ is not _PLAIN:
+            if not _is_plain(kind):
                 return NotImplemented  # the tensor says what it is made of, and comes here again
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
@@ -288,9 +317,8 @@ class Memory:
         for name, tensor in _kept(optimizer):
             self.given(Asked(f"{name} of the optimizer", ""), tensor)
         before = Asked(BEFORE, "")
-        for thing in gc.get_objects():
-            if issubclass(type(thing), Tensor) and type(thing).__torch_dispatch__ is _PLAIN:
-                self.given(before, thing)
+        for tensor in _plain_tensors():
+            self.given(before, tensor)
 
     def given(self, asked: Asked, result: Any) -> None:
         """Note the tensors that an operator returned."""
@@ -350,12 +378,19 @@ class Peak(NamedTuple):
     position: int
 
 
+def _plain_tensors() -> Iterator[Tensor]:
+    """All tensors that Python knows, but for those that are made of others."""
+    for thing in gc.get_objects():
+        if issubclass(type(thing), Tensor) and _is_plain(type(thing)):
+            yield thing
+
+
 def _kept(optimizer: object) -> Iterator[tuple[str, Tensor]]:
     """Tensors that an optimizer keeps of its parameters, by torch's convention, and their names."""
     states = getattr(optimizer, "state", None)
     for state in states.values() if isinstance(states, Mapping) else ():
         for name, value in state.items() if isinstance(state, Mapping) else ():
-            if isinstance(value, Tensor) and type(value).__torch_dispatch__ is _PLAIN:
+            if isinstance(value, Tensor) and _is_plain(type(value)):
                 yield str(name), value
 
 

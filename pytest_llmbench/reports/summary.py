@@ -13,10 +13,15 @@ from pytest_llmbench.reports.table import ORDER
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.text import printable
 from pytest_llmbench.schema.units import counted, percent, seconds
-from pytest_llmbench.store.baselines import BaselineStore, folder_name
+from pytest_llmbench.store.baselines import Baselines, folder_name
 from pytest_llmbench.store.results import Result
+from pytest_llmbench.tables.renamed import row_of_today
 
 __all__ = ["common_shifts", "not_run", "totals", "unavailable", "undecided"]
+
+
+_LOOPS = ("", "-step", "-trainer")
+"""What the name of a stored row may end with, beyond that of its test."""
 
 
 def totals(results: Sequence[Result]) -> str:
@@ -28,20 +33,18 @@ def totals(results: Sequence[Result]) -> str:
     return f"{told}; {seconds(sum(result.seconds or 0.0 for result in results))} of measuring"
 
 
-def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
+def not_run(store: Baselines, results: Iterable[Result]) -> list[str]:
     """
     A sentence for each table of which rows with a baseline are not among *results*, and one for all other tables.
 
     Looks at baselines of the devices and scales that the results are of.
     """
+    results = tuple(results)
     ran: dict[str, set[str]] = {}
-    folders: dict[str, None] = {}
     for result in results:
         ran.setdefault(result.table, set()).add(result.row)
-        if (environment := result.measurement.environment) is not None:
-            folders[folder_name(environment, result.measurement.workload.scale)] = None
     sentences, untouched = [], []
-    for folder, file in itertools.chain.from_iterable(map(store.files, folders)):
+    for folder, file in itertools.chain.from_iterable(map(store.files, _folders(results))):
         table, rows = file.table, file.rows
         missing = [printable(row, lines=False) for row in rows if row not in ran.get(table, ())]
         if table not in ran:
@@ -51,6 +54,55 @@ def not_run(store: BaselineStore, results: Iterable[Result]) -> list[str]:
     if untouched:
         sentences.append(f"tables with a baseline of which no row was run: {', '.join(untouched)}")
     return sentences
+
+
+def gone(
+    store: Baselines, results: Iterable[Result], collected: Iterable[tuple[str, str]], *, everywhere: bool
+) -> list[str]:
+    """
+    Rows with a baseline, on the devices and at the scales of *results*, that no test has.
+
+    Args:
+        store: the baselines.
+        results: of this run.
+        collected: table and row of every test there is, those included that were not chosen.
+        everywhere: also of tables of which no row was collected.
+    """
+    results = tuple(results)
+    known: dict[str, set[str]] = {}
+    for table, row in collected:
+        known.setdefault(table, set()).update(row_of_today(table, f"{row}{loop}") for loop in _LOOPS)
+    for result in results:
+        known.setdefault(result.table, set()).add(result.row)
+    return [
+        printable(f"{file.table}[{row}]", lines=False)
+        for _, file in itertools.chain.from_iterable(map(store.files, _folders(results)))
+        if everywhere or file.table in known
+        for row in file.rows
+        if row not in known.get(file.table, ())
+    ]
+
+
+def under_other_names(store: Baselines, results: Iterable[Result], tests: Iterable[str]) -> list[str]:
+    """
+    Rows with a baseline whose tests ran and gave results of other rows only.
+
+    Args:
+        store: the baselines.
+        results: of this run.
+        tests: table and row of each test that ran, as `Result.name`.
+    """
+    results = tuple(results)
+    judged = {result.name for result in results}
+    files = itertools.chain.from_iterable(map(store.files, _folders(results)))
+    stored = {f"{file.table}[{row}]" for _, file in files for row in file.rows}
+    return [name for name in tests if name in stored and not judged & {f"{name[:-1]}{loop}]" for loop in _LOOPS}]
+
+
+def _folders(results: Iterable[Result]) -> dict[str, None]:
+    """Folders of the devices and scales that results are of."""
+    measured = (result.measurement for result in results)
+    return {folder_name(one.environment, one.workload.scale): None for one in measured if one.environment is not None}
 
 
 def common_shifts(results: Iterable[Result]) -> list[str]:

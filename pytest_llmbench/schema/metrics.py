@@ -105,6 +105,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """What of a profile makes up the metric, by which its movers are found."""
     tolerance: Tolerance = Tolerance()
     """None for a statistical metric: one that a user sets takes the place of the statistics."""
+    near_zero: Tolerance | None = None
+    """
+    The most that the absolute part of the tolerance is of a value above 0: so that a small value is not free to
+    become many times as much. None where the absolute part stands for itself.
+    """
     jitter: float = 0.0
     """Of an exact metric: how far it may move within one environment all the same, in its own unit."""
     smallest_effect: float = 0.0
@@ -171,6 +176,15 @@ it; wall time never fails a row there.
 _BYTES_MOVE = Tolerance(0.02, 64 * MIB)
 _COUNT_MOVE = Tolerance(0.02)
 _COST_MOVE = Tolerance(0.005)
+_LOSS_NEAR_ZERO = Tolerance(1 / 16, 2**-17)
+"""
+What rounding makes of a cross-entropy L near zero.
+
+A move of the logits by d moves it by (1 - exp(-L)) d, so by at most d L. Half a step of bf16 is 1/16 for logits of 16
+to 32. There the float32 of the logarithm of their sum has steps of 2**-19; four of them are the least that is judged.
+"""
+_NORM_NEAR_ZERO = Tolerance(0.2, 2**-17)
+"""Gradients shrink with the loss. Twice the relative part: near zero a few tokens have all of them."""
 
 _ALL = (
     Metric(
@@ -313,6 +327,20 @@ _ALL = (
         in_words="moved bytes",
         never_zero=True,
         describe="Bytes that operators read and write, by the shapes of their tensors, per sample.",
+    ),
+    Metric(
+        name="roofline_seconds_per_sample",
+        unit="s",
+        better="lower",
+        gate="exact",
+        tolerance=_COST_MOVE,
+        explained_by="moved_bytes",
+        over_ranks="mean",
+        label="roofline ms/sample",
+        in_words="roofline time",
+        never_zero=True,
+        describe="The least time in which a GPU of the kind that `ran` names does a sample: over all operators the sum of "
+        "the larger of flops over its peak and moved bytes over its bandwidth, by its data sheet.",
     ),
     Metric(
         name="host_instructions_per_sample",
@@ -499,6 +527,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.01, 0.01),
+        near_zero=_LOSS_NEAR_ZERO,
         over_ranks="mean",
         describe="Loss of the first measured micro-batch.",
     ),
@@ -508,6 +537,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.02, 0.02),
+        near_zero=_LOSS_NEAR_ZERO,
         over_ranks="mean",
         describe="Loss of the last measured micro-batch.",
     ),
@@ -517,6 +547,7 @@ _ALL = (
         better="same",
         gate="tolerance",
         tolerance=Tolerance(0.1, 0.01),
+        near_zero=_NORM_NEAR_ZERO,
         over_ranks="same",
         describe="Gradient norm before clipping at the last measured optimizer step.",
     ),

@@ -14,6 +14,7 @@ import msgspec
 __all__ = [
     "MOST_BYTES",
     "OTHER",
+    "TAKEN",
     "Call",
     "Operation",
     "Part",
@@ -29,6 +30,9 @@ MOST_BYTES = 11 * 2**10
 
 OTHER = "other"
 """Stands for the entries that have no room."""
+
+TAKEN = "taken as a value"
+"""In the place of an operator: what Python read of a tensor."""
 
 Numbers = Annotated[str, msgspec.Meta(pattern=r"^\d+( \d+)*$")]
 """Several counts in one string, so that an entry is one line of a file."""

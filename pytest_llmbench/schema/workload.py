@@ -18,12 +18,14 @@ from pytest_llmbench.schema.case import Case
 __all__ = [
     "SEEN_ON_CPU",
     "WORKLOAD_VERSION",
+    "Device",
     "Injection",
     "Scale",
     "Workload",
     "device_of",
     "parse_count",
     "parse_injection",
+    "parse_memory",
     "workload_hash",
     "workload_version",
 ]
@@ -33,6 +35,8 @@ WORKLOAD_VERSION = 1
 _LOOP_VERSIONS = {"trainer": 1}
 """Added to it for cases of a loop that alone has changed: under the Trainer every batch has a mask since 1."""
 
+Device = Literal["cuda", "cpu", "fake"]
+"""`fake` is a GPU's work on tensors that have shapes and no content."""
 Scale = Literal["full", "smoke"]
 """`full` is the published size; `smoke` is the same row as a two-layer miniature."""
 
@@ -68,13 +72,15 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the measuring process does with a case."""
 
     scale: Scale = "full"
-    device: Literal["cuda", "cpu"] = "cuda"
+    device: Device = "cuda"
     samples: Annotated[int, msgspec.Meta(ge=1)] | Literal["full"] = 16
     """Samples of the measured rounds, rounded up to whole optimizer steps; `full` is the whole epoch."""
     injection: Injection | None = None
+    memory_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Memory that torch may take of each GPU; None for all that there is."""
 
 
-def device_of(scale: Scale, device: Literal["auto", "cuda", "cpu"] = "auto") -> Literal["cuda", "cpu"]:
+def device_of(scale: Scale, device: Literal["auto"] | Device = "auto") -> Device:
     """The device that is meant: `auto` is the GPU at full scale, and the CPU at smoke scale."""
     if device != "auto":
         return device
@@ -90,7 +96,9 @@ def workload_hash(case: Case, workload: Workload) -> str:
     """
     # Fields at their defaults are left out, so that a field added later does not change old hashes.
     asked = {name: value for name, value in msgspec.structs.asdict(case).items() if value != _DEFAULTS.get(name)}
-    described = (workload_version(case), asked, workload.scale, workload.samples)
+    described: tuple[object, ...] = (workload_version(case), asked, workload.scale, workload.samples)
+    if workload.memory_bytes is not None:
+        described = (*described, workload.memory_bytes)
     return hashlib.sha256(msgspec.json.encode(described, order="deterministic")).hexdigest()[:16]
 
 
@@ -106,6 +114,7 @@ _DEFAULTS = {
 }
 
 _UNITS = {"%": 0.01, "": 1.0, "b": 1.0, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+_MEMORY_UNITS = {"mib": 2**20, "gib": 2**30, "mb": 10**6, "gb": 10**9}
 
 
 def parse_count(text: str, what: str, otherwise: str) -> int:
@@ -121,6 +130,20 @@ def parse_count(text: str, what: str, otherwise: str) -> int:
     if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
         return int(text)
     raise ValueError(f"give a number of {what} above 0, or {otherwise!r}")
+
+
+def parse_memory(text: str) -> int:
+    """
+    Bytes, as users write the memory of a card: `24GiB`, `79.15 GiB`, `80GB`.
+
+    Raises:
+        ValueError: not of this form.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([mg]i?b)", text.strip().lower())
+    found = int(float(match[1]) * _MEMORY_UNITS[match[2]]) if match else 0
+    if not found:
+        raise ValueError(f"{text!r} is no memory of a card; write it as 24GiB or 80GB")
+    return found
 
 
 def parse_injection(text: str) -> Injection:

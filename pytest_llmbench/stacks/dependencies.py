@@ -1,15 +1,20 @@
-"""Which of the packages that differ between two environments can only change together."""
+"""What packages declare to need: which can only change together, and whether an environment can build one."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from pytest_llmbench.stacks.interpreter import Interpreter
 
-__all__ = ["implications", "needs"]
+__all__ = ["can_build", "implications", "needs"]
+
+_WITHOUT_WORD = ("setuptools>=40.8.0",)
+"""What builds a project that says nothing of it, by PEP 517."""
 
 
 def implications(changed: Collection[str], good: Interpreter, bad: Interpreter) -> dict[str, frozenset[str]]:
@@ -37,13 +42,21 @@ def needs(changed: Collection[str], environment: Interpreter) -> dict[str, froze
     return {name: frozenset(others) for name, others in found.items()}
 
 
+def can_build(project: Path, environment: Interpreter) -> bool:
+    """Tell whether an environment has what the sources of a package declare to be built with."""
+    file = project / "pyproject.toml"
+    try:
+        about = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        wanted = [Requirement(one) for one in about.get("build-system", {}).get("requires", _WITHOUT_WORD)]
+    except (OSError, ValueError, AttributeError, TypeError):  # the installer says what is wrong with it
+        return False
+    markers = _markers(environment)
+    return all(_satisfied(one, environment) for one in wanted if one.marker is None or one.marker.evaluate(markers))
+
+
 def _needs(changed: Collection[str], environment: Interpreter) -> Iterator[tuple[str, Requirement]]:
     """What a changed package needs of another, in one environment."""
-    markers = {
-        "python_version": ".".join(map(str, environment.version[:2])),
-        "python_full_version": ".".join(map(str, environment.version)),
-        "extra": "",
-    }
+    markers = _markers(environment)
     for name in changed:
         for text in environment.requires.get(name, ()):
             try:
@@ -53,6 +66,14 @@ def _needs(changed: Collection[str], environment: Interpreter) -> Iterator[tuple
             applies = needed.marker is None or needed.marker.evaluate(markers)
             if applies and canonicalize_name(needed.name) in changed:
                 yield name, needed
+
+
+def _markers(environment: Interpreter) -> dict[str, str]:
+    return {
+        "python_version": ".".join(map(str, environment.version[:2])),
+        "python_full_version": ".".join(map(str, environment.version)),
+        "extra": "",
+    }
 
 
 def _satisfied(needed: Requirement, environment: Interpreter) -> bool:

@@ -18,6 +18,7 @@ from pytest_llmbench.schema.text import printable
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.bundle import worker_folder
 from pytest_llmbench.stacks.cache import cache_folder, prepared
+from pytest_llmbench.stacks.dependencies import can_build
 from pytest_llmbench.stacks.installer import InstallerName, find_installer
 from pytest_llmbench.stacks.interpreter import Interpreter, probe
 from pytest_llmbench.stacks.requirements import read_requirements
@@ -105,9 +106,15 @@ def open_environment(name: str, python: Path, say: Callable[[str], None], instal
     return Stack(name=name, python=python, interpreter=interpreter, worker=worker)
 
 
-def build_environment(folder: Path, requirements: Path, source: Source, say: Callable[[str], None]) -> Path:
+def build_environment(
+    folder: Path, requirements: Path, source: Source, say: Callable[[str], None], *, project: Path | None = None
+) -> Path:
     """
     Make a virtual environment in *folder* and install *requirements* into it.
+
+    Args:
+        project: sources of the one package that they ask for. What it needs, the base has: nothing else is
+            installed, and the base's own tools build it, if they are what it asks for.
 
     Returns:
         Its interpreter.
@@ -134,6 +141,10 @@ def build_environment(folder: Path, requirements: Path, source: Source, say: Cal
     arguments = ["-r", str(requirements)]
     for constraint in source.constraints:
         arguments += ["-c", constraint]
+    if project is not None:
+        arguments += ["--no-deps", "--no-compile"]
+        if base is not None and can_build(project, base):
+            arguments.append("--no-build-isolation")
     find_installer(source.installer, sees_base=base is not None).install(made, arguments, str(requirements), say)
     return made
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pytest_llmbench.store.baseline import MOST_MIB, BaselineError, BaselineFile
 from pytest_llmbench.store.files import leads_out, read_file
 from pytest_llmbench.store.update import RefusedUpdate, completed, why_refused
 
-__all__ = ["BaselineStore", "folder_name", "why_no_name"]
+__all__ = ["BaselineStore", "Baselines", "folder_name", "why_no_name"]
 
 LOCK_SECONDS = 60.0
 """A writer holds the lock for milliseconds; one that waits this long never gets it."""
@@ -56,46 +57,29 @@ def why_no_name(table: str, row: str) -> str | None:
     return None
 
 
-def _content(path: Path) -> bytes | None:
-    """
-    The file's content, or None where there is no such file.
+class Baselines(ABC):
+    """The baselines under one root, which are read here; `BaselineStore` also writes them."""
 
-    Raises:
-        BaselineError: it is there and cannot be read.
-    """
-    try:
-        return read_file(path, most_mib=MOST_MIB)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise BaselineError(f"cannot be read: {error.strerror}", path) from error
+    root: Path
+    """As it is, or was, in the working tree."""
+    _decoded: dict[Path, tuple[bytes, BaselineFile]]
 
-
-class BaselineStore:
-    """
-    The baselines under one root, which need not exist before the first `record`.
-
-    Every method that takes a name raises `BaselineError` for one that could not be a file's name.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._decoded: dict[Path, tuple[bytes, BaselineFile]] = {}
-
-    def check_links(self) -> None:
+    @abstractmethod
+    def _content(self, path: Path) -> bytes | None:
         """
-        Look at the links right below the root before anything is measured.
+        Content of the file at *path*, or None where there is no such file.
 
         Raises:
-            BaselineError: one of them leads out of the root, or stands in the place of the lock.
+            BaselineError: it is there and cannot be read.
         """
-        self._check_lock()
-        try:
-            links = sorted(path for path in self.root.iterdir() if path.is_symlink() and not path.is_file())
-        except OSError:  # there is no folder yet, or it cannot be read, which whoever needs a row is told
-            return
-        for path in links:
-            self._check_folder(path)
+
+    @abstractmethod
+    def _named(self, path: Path) -> Path:
+        """*path* as errors name it."""
+
+    @abstractmethod
+    def _paths(self, folder: str) -> Iterable[Path]:
+        """Files that may hold a table, in order."""
 
     def load(self, folder: str, table: str) -> BaselineFile | None:
         """
@@ -105,18 +89,20 @@ class BaselineStore:
             folder: as `folder_name` gives it.
 
         Raises:
-            BaselineError: the file is there and is not a whole baseline.
+            BaselineError: the file is there and is not a whole baseline, or *folder* or *table* is no file's name.
         """
         path = self._path(folder, table)
-        data = _content(path)
+        data = self._content(path)
         if data is None:
             return None
         known = self._decoded.get(path)
         if known is not None and known[0] == data:
             return known[1]
-        file = decode(data, path)
+        file = decode(data, self._named(path))
         if file.table != table:
-            raise BaselineError(f"is {file.table!r} where the file's name says {table!r}", path, ("table",))
+            raise BaselineError(
+                f"is {file.table!r} where the file's name says {table!r}", self._named(path), ("table",)
+            )
         self._decoded[path] = (data, file)
         return file
 
@@ -141,10 +127,71 @@ class BaselineStore:
 
     def files(self, folder: str = "*") -> Iterator[tuple[str, BaselineFile]]:
         """Folder and content of every table; a file that is no whole baseline is left to whoever needs a row of it."""
-        for path in sorted(self.root.glob(f"{folder}/*.json")):
+        for name, table in self.tables(folder):
             with suppress(BaselineError):
-                if file := self.load(path.parent.name, path.stem):
-                    yield path.parent.name, file
+                if file := self.load(name, table):
+                    yield name, file
+
+    def tables(self, folder: str = "*") -> Iterator[tuple[str, str]]:
+        """Folder and table of each file, which need not be a whole one."""
+        for path in self._paths(folder):
+            yield path.parent.name, path.stem
+
+    def same_content(self, other: Baselines, folder: str, table: str) -> bool:
+        """Whether the file of a table is the same here and there, byte by byte, or is in neither."""
+        return self._content(self._path(folder, table)) == other._content(other._path(folder, table))
+
+    def _path(self, folder: str, table: str) -> Path:
+        for kind, name in (("folder", folder), ("table", table)):
+            if not _NAME.fullmatch(name):
+                raise BaselineError(f"{kind} name {name!r} {_NO_FILE}", self._named(self.root))
+        return self.root / folder / f"{table}.json"
+
+
+class BaselineStore(Baselines):
+    """
+    The baselines under one root, which need not exist before the first `record`.
+
+    Every method that takes a name raises `BaselineError` for one that could not be a file's name.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._decoded = {}
+
+    def check_links(self) -> None:
+        """
+        Look at the links right below the root before anything is measured.
+
+        Raises:
+            BaselineError: one of them leads out of the root, or stands in the place of the lock.
+        """
+        self._check_lock()
+        try:
+            links = sorted(path for path in self.root.iterdir() if path.is_symlink() and not path.is_file())
+        except OSError:  # there is no folder yet, or it cannot be read, which whoever needs a row is told
+            return
+        for path in links:
+            self._check_folder(path)
+
+    def _content(self, path: Path) -> bytes | None:
+        try:
+            return read_file(path, most_mib=MOST_MIB)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BaselineError(f"cannot be read: {error.strerror}", path) from error
+
+    def _named(self, path: Path) -> Path:
+        return path
+
+    def _paths(self, folder: str) -> Iterable[Path]:
+        return sorted(self.root.glob(f"{folder}/*.json"))
+
+    def _path(self, folder: str, table: str) -> Path:
+        path = super()._path(folder, table)
+        self._check_folder(path.parent)
+        return path
 
     def record(self, table: str, row: str, measurement: Measurement, because: str) -> Path:
         """
@@ -221,13 +268,6 @@ class BaselineStore:
         data = encode(changed, decoded=file.rows.keys() - {row})
         _replace(path, data)
         self._decoded[path] = (data, changed)
-
-    def _path(self, folder: str, table: str) -> Path:
-        for kind, name in (("folder", folder), ("table", table)):
-            if not _NAME.fullmatch(name):
-                raise BaselineError(f"{kind} name {name!r} {_NO_FILE}", self.root)
-        self._check_folder(self.root / folder)
-        return self.root / folder / f"{table}.json"
 
     def _check_folder(self, folder: Path) -> None:
         if there := leads_out(folder, self.root):

@@ -55,6 +55,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="as
     """Whether other programs may use the GPUs."""
     metric: str | None = None
     """Metric that a bisection follows, where the user named it."""
+    repository: str | None = None
+    """Folder or URL, without credentials, of the package whose commits a bisection goes through."""
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="pair"):

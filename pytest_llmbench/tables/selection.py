@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -41,7 +42,11 @@ class Selected(msgspec.Struct, frozen=True):
 
 
 def select(
-    expression: str = "", tables: Sequence[str] = (), steps: Sequence[str] = (), loop: Loop | None = None
+    expression: str = "",
+    tables: Sequence[str] = (),
+    steps: Sequence[str] = (),
+    loop: Loop | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> tuple[Selected, ...]:
     """
     Rows of *tables* whose `table[row]` matches *expression*, then *steps*; all rows if neither is given.
@@ -50,16 +55,21 @@ def select(
         tables: by default the published ones.
         steps: `module:function` of steps of the user's own. With steps alone, no rows are selected.
         loop: in which rows run instead of the loop that they say; their name then ends with it.
+        arguments: those of the steps, as `Case.custom` takes them.
 
     Raises:
-        SelectionError: no such table, or nothing is selected.
+        SelectionError: no such table, nothing is selected, or there are arguments and no step.
         ExpressionError: *expression* cannot be read.
-        CaseError: a step is not of that form.
+        CaseError: a step is not of that form, or an argument is no JSON value.
     """
     if unknown := [name for name in tables if name not in ALL_TABLES]:
         raise SelectionError(f"no table {unknown[0]!r}; there are {', '.join(ALL_TABLES)}")
     matches = matcher(expression)
-    own = [Selected(STEPS, step, Case.custom(step, name=step)) for step in steps]
+    if arguments and not steps:
+        raise SelectionError(
+            "--step-arguments without --step: they are those of a step of your own; add --step MODULE:FUNCTION"
+        )
+    own = [Selected(STEPS, step, Case.custom(step, name=step, arguments=arguments)) for step in steps]
     wanted = () if own and not (expression or tables) else tables or tuple(TABLES)
     chosen = [*(row for row in _rows(wanted, loop) if matches(" ".join(row.names))), *own]
     if not chosen:
@@ -67,16 +77,23 @@ def select(
     return tuple(chosen)
 
 
-def find_case(named: str, loop: Loop | None = None) -> Selected:
+def find_case(named: str, loop: Loop | None = None, arguments: Mapping[str, Any] | None = None) -> Selected:
     """
     The one case that *named* means: `module:function`, `table[row]`, or a row that only one table has.
 
+    Args:
+        arguments: those of the step, if it is one.
+
     Raises:
-        SelectionError: there is no such row, or more than one.
-        CaseError: it has a colon and is not the name of a step.
+        SelectionError: there is no such row, or more than one, or there are arguments and it is no step.
+        CaseError: it has a colon and is not the name of a step, or an argument is no JSON value.
     """
     if ":" in named:
-        return select(steps=[named])[0]
+        return select(steps=[named], arguments=arguments)[0]
+    if arguments:
+        raise SelectionError(
+            f"--step-arguments with the row {named!r}: only a step of your own, module:function, has any"
+        )
     rows = list(_rows(ALL_TABLES, loop))
     found = [row for row in rows if named in row.names]
     if len(found) == 1:

@@ -25,7 +25,8 @@ from pytest_llmbench.schema.metrics import Tolerance
 from pytest_llmbench.schema.protocol import Phase, Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineError
-from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.baselines import Baselines, BaselineStore
+from pytest_llmbench.store.committed import CommittedBaselines
 from pytest_llmbench.store.files import from_here
 from pytest_llmbench.store.results import Decision, Result
 from pytest_llmbench.store.update import RECORDABLE, RefusedUpdate, UpdateMode, novel_metrics, should_record
@@ -111,9 +112,10 @@ class Gate:
         resumed: results of an earlier run that need no measuring; of two for one case the later counts.
         repository: the repository under test.
         ci: the run of a CI service that this is.
+        committed: baselines of a commit, which rows are held against in place of those of the working tree.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one run has all of these
         self,
         policy: Policy,
         workload: Workload,
@@ -124,9 +126,12 @@ class Gate:
         resumed: Iterable[Result] = (),
         repository: Repository | None = None,
         ci: CiRun | None = None,
+        committed: CommittedBaselines | None = None,
     ) -> None:
         self.workload = workload
         self.store = BaselineStore(policy.baselines)
+        self._committed = committed
+        self.references: Baselines = committed or self.store
         self.executor = executor
         self._policy = policy
         self._tolerances = tolerances
@@ -209,7 +214,7 @@ class Gate:
         """
         name = stored_row(name, taken.written, taken.measurement.case)
         try:
-            against = self.store.find(taken.measurement, name.table, name.row)
+            against, is_added = self._reference(taken.measurement, name)
         except BaselineError as error:
             measurement, seconds = taken.measurement, taken.seconds
             verdict = RowVerdict(status="unmeasured", reason=f"its baseline cannot be read: {error}")
@@ -217,6 +222,9 @@ class Gate:
         else:
             measurement, seconds, verdict = self._settled(taken, against, on_more)
             decided = self._decide(name.text, verdict, measurement, has_baseline=against is not None)
+            if is_added:
+                told = f"{name.text}: no baseline at {self._at}; held against the one that this change adds"
+                decided = decided._replace(message="\n".join(filter(None, [decided.message, told])))
             if why := self._why_record(verdict, measurement):
                 decided = self._record((name.table, name.row), measurement, why, decided)
             elif self._policy.update and (novel := novel_metrics(verdict)):
@@ -233,9 +241,39 @@ class Gate:
             seconds=seconds,
         )
 
+    def is_added(self, result: Result) -> bool:
+        """Whether a row was held against a baseline that the commit lacks, and the working tree adds."""
+        try:
+            return self._reference(result.measurement, RowName(result.nodeid, result.table, result.row))[1]
+        except BaselineError:
+            return False
+
+    def passes_by(self, result: Result, usual: Mapping[str, Tolerance]) -> bool:
+        """Whether a row that passed would have failed by the limits *usual*, in place of this run's."""
+        if result.decision != "pass" or result.recorded or result.verdict.failed or usual == self._tolerances:
+            return False
+        try:
+            against, _ = self._reference(result.measurement, RowName(result.nodeid, result.table, result.row))
+        except BaselineError:
+            return False
+        return judge(result.measurement, against, usual).failed
+
     def close(self) -> None:
         """End every measuring process."""
         self.executor.close()
+
+    @property
+    def _at(self) -> str:
+        """The commit in words."""
+        return "" if self._committed is None else str(self._committed.commit)
+
+    def _reference(self, measurement: Measurement, name: RowName) -> tuple[Reference | None, bool]:
+        """What a row is held against, and whether the commit lacks it and the working tree adds it."""
+        found = self.references.find(measurement, name.table, name.row)
+        if found is not None or self._committed is None:
+            return found, False
+        added = self.store.find(measurement, name.table, name.row)
+        return added, added is not None
 
     def _as_run(self, case: Case) -> Case:
         if self._policy.loop is None or case.step is not None:
@@ -321,7 +359,9 @@ class Gate:
             return _Decided("pass")
         if measurement.outcome not in RECORDABLE:
             return _Decided("fail", f"{name}: {verdict.reason}")
-        hint = f"{name}: {verdict.reason}; record one with --llmbench-update=missing"
+        nowhere = f"no baseline at {self._at}, and none in the working tree" if self._committed else verdict.reason
+        beside = ", in a run that judges by no commit" if self._committed else ""
+        hint = f"{name}: {nowhere}; record one with --llmbench-update=missing{beside}"
         return _Decided("skip" if self._policy.missing == "skip" else "fail", hint)
 
     def _why_record(self, verdict: RowVerdict, measurement: Measurement) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pytest_llmbench.judge.pair import judge_pair
-from pytest_llmbench.judge.plan import Settled, Wanted, settle, so_far
+from pytest_llmbench.judge.plan import Plan, Settled, Wanted, settle, so_far
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement
@@ -46,7 +46,14 @@ def judge_of(asked: Asked) -> Judge:
 
 
 def measure(
-    name: str, case: Case, journal: Journal, sides: Callable[[], Sides], *, judge: Judge, progress: Progress
+    name: str,
+    case: Case,
+    journal: Journal,
+    sides: Callable[[], Sides],
+    *,
+    judge: Judge,
+    progress: Progress,
+    plan: Plan | None = None,
 ) -> Held:
     """
     Measure pairs of one case until it is settled; those of the journal count.
@@ -54,25 +61,27 @@ def measure(
     Args:
         name: of the case in the journal.
         sides: gives what to measure with, made when it is first needed.
+        plan: how many pairs the case gets, if not as many as were asked for.
 
     Raises:
         ResultError: a pair could not be written down.
         SetupError: nothing can be measured.
     """
+    plan = plan or journal.asked.plan
 
     def observe(wanted: Wanted) -> tuple[Pair]:
         taken = journal.pairs(name)
         first = first_side(len(taken))
         progress.pair(len(taken) + 1, confirms=wanted.confirms)
         # What looks moved has to look so in the pairs that confirm it, too.
-        alike = taken[journal.asked.plan.screen :] if wanted.confirms else taken
+        alike = taken[plan.screen :] if wanted.confirms else taken
         with_profile = not any(pair.is_ok for pair in alike)
         a, b = sides().pair(case, journal.asked.workload, first, progress.phase, with_profile=with_profile)
         pair = Pair(first=first, a=a, b=b)
         journal.add(Taken(case=name, pair=pair))
         return (pair,)
 
-    step = run(journal.asked.plan, PAIR, _of_pairs(judge), observe, journal.pairs(name))
+    step = run(plan, PAIR, _of_pairs(judge), observe, journal.pairs(name))
     assert isinstance(step, Settled)  # another pair can always be had
     held = _held(step)
     told = "unavailable" if "unavailable" in (held.a.outcome, held.b.outcome) else held.verdict.status

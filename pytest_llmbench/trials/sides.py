@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 from pytest_llmbench.executors import SetupError
 from pytest_llmbench.executors.lease import lease
@@ -18,7 +18,7 @@ from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import CiRun, Repository
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.protocol import Phase, Request
-from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.schema.workload import Device, Workload
 from pytest_llmbench.stacks.stack import Stack
 from pytest_llmbench.store.pair import SIDES, Side
 from pytest_llmbench.trials.trial import until_valid
@@ -34,7 +34,7 @@ class Sides:
 
     Args:
         a, b: the environments.
-        gpus: what may be measured on; empty for the CPU.
+        gpus: what may be measured on; empty for the CPU, and for tensors without content.
         path: folders with the user's own modules.
         timeout_seconds: deadline of one process.
         announce: called with a sentence when something is not as it was asked for.
@@ -136,14 +136,14 @@ class Sides:
         self._announce(f"{side.upper()}: {sentence}")
 
 
-def visible_devices(device: Literal["cuda", "cpu"]) -> tuple[Gpu, ...]:
+def visible_devices(device: Device) -> tuple[Gpu, ...]:
     """
-    What a workload for *device* is measured on; empty for the CPU.
+    What a workload for *device* is measured on; empty for the CPU, and for tensors without content.
 
     Raises:
         SetupError: there is no such device.
     """
-    if device == "cpu":
+    if device != "cuda":
         return ()
     gpus, why = usable_gpus()
     if why:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from pytest_llmbench.host.cards import Card, card_named
 from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.host.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
 from pytest_llmbench.host.visible import visible_gpus
@@ -27,9 +28,13 @@ from pytest_llmbench.schema.case import CaseError
 from pytest_llmbench.schema.environment import Environment, installed_packages
 from pytest_llmbench.schema.measurement import Evidence, MemoryPoint
 from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.units import gib
+from pytest_llmbench.schema.workload import Device
 
 __all__ = ["Devices", "MetricReading"]
 
+FAKE_CARD = "H100 80GB HBM3"
+"""By whose data sheet tensors without content are priced."""
 ENERGY_WINDOW_SECONDS = 10.0
 """NVML's energy counter ticks every 100 ms; a window this long keeps that error at one percent."""
 
@@ -43,13 +48,17 @@ class Devices:
 
     Open it before CUDA is used: what NVML says then is the idle floor.
 
+    Args:
+        memory_bytes: that torch may take of each GPU; None for all of it.
+
     Raises:
-        CaseError: the case needs more GPUs than this process sees.
+        CaseError: the case needs more GPUs than this process sees, or more memory than they have.
     """
 
-    def __init__(self, kind: str, num_gpus: int) -> None:
+    def __init__(self, kind: Device, num_gpus: int, memory_bytes: int | None = None) -> None:
         self.num_gpus = num_gpus if kind == "cuda" else 0
-        self.first = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+        self.first = torch.device("cuda", 0) if kind == "cuda" else torch.device("cpu")
+        self._is_fake = kind == "fake"
         self._closing = contextlib.ExitStack()
         self._nvml: Nvml | None = None
         self._gpus: tuple[Gpu, ...] = ()
@@ -65,6 +74,15 @@ class Devices:
             self._idle = self._occupancies()
             if torch.cuda.device_count() < num_gpus:
                 raise CaseError(f"the case needs {num_gpus} GPUs, this process sees {torch.cuda.device_count()}")
+            if memory_bytes is not None:
+                _limit(num_gpus, memory_bytes)
+
+    @property
+    def card(self) -> Card | None:
+        """The kind of GPU by whose data sheet operators are priced; None if it is not known."""
+        if self._is_fake:
+            return card_named(FAKE_CARD)
+        return card_named(torch.cuda.get_device_name(0)) if self.num_gpus else None
 
     @property
     def all(self) -> tuple[torch.device, ...]:
@@ -157,14 +175,16 @@ class Devices:
         packages = installed_packages(request.case)
         first = self._gpus[0] if self._gpus else None
         limits = self._after or self._readings()
-        name = "cpu"
-        total = None
+        name = "fake" if self._is_fake else "cpu"
+        total = request.workload.memory_bytes if self._is_fake else None
         if self.num_gpus:
             name = first.name if first else torch.cuda.get_device_name(0)
             total = first.total_memory_bytes if first else torch.cuda.get_device_properties(0).total_memory
+        if (memory_bytes := request.workload.memory_bytes) is not None:
+            name = f"{name}, {gib(memory_bytes)} GiB"
         return Environment(
             device=name,
-            num_devices=max(self.num_gpus, 1),
+            num_devices=request.case.num_gpus if self._is_fake else max(self.num_gpus, 1),
             device_memory_bytes=total,
             driver=first.driver if first else None,
             cuda=torch.version.cuda,
@@ -220,6 +240,15 @@ class Devices:
             reason = reason or "torch gave memory back in between, so what NVML shows now is not the peak"
         peaks = tuple(one.peak_bytes for one in found if one.peak_bytes is not None)
         return (None, reason) if reason else (peaks, None)
+
+
+def _limit(num_gpus: int, memory_bytes: int) -> None:
+    """Have torch's allocator fail where it would take more of a GPU."""
+    for index in range(num_gpus):
+        total = torch.cuda.get_device_properties(index).total_memory
+        if memory_bytes > total:
+            raise CaseError(f"the GPU has {gib(total)} GiB, and {gib(memory_bytes)} GiB were asked for")
+        torch.cuda.set_per_process_memory_fraction(memory_bytes / total, index)
 
 
 def _allocator_settings() -> dict[str, str]:

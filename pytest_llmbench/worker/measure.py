@@ -34,6 +34,7 @@ from pytest_llmbench.host.cards import card_named
 from pytest_llmbench.probes.activity import DeviceRecorder
 from pytest_llmbench.probes.allocator import allocation_failure
 from pytest_llmbench.probes.compilations import compiled_graphs
+from pytest_llmbench.probes.reserving import OutOfMemory
 from pytest_llmbench.probes.trace import TraceRecorder
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.extensions import offered
@@ -72,15 +73,16 @@ def measure(request: Request, report: Callable[[Phase | Surroundings], None]) ->
     add_extensions()
     gc.freeze()  # the libraries' half a million objects are none of a step's garbage
     notes = Notes(report)
-    if request.workload.scale == "smoke" and request.workload.device == "cpu":
+    if request.workload.device == "fake" or (request.workload.scale == "smoke" and request.workload.device == "cpu"):
         torch.set_num_threads(1)  # threads gain a miniature nothing, and wait for each other on a busy machine
     with notes.phase("devices"):
-        devices = Devices(request.workload.device, request.case.num_gpus // request.case.num_ranks)
+        num_gpus = request.case.num_gpus // request.case.num_ranks
+        devices = Devices(request.workload.device, num_gpus, request.workload.memory_bytes)
         environment = devices.environment(request)
         report(Surroundings(environment))
     outcome, reason = _outcome(request, devices, notes)
     notes.evidence(*devices.evidence())
-    if outcome == "ok":
+    if outcome == "ok" and request.workload.device != "fake":
         with notes.phase("canary"):
             for name, value, why in devices.canary():
                 notes.observe(name, value, why)
@@ -101,6 +103,8 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
         devices.note_memory(next(reversed(notes.phase_seconds)))
         _note_memory(devices, notes)
         return "oom", allocation_failure(error)
+    except OutOfMemory as error:
+        return "oom", str(error)
     except Diverged as error:
         return "diverged", str(error)
     except FellBack as error:
@@ -112,6 +116,11 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
 
 def _run(request: Request, devices: Devices, notes: Notes) -> None:
     case, workload = request.case, request.workload
+    if workload.device == "fake":
+        from pytest_llmbench.worker.fake import note_fake  # imports what no other case needs
+
+        note_fake(case, workload, devices, notes)
+        return
     with notes.phase("build"):
         training = _build(case, workload, devices.first)
         devices.synchronise()

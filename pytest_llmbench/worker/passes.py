@@ -37,7 +37,7 @@ from pytest_llmbench.probes.recorder import NotCounted, Recorder
 from pytest_llmbench.schema.extensions import load
 from pytest_llmbench.schema.measurement import fullest
 from pytest_llmbench.schema.metrics import BUILT_IN, METRICS, NOTHING_SEEN, Value
-from pytest_llmbench.schema.profile import Part, Profile, add_to, as_numbers, bounded, file_and_function
+from pytest_llmbench.schema.profile import TAKEN, Part, Profile, add_to, as_numbers, bounded, file_and_function
 from pytest_llmbench.schema.step import StepResult
 from pytest_llmbench.schema.strict import first_flaw
 from pytest_llmbench.worker.devices import Devices
@@ -55,6 +55,7 @@ __all__ = [
 
 _OF_OPERATIONS = (
     "host_reads_per_sample",
+    "roofline_seconds_per_sample",
     "flops_per_sample",
     "moved_bytes_per_sample",
     "peak_live_bytes",
@@ -144,9 +145,10 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     Operators by name and place, reads of the host, flops, bytes, and the tensors that are alive.
 
     The peak is that of the costliest micro-batch and its optimizer step. Counts are of one micro-batch and one
-    optimizer step, and what a step leaves behind is seen after another one like it.
+    optimizer step. What a step leaves behind is seen after another one like it, which is left out where all that the
+    counted one made is gone: it would do the same again.
     """
-    recorder = OperationRecorder(devices.first, training.optimizer)
+    recorder = OperationRecorder(devices.first, training.optimizer, devices.card)
     order = counted_micro_batches(training, 1)
     watch = _Recorded(recorder)
     try:
@@ -154,10 +156,12 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
             run_steps(training, [cheapest_and_costliest(training)], Watch())
             devices.synchronise()
             peak_until = recorder.memory.position()
+            before = recorder.memory.settled()
             run_steps(training, [order], watch)
-            first = recorder.memory.settled()
-            run_steps(training, [order], Watch())
-            second = recorder.memory.settled()
+            first = second = recorder.memory.settled()
+            if any(_changes(recorder.memory, before, first, devices)):
+                run_steps(training, [order], Watch())
+                second = recorder.memory.settled()
     except OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - the rounds ran; what cannot run under a dispatch mode has no profile
@@ -171,6 +175,11 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     def per_sample(of: Callable[[Done], int]) -> float:
         return rates.together(*(sum(map(of, part.values())) for part in recorder.parts))
 
+    seconds = rates.together(*(sum(done.roofline_seconds for done in part.values()) for part in recorder.parts))
+    name = devices.card.name if devices.card else ""
+    notes.metric("roofline_seconds_per_sample", seconds if name else None, "what this device can do is not known")
+    if name:
+        notes.ran["roofline"] = name
     notes.metric("flops_per_sample", per_sample(lambda done: done.flops))
     notes.metric("moved_bytes_per_sample", per_sample(lambda done: done.moved_bytes))
     taken = 0.0
@@ -186,6 +195,8 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
         / fmean(tokens[index] for index in order)
     )
     retained = _note_live(recorder.memory, peak_until, (first, second), devices, notes)
+    if retained and (graph := recorder.graph_left()):
+        retained = {str(graph): sum(retained.values())}  # whoever holds its end holds all of it
     python_parts: tuple[Counts | None, Counts | None] = (None, None)
     if python is not None:
         python_parts = (python.micro_batches, python.optimizer_step)
@@ -215,11 +226,15 @@ def _note_live(
     notes.peak_allocations = fullest(
         shares(memory.live(device, peak.position)) for device, peak in zip(devices.all, peaks, strict=True)
     )
-    first, second = ends
-    kept = [memory.between(device, first.get(device, 0), second.get(device, 0)) for device in devices.all]
+    kept = _changes(memory, *ends, devices)
     notes.metric("retained_bytes_per_step", tuple(sum(sizes.values()) for sizes in kept))
     most = max(kept, key=lambda sizes: sum(map(abs, sizes.values())))
     return {str(asked): size for asked, size in sorted(most.items(), key=lambda one: -abs(one[1]))[:LISTED]}
+
+
+def _changes(memory: Memory, first: Positions, second: Positions, devices: Devices) -> list[dict[Asked, int]]:
+    """Bytes that came and stayed between two positions, of each device by who asked."""
+    return [memory.between(device, first.get(device, 0), second.get(device, 0)) for device in devices.all]
 
 
 def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:
@@ -234,7 +249,7 @@ def _part(operators: Mapping[Asked, Done], python: Counts | None) -> Part:
         if cell.place != cell.name:
             add_to(inner, file_and_function(cell.name), (cell.calls, cell.instructions))
         if cell.reads:
-            add_to(by_place, (cell.place, "taken as a value"), (cell.reads, 0, 0, cell.reads))
+            add_to(by_place, (cell.place, TAKEN), (cell.reads, 0, 0, cell.reads))
     return Part(operators=as_numbers(by_place), python=as_numbers(places), inner=as_numbers(inner))
 
 

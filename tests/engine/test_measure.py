@@ -294,3 +294,50 @@ def test_a_step_that_cannot_be_watched_has_no_profile_and_a_reason() -> None:
 
     assert (process.outcome, bool(process.profile)) == ("ok", False)
     assert process.missing["flops_per_sample"] == "the step cannot be watched: RuntimeError: a mode is on"
+
+
+WATCHED: list[str] = []
+KEPT: list[Any] = []
+
+
+def build_watched(device: Any, kept: str = "") -> Any:
+    """It notes each call that somebody watches; on demand it keeps an output of each, with its graph or without."""
+    from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+    weight = torch.ones(8, 8, device=device, requires_grad=True)
+
+    def step() -> int:
+        if _get_current_dispatch_mode() is not None:
+            WATCHED.append(kept)
+        output = torch.mm(weight, weight)
+        if kept:
+            KEPT.append(output if kept == "graph" else output.detach())
+        output.sum().backward()
+        weight.grad = None
+        return 1
+
+    return step
+
+
+@pytest.mark.parametrize(("kept", "calls", "at_least"), [("", 2, 0), ("output", 3, 256), ("graph", 3, 256)])
+def test_a_step_is_watched_once_more_only_where_it_leaves_something_behind(
+    kept: str, calls: int, at_least: int
+) -> None:
+    WATCHED.clear()
+    case = Case.custom(f"{__name__}:build_watched", name="watched", arguments={"kept": kept})
+
+    [process] = measured(case).processes
+
+    [retained] = process.metrics["retained_bytes_per_step"]  # type: ignore[misc]
+    assert (len(WATCHED), retained >= at_least, bool(retained)) == (calls, True, bool(kept))
+
+
+def test_a_graph_that_is_left_behind_is_told_by_the_place_of_its_end() -> None:
+    case = Case.custom(f"{__name__}:build_watched", name="watched", arguments={"kept": "graph"})
+
+    [process] = measured(case).processes
+
+    assert process.profile
+    [named] = process.profile.retained
+    assert named.startswith("graph up to MmBackward0 in ")
+    assert named.endswith("test_measure.py:build_watched.<locals>.step")

@@ -186,6 +186,19 @@ def test_what_a_step_leaves_behind_is_named() -> None:
     }
 
 
+def test_a_graph_that_somebody_holds_is_named_by_the_place_of_its_end() -> None:
+    weight = torch.ones(4, requires_grad=True)
+
+    with OperationRecorder(CPU) as recorder:
+        held = doubled(weight * 3)
+        left = recorder.graph_left()
+        del held
+        gc.collect()
+
+    assert left == Asked("graph up to AddBackward0", f"{HERE}:doubled")
+    assert recorder.graph_left() is None
+
+
 def test_what_only_a_cycle_holds_is_not_left_behind() -> None:
     def step() -> None:
         cycle: list[Any] = [megabytes(1)]

@@ -47,17 +47,19 @@ def edit(file: Path, text: str) -> None:
     os.utime(file, ns=(now, now))
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str, stdin: str = "") -> str:
     """What git prints in a folder, as somebody who may commit."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main")
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", *who, *arguments], cwd=folder, input=stdin, check=True, capture_output=True, text=True
+    )
     return done.stdout.strip()
 
 
-def commit(folder: Path) -> str:
+def commit(folder: Path, subject: str = "x") -> str:
     """Commit all that is in a folder, of which a repository is made if it is none; the commit."""
     if not (folder / ".git").exists():
         git(folder, "init", "-q")
     git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "x")
+    git(folder, "commit", "--allow-empty", "-qm", subject)
     return git(folder, "rev-parse", "HEAD")

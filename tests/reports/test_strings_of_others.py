@@ -14,6 +14,7 @@ import pytest
 import surroundings
 from measurements import good, measured
 from pytest_llmbench.judge.compare import judge
+from pytest_llmbench.reports.changes import markdown_changes, render_changes, sentence_on, summary_of
 from pytest_llmbench.reports.comparison import markdown, to_json
 from pytest_llmbench.reports.comparison import render as render_comparison
 from pytest_llmbench.reports.export import csv, junit
@@ -28,6 +29,7 @@ from pytest_llmbench.schema.measurement import Measurement, Process, Round
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineFile, BaselineRow, decode, encode
 from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.changes import changes
 from pytest_llmbench.store.results import Result, ResultLog, read_results
 from pytest_llmbench.trials.comparison import compare_files
 
@@ -131,6 +133,24 @@ def test_no_page_holds_what_is_obeyed(tmp_path: Path, text: str) -> None:
     found = {one for one in body if unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp")} - {"\n", "\t"}
     assert not found
     assert not set("\u202e\u2066\u200f\u061c\ufeff\u2060") & set(body)
+
+
+def test_no_review_of_baselines_holds_what_is_obeyed(tmp_path: Path, text: str) -> None:
+    sides = []
+    for name, said, rows in (("before", "plain", ("r", "gone")), ("after", text, ("r", text))):
+        file = BaselineFile(table="t")
+        for row in rows:
+            file = file.with_row(row, BaselineRow.of(measurement(said), because=said), environment(said))
+        (tmp_path / name / "cpu").mkdir(parents=True)
+        (tmp_path / name / "cpu" / "t.json").write_bytes(encode(file))
+        sides.append(BaselineStore(tmp_path / name))
+
+    found = changes(*sides, names=("main", "here"))
+
+    assert len(found.rows) == 3
+    harmless(render_changes(found, width=100, color=False))
+    harmless(markdown_changes(found))
+    harmless("\n".join([*summary_of(found), *sentence_on(found, command="c")]))
 
 
 def test_no_comparison_holds_what_is_obeyed(tmp_path: Path, text: str) -> None:

@@ -55,6 +55,18 @@ def test_steps_alone_select_no_rows() -> None:
     assert (only.name, only.case.step) == ("steps[pkg.bench:build]", "pkg.bench:build")
 
 
+def test_a_step_has_the_arguments_that_are_given() -> None:
+    (only,) = select(steps=["pkg.bench:build"], arguments={"layers": 2})
+
+    assert only.case.arguments == {"layers": 2}
+    assert find_case("pkg.bench:build", arguments={"layers": 2}) == only
+
+
+def test_a_row_has_no_arguments() -> None:
+    with pytest.raises(SelectionError, match=r"--step-arguments with the row 'qwen-7b-chat-batch-4': only a step"):
+        find_case("qwen-7b-chat-batch-4", arguments={"layers": 2})
+
+
 def test_steps_come_beside_rows_that_are_asked_for() -> None:
     assert [one.table for one in select("chat-batch-4", steps=["m:f"])] == ["batch_size", "steps"]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer import Typer
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ from pytest_llmbench.store.journal import Asked, Journal, Named, Taken
 from pytest_llmbench.store.pair import Pair
 from pytest_llmbench.tables.selection import Selected
 from pytest_llmbench.trials.bisection.bisect import Bisected, Trial, Versions
-from pytest_llmbench.trials.bisection.search import Answer, Found, search, search_versions
+from pytest_llmbench.trials.bisection.search import Answer, Found, Line, halve, search
 from pytest_llmbench.trials.bisection.signature import NothingToFollow, Signature, narrowed, signature_of
 from pytest_llmbench.trials.pairs import Held
 
@@ -116,17 +117,29 @@ def versions_asked(first_bad: int, broken: Collection[str] = ()) -> tuple[Callab
 @pytest.mark.parametrize("first_bad", range(1, 11))
 def test_the_first_bad_version_is_found(first_bad: int) -> None:
     ask, seen = versions_asked(first_bad)
-    expected = (str(first_bad - 1) if first_bad > 1 else None, str(first_bad) if first_bad < 10 else None)
+    line = Line([str(number) for number in range(1, 10)])
+    halve(line, ask)
 
-    assert search_versions([str(number) for number in range(1, 10)], ask) == expected
+    assert line.last_good == (str(first_bad - 1) if first_bad > 1 else None)
+    assert line.first_bad == (str(first_bad) if first_bad < 10 else None)
     assert len(seen) <= 4
 
 
 def test_a_version_that_cannot_be_measured_is_passed_over() -> None:
-    ask, _ = versions_asked(4, broken="35")
+    ask, seen = versions_asked(4, broken="35")
+    line = Line("123456")
+    halve(line, ask)
 
-    assert search_versions(list("123456"), ask) == ("2", "4")
-    assert search_versions(list("35"), ask) == (None, None)
+    assert (line.last_good, line.first_bad, line.left) == ("2", "4", ("3",))
+    assert len(seen) == len(set(seen))
+
+
+def test_versions_of_which_none_can_be_measured_are_all_left() -> None:
+    ask, _ = versions_asked(4, broken="35")
+    line = Line("35")
+    halve(line, ask)
+
+    assert (line.last_good, line.first_bad, line.left) == (None, None, ("3", "5"))
 
 
 def measured(metric: str = "operators_per_sample", *values: Value, outcome: Outcome = "ok") -> Measurement:
@@ -169,12 +182,33 @@ def test_an_outcome_is_followed_where_the_bad_end_measures_nothing() -> None:
     crash = ends(measured(OPERATORS, 100.0), measured(outcome="crashed"))
     signature = signature_of(crash, None)
 
-    assert signature == Signature(None, "regressed", outcome="crashed")
+    assert signature == Signature(None, "regressed", outcome="crashed", reason="why")
     assert signature.answer(crash)[0] == "bad"
     assert signature.answer(ends(measured(OPERATORS, 100.0), measured(OPERATORS, 100.0)))[0] == "good"
     assert signature.answer(ends(measured(OPERATORS, 100.0), measured(outcome="oom")))[0] == "skip"
     with pytest.raises(NothingToFollow, match="nothing to follow"):
         signature_of(ends(measured(outcome="crashed"), measured(OPERATORS, 1.0)), None)
+
+
+def test_a_mixture_that_crashes_by_another_exception_is_passed_over() -> None:
+    def crash(reason: str) -> Held:
+        process = Process(outcome="crashed", reason=reason)
+        return ends(measured(OPERATORS, 100.0), msgspec.structs.replace(measured(), processes=(process,)))
+
+    signature = signature_of(crash("RuntimeError: shapes do not fit (at a.py:1 in f)"), None)
+
+    assert signature.answer(crash("RuntimeError: sizes do not fit (at a.py:9 in f)")) == ("bad", "crashed")
+    answer, told_of_it = signature.answer(crash("ModuleNotFoundError: No module named 'x'"))
+    assert (answer, told_of_it) == ("skip", "crashed: ModuleNotFoundError: No module named 'x'")
+
+
+@pytest.mark.parametrize(
+    ("metric", "pairs"), [(OPERATORS, 1), ("peak_reserved_bytes", 1), ("samples_per_second", 8), (None, 8)]
+)
+def test_between_the_ends_one_pair_is_enough_of_what_repeats_itself(metric: str | None, pairs: int) -> None:
+    asked = Plan(screen=2, max_processes=8, looks=2)
+
+    assert Signature(metric, "regressed", 0.2).plan(asked).max_processes == pairs
 
 
 @pytest.mark.parametrize(

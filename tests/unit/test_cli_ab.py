@@ -22,6 +22,13 @@ BOTH = ("--a", "current", "--b", "current")
         ((*BOTH, "--samples", "0"), "--samples 0: give a number of samples above 0"),
         ((*BOTH, "--pairs", "3", "--max-pairs", "2"), "--max-pairs 2 is less than --pairs 3"),
         ((*BOTH, "--tolerance", "speed=8%"), "unknown metric 'speed'"),
+        (
+            (*BOTH, "--step", "m:f", "--step-arguments", "{layers: 2}"),
+            "--step-arguments {layers: 2}: JSON is malformed",
+        ),
+        ((*BOTH, "--step", "m:f", "--step-arguments", "[2]"), "give a JSON object, as '{\"layers\": 2}'"),
+        ((*BOTH, "--step", "m:f", "--step-arguments", '{"a b": 2}'), "'a b', which is not the name of a keyword"),
+        ((*BOTH, "--step-arguments", '{"layers": 2}'), "--step-arguments without --step"),
         (("--a", "here", "--b", "current", "--scale", "smoke"), "here: no such file or folder"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import pytest_llmbench.plugin.run  # pytester forgets whatever a run of its own was the first to import
@@ -83,10 +84,14 @@ def test_a_command_in_the_documentation_exists(page: str, line: str) -> None:
         assert flags <= {option.flag for option in OPTIONS}, page
         return
     name, *arguments = words[1:]
-    app = typer.Typer()
-    app.command()(getattr(importlib.import_module(f"pytest_llmbench.cli.{name}"), name))
+    command = getattr(importlib.import_module(f"pytest_llmbench.cli.{name}"), name)
+    app = command if isinstance(command, typer.Typer) else typer.Typer()
+    if app is not command:
+        app.command()(command)
     # Parses, and raises for an unknown option or a missing argument, without carrying it out.
-    get_command(app).make_context(name, arguments)
+    context = get_command(app).make_context(name, arguments)
+    if isinstance(group := context.command, TyperGroup):
+        group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
 
 
 @pytest.mark.parametrize("example", list(examples("json")), ids=shown)

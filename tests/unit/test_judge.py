@@ -55,8 +55,14 @@ SPEED: dict[str, Value] = {"samples_per_second": 3.0}
         ("loss_first", 10.0, 10.1, "unchanged"),
         ("loss_first", 10.0, 10.11, "regressed"),
         ("loss_first", 10.0, 9.89, "regressed"),
-        ("loss_first", 0.0, 0.01, "unchanged"),
-        ("loss_first", 0.0, 0.02, "regressed"),
+        ("loss_first", 0.0, 0.000005, "unchanged"),
+        ("loss_first", 0.0, 0.01, "regressed"),
+        ("loss_first", 0.0001, 0.000106, "unchanged"),
+        ("loss_first", 0.0001, 0.009, "regressed"),
+        ("loss_first", 0.5, 0.509, "unchanged"),
+        ("loss_last", 0.0001, 0.009, "regressed"),
+        ("grad_norm", 0.0001, 0.009, "regressed"),
+        ("loss_first", -0.0001, 0.009, "unchanged"),
         ("loss_first", -10.0, -10.11, "regressed"),
     ],
 )
@@ -88,7 +94,7 @@ def test_a_move_from_zero_has_no_relative_size() -> None:
     verdict = the_metric(compared({"loss_first": 0.0}, {"loss_first": 0.5}), "loss_first")
 
     assert (verdict.change, verdict.limit) == (None, None)
-    assert verdict.reason == "default tolerance, at most 0.01 from a baseline of 0"
+    assert verdict.reason == "default tolerance, at most 7.62939e-06 from a baseline of 0"
 
 
 @pytest.mark.parametrize(("after", "status"), [(15174.0, "unchanged"), (15174.5, "regressed"), (15173.5, "improved")])

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from measurements import measured
-from pytest_llmbench.judge.limits import Limit, held_to, limit_of, scatter, set_by_user
+from pytest_llmbench.judge.limits import Limit, held_to, limit_of, scatter, set_by_user, spread
 from pytest_llmbench.schema.metrics import METRICS, Tolerance, Value
 
 MEMORY, LOSS, SPEED = METRICS["peak_reserved_bytes"], METRICS["loss_first"], METRICS["samples_per_second"]
@@ -59,6 +59,18 @@ def test_a_move_from_zero_is_told_by_its_size() -> None:
 
     assert (found.status, found.change, found.limit, found.harm) == ("regressed", None, None, 5)
     assert found.reason == "a test, at most 2 from a baseline of 0"
+
+
+def test_processes_that_are_apart_near_zero_say_how_near_that_is() -> None:
+    noisy, quiet = measured({"loss_first": 0.0001}, {"loss_first": 0.0004}), measured({"loss_first": 0.0001})
+    near = spread(noisy, quiet, LOSS)
+
+    assert held_to(limit_of(LOSS, same_environment=False), LOSS, 0.0001, 0.0003).status == "regressed"
+    assert held_to(limit_of(LOSS, same_environment=False, spread=near), LOSS, 0.0001, 0.0003).status == "unchanged"
+
+
+def test_a_tolerance_that_a_user_sets_stands_near_zero_too() -> None:
+    assert held_to(Limit(Tolerance(absolute=0.01), "a test"), LOSS, 0.0001, 0.009).status == "unchanged"
 
 
 @pytest.mark.parametrize(("before", "after"), [(math.nan, 1.0), (1.0, math.inf)])

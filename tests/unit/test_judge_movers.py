@@ -112,6 +112,34 @@ def test_without_a_profile_of_both_sides_nothing_is_told() -> None:
     assert moved(MOVED, measured({MOVED: 1.0}), side({MOVED: 2.0}, {LORA: {"clone": "1 1 0 0"}})) == []
 
 
+def test_a_mover_costs_what_its_bytes_or_its_flops_take_at_best() -> None:
+    then = side({MOVED: 1.0})  # on an H200: 4.8 TB/s and 989.4 TFLOPS
+    now = side({MOVED: 2.0}, {LORA: {"clone": "8 48000000000 0 0"}, LOSS: {"mm": "1 48000000000 19788000000000 0"}})
+
+    found = {mover.name: mover.cost for mover in movers(METRICS[MOVED], then, now, more=True)}
+
+    assert found == {"clone": pytest.approx(0.01), "mm": pytest.approx(0.02)}
+
+
+def test_the_next_movers_of_all_metrics_stand_in_the_order_of_their_cost() -> None:
+    reads, python = "host_reads_per_sample", "python_instructions_per_sample"
+    then = side({MOVED: 1e9, reads: 1.0, python: 1e4}, python={"a.py": {"f": "1 1000"}})
+    now = side(
+        {MOVED: 2e9, reads: 2.0, python: 1e6},
+        {LORA: {"clone": "8 1000000000 0 0", "item": "1 8 0 1"}, LOSS: {"mul": "9 400000000 0 0"}},
+        {"a.py": {"f": "1 1000000"}},
+    )
+
+    told = failure_sentence("row", judge(now, Reference(measurement=then))).splitlines()
+
+    assert told[0].endswith("+999,000 a step in a.py:f")
+    assert told[1:4] == [
+        f"  clone +8 a step in {LORA}",
+        f"  mul +9 a step in {LOSS}",
+        f"  1 host read more a step in {LORA}",
+    ]
+
+
 def regressed() -> RowVerdict:
     then = side({MOVED: 2.0**20}, {LORA: {"clone": "8 100 0 0"}})
     now = side({MOVED: 1.5 * 2**20}, {LORA: {"clone": "200 2500 0 0"}, LOSS: {"mul": "1 900 0 0"}}, version="0.18.0")

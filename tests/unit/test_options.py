@@ -36,6 +36,7 @@ EXAMPLES = {
     "html": Example("html", "a.html", "b.html", Path("a.html"), Path("b.html")),
     "timeout": Example("timeout_seconds", "7.5", "60", 7.5, 60.0),
     "baselines": Example("baselines", "here", "there", Path("here"), Path("there")),
+    "baseline-ref": Example("baseline_ref", "main", "v1", "main", "v1"),
     "update": Example("update", "moved", "all", "moved", "all"),
     "reason": Example("reason", "a new card", "another", "a new card", "another"),
     "missing": Example("missing", "skip", "record", "skip", "record"),
@@ -127,6 +128,7 @@ def test_the_defaults(configure: Configure) -> None:
     assert resolve(config) == Settings(
         scale="full",
         device="auto",
+        memory=None,
         model=None,
         loop=None,
         samples=16,
@@ -138,6 +140,7 @@ def test_the_defaults(configure: Configure) -> None:
         shared_gpu=False,
         timeout_seconds=600.0,
         baselines=config.rootpath / "baselines",
+        baseline_ref=None,
         update=None,
         reason=None,
         missing="fail",

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from pytest_llmbench.stacks import StackError
 from pytest_llmbench.stacks.bundle import MINIMUM_MSGSPEC
 from pytest_llmbench.stacks.cache import cache_folder, prepared
-from pytest_llmbench.stacks.dependencies import implications, needs
+from pytest_llmbench.stacks.dependencies import can_build, implications, needs
 from pytest_llmbench.stacks.index import between, known_versions
 from pytest_llmbench.stacks.installer import find_installer
 from pytest_llmbench.stacks.interpreter import Interpreter, probe
@@ -214,6 +214,29 @@ def test_a_package_that_is_new_comes_with_what_needs_it() -> None:
     bad = interpreter({"a": "2", "new": "1"}, {"a": ("new",)})
 
     assert implications(("a", "new"), good, bad) == {"a": frozenset({"a", "new"}), "new": frozenset({"new"})}
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ("[build-system]\nrequires = ['setuptools>=61']", True),
+        ("[build-system]\nrequires = ['setuptools>=99']", False),
+        ("[build-system]\nrequires = ['hatchling']", False),
+        ("[build-system]\nrequires = ['setuptools', 'hatchling; python_version < \"3.8\"']", True),
+        ("[build-system]\nrequires = []", True),
+        ("[tool.ruff]\nline-length = 100", True),
+        ("not toml", False),
+        (None, True),
+    ],
+)
+def test_the_base_builds_a_package_if_it_has_what_that_is_built_with(
+    tmp_path: Path, about: str | None, expected: bool
+) -> None:
+    if about is not None:
+        (tmp_path / "pyproject.toml").write_text(about)
+    base = Interpreter((3, 11, 0), "", "/env", (), packages={"setuptools": "80.0"})
+
+    assert can_build(tmp_path, base) == expected
 
 
 def test_versions_between_two_are_in_the_order_of_the_search() -> None:

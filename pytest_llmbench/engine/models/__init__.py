@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from pytest_llmbench.engine.attention import (
     check_available,
+    check_imitated,
     check_takes_bias,
     effective_attention,
     implementation,
@@ -87,7 +88,9 @@ def build_model(
     architecture = architecture_of(case.model, workload.scale)
     _check_fits(case, workload, architecture)
     attention = effective_attention(case, workload)
-    if device.type != "meta":  # nothing runs there
+    if workload.device == "fake":
+        check_imitated(attention)
+    elif device.type != "meta":  # nothing runs there
         check_available(attention, device)
     if architecture.alibi:
         check_takes_bias(attention, architecture.name)

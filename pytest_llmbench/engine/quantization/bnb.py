@@ -13,8 +13,9 @@ from torch import nn
 
 from pytest_llmbench.engine.quantization.backend import QuantizationUnavailable, linear_places, load_library
 
-__all__ = ["Int8", "Nf4"]
+__all__ = ["BLOCK_SIZE", "Int8", "Nf4"]
 
+BLOCK_SIZE = 64
 COMPUTE_DTYPE = torch.bfloat16
 OUTLIER_THRESHOLD = 6.0
 """Input features with a larger value are multiplied in 16 bits; transformers' default, and the paper's."""
@@ -28,7 +29,8 @@ class Nf4:
     """
 
     def __init__(self) -> None:
-        self._nn = _load().nn
+        library = _load()
+        self._nn, self._functional = library.nn, library.functional
 
     def prepare(self, model: Any) -> None:
         make = partial(self._nn.Linear4bit, compute_dtype=COMPUTE_DTYPE, compress_statistics=True, quant_type="nf4")

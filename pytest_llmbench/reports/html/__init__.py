@@ -15,7 +15,7 @@ from pytest_llmbench.reports.html.held import held
 from pytest_llmbench.reports.html.overview import counts, environments, failures, movements
 from pytest_llmbench.reports.html.tables import table_views
 from pytest_llmbench.reports.html.trend import ResultFile, in_order, trend
-from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.baselines import Baselines
 from pytest_llmbench.store.published import PublishedTable
 from pytest_llmbench.store.results import latest
 
@@ -31,7 +31,7 @@ class HtmlReportUnavailable(ImportError):
 def html_report(
     files: Sequence[ResultFile],
     *,
-    store: BaselineStore | None,
+    store: Baselines | None,
     published: Mapping[str, PublishedTable],
     title: str = "LLM fine-tuning benchmark",
 ) -> str:

@@ -11,7 +11,7 @@ from pytest_llmbench.judge.values import typical_value, values
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.store.baseline import BaselineError
-from pytest_llmbench.store.baselines import BaselineStore
+from pytest_llmbench.store.baselines import Baselines
 from pytest_llmbench.store.published import PublishedRow, PublishedTable
 from pytest_llmbench.store.results import Result
 
@@ -29,9 +29,7 @@ class Held(NamedTuple):
     published: PublishedRow | None
 
 
-def held(
-    results: Iterable[Result], store: BaselineStore | None, published: Mapping[str, PublishedTable]
-) -> Iterator[Held]:
+def held(results: Iterable[Result], store: Baselines | None, published: Mapping[str, PublishedTable]) -> Iterator[Held]:
     """
     The results with their baselines out of *store*, as far as those are the ones that were judged against.
 
@@ -45,7 +43,7 @@ def held(
         yield Held(result, before, note, table.rows.get(result.row) if table else None)
 
 
-def _before(result: Result, store: BaselineStore | None) -> tuple[Measurement | None, str]:
+def _before(result: Result, store: Baselines | None) -> tuple[Measurement | None, str]:
     judged = {verdict.metric: verdict.baseline for verdict in result.verdict.metrics if verdict.baseline is not None}
     if store is None or not judged:
         return None, ""

@@ -1,18 +1,19 @@
 """
-The search for one culprit: which mixture of two environments to ask about next, and what the answers leave.
+The search for one culprit: what to ask about next, and what the answers leave.
 
-Pure: how a mixture is made and measured is the caller's, and an answer may be "skip". At most
+A set of packages is narrowed by mixtures of two environments; what stands in an order, versions or commits, is
+halved. Pure: how a candidate is made and measured is the caller's, and an answer may be "skip". At most
 ceil(log2(n)) answers narrow n packages down to one, and one more shows that it does it alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
-__all__ = ["Answer", "Found", "search", "search_versions"]
+__all__ = ["Answer", "Found", "Line", "Range", "halve", "search"]
 
 Answer = Literal["good", "bad", "skip"]
 
@@ -68,32 +69,56 @@ def search(
     return Found(suspects, "together" if answer == "good" else "left", smallest)
 
 
-def search_versions(versions: Sequence[str], ask: Callable[[str], Answer]) -> tuple[str | None, str | None]:
+class Range(Protocol):
+    """Candidates in an order, between a good and a bad one; it is taken that once bad they stay bad."""
+
+    def middle(self) -> str | None:
+        """The candidate to ask about next; None if no answer could tell more."""
+
+    def answer(self, candidate: str, answer: Answer) -> None:
+        """Leave out what the answer rules out."""
+
+
+def halve(candidates: Range, ask: Callable[[str], Answer]) -> None:
     """
-    The last good and the first bad version.
+    Ask about the middle of what is left, until no answer could tell more.
 
     Args:
-        versions: those strictly between a good and a bad one, in order; it is taken that once bad they stay bad.
-        ask: measures one of them; what cannot be measured is passed over.
-
-    Returns:
-        None stands for the good version before them, or the bad one after them.
+        ask: measures a candidate; what cannot be measured is passed over.
     """
-    left = list(versions)
-    last_good, first_bad = None, None
-    while left:
-        middle = len(left) // 2
-        for version in sorted(left, key=lambda one: abs(left.index(one) - middle)):
-            answer = ask(version)
-            if answer == "bad":
-                first_bad, left = version, left[: left.index(version)]
-            elif answer == "good":
-                last_good, left = version, left[left.index(version) + 1 :]
-            if answer != "skip":
-                break
-        else:
-            break
-    return last_good, first_bad
+    while (candidate := candidates.middle()) is not None:
+        candidates.answer(candidate, ask(candidate))
+
+
+class Line:
+    """
+    Versions strictly between a good and a bad one, one after the other.
+
+    Attributes:
+        last_good, first_bad: None stands for the good version before them, or the bad one after them.
+        left: those between the two.
+    """
+
+    def __init__(self, versions: Sequence[str]) -> None:
+        self.last_good: str | None = None
+        self.first_bad: str | None = None
+        self.left = tuple(versions)
+        self._skipped: set[str] = set()
+
+    def middle(self) -> str | None:
+        middle = len(self.left) // 2
+        distance = {version: abs(place - middle) for place, version in enumerate(self.left)}
+        return min((one for one in self.left if one not in self._skipped), key=distance.__getitem__, default=None)
+
+    def answer(self, candidate: str, answer: Answer) -> None:
+        place = self.left.index(candidate)
+        match answer:
+            case "good":
+                self.last_good, self.left = candidate, self.left[place + 1 :]
+            case "bad":
+                self.first_bad, self.left = candidate, self.left[:place]
+            case "skip":
+                self._skipped.add(candidate)
 
 
 def _splits(

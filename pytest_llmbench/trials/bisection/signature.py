@@ -7,9 +7,12 @@ is nearer to: the limit is half of the whole move.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from pytest_llmbench.judge.pair import judge_pair
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.judge.values import number_text
 from pytest_llmbench.judge.verdict import MetricVerdict, RowVerdict, Status
 from pytest_llmbench.schema.measurement import Measurement
@@ -22,6 +25,7 @@ __all__ = ["NothingToFollow", "Signature", "narrowed", "signature_of"]
 
 _LEANS = 0.5
 """The limit for a mixture, as a share of the move between the two ends."""
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?=: |$)")
 
 
 class NothingToFollow(ValueError):
@@ -40,6 +44,8 @@ class Signature(msgspec.Struct, frozen=True):
     relative: bool = True
     outcome: str = "ok"
     """Of the bad end's processes."""
+    reason: str = ""
+    """Why the bad end's processes do not measure."""
     where: str = ""
     """What moved most between the ends, and in which function; empty where no profile says it."""
 
@@ -56,12 +62,21 @@ class Signature(msgspec.Struct, frozen=True):
 
         return judge
 
+    def plan(self, asked: Plan) -> Plan:
+        """
+        The pairs that a mixture gets, where the ends get what was *asked* for.
+
+        One is enough of what repeats itself: the ends have shown that it does, and half of their move decides.
+        """
+        return asked if self.metric is None or METRICS[self.metric].gate in ("statistical", "advisory") else Plan()
+
     def answer(self, settled: Held) -> tuple[Answer, str]:
         """What a settled mixture says, and that in words."""
         outcome = settled.b.outcome
         if self.metric is None:
-            same = outcome == self.outcome
-            return ("bad" if same else "good" if outcome == "ok" else "skip"), outcome
+            same = outcome == self.outcome and _exception(settled.b.reason) == _exception(self.reason)
+            told = outcome if same or outcome == "ok" else f"{outcome}: {settled.b.reason}"
+            return ("bad" if same else "good" if outcome == "ok" else "skip"), told
         if (settled.a.outcome, outcome) != ("ok", "ok"):
             return "skip", f"{outcome}: {settled.b.reason or settled.a.reason}"
         verdict = settled.verdict
@@ -71,9 +86,19 @@ class Signature(msgspec.Struct, frozen=True):
         # Farther than half of the way in the other direction is not what the bad end does.
         return ("good" if verdict.status in ("unchanged", "improved", "regressed") else "skip"), told
 
+    def change_text(self, then: Measurement, now: Measurement) -> str:
+        """How the metric moved between two environments, and in which functions; where it fails, why it does."""
+        if self.metric is None:
+            return f"{now.outcome}: {now.reason}"
+        verdict = self.judge()(then, now)
+        if not verdict.metrics:
+            return verdict.reason
+        moved = verdict.metrics[0]
+        return f"{title(self.metric)} {_move(moved)}" + (f": {'; '.join(moved.movers)}" if moved.movers else "")
+
     def __str__(self) -> str:
         if self.metric is None:
-            return f"outcome {self.outcome}"
+            return f"outcome {self.outcome}" + (f": {self.reason}" if self.reason else "")
         by = percent(self.change) if self.relative else f"{self.change:+g}"
         where = f": {self.where}" if self.where else ""
         return f"{title(self.metric)} {by}, {self.status}{where}"
@@ -99,7 +124,7 @@ def signature_of(settled: Held, metric: str | None) -> Signature:
     if settled.a.outcome != "ok" or (outcome != "ok" and metric is not None):
         raise NothingToFollow(f"there is nothing to follow: {verdict.reason}")
     if outcome != "ok":
-        return Signature(None, verdict.status, outcome=outcome)
+        return Signature(None, verdict.status, outcome=outcome, reason=settled.b.reason or "")
     moved = [one for one in verdict.metrics if one.status in ("regressed", "improved")]
     if metric is not None:
         moved = [one for one in moved if one.metric == metric]
@@ -113,6 +138,12 @@ def signature_of(settled: Held, metric: str | None) -> Signature:
     if chosen.change is not None:
         return Signature(chosen.metric, chosen.status, chosen.change, where=where)
     return Signature(chosen.metric, chosen.status, _difference(chosen), relative=False, where=where)
+
+
+def _exception(reason: str | None) -> str | None:
+    """The class of the exception that a reason tells; None where it tells of something else."""
+    found = _EXCEPTION.match(reason or "")
+    return found[0] if found else None
 
 
 def _doubted(verdict: RowVerdict, size: float) -> RowVerdict:

@@ -1,17 +1,17 @@
-"""Environments that lie between a good and a bad lock file: made, measured against the good one, and removed."""
+"""Environments between a good and a bad one: made, measured against the good one, and removed."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Self
 
+from pytest_llmbench.judge.plan import Plan
 from pytest_llmbench.stacks.cache import cache_folder
 from pytest_llmbench.stacks.installer import InstallError
-from pytest_llmbench.stacks.requirements import Requirements, mixture
-from pytest_llmbench.stacks.stack import Stack, build_environment, open_environment
+from pytest_llmbench.stacks.recipe import Recipe
+from pytest_llmbench.stacks.stack import Stack, open_environment
 from pytest_llmbench.store.journal import Journal, Note
 from pytest_llmbench.trials.bisection.search import Answer
 from pytest_llmbench.trials.bisection.signature import Signature
@@ -20,13 +20,13 @@ from pytest_llmbench.trials.progress import Progress
 from pytest_llmbench.trials.session import sides_of
 from pytest_llmbench.trials.sides import Sides, visible_devices
 
-__all__ = ["GOOD", "Mixtures"]
+__all__ = ["BAD", "GOOD", "Environments"]
 
 GOOD = "good"
 BAD = "bad"
 
 
-class Mixtures:
+class Environments:
     """
     The environments of one bisection.
 
@@ -34,21 +34,17 @@ class Mixtures:
     measured. What the journal has need not be made again.
 
     Args:
+        key: names what is bisected; with the journal it makes the folder's name.
         keep: leave the environments where they are.
     """
 
-    def __init__(
-        self, journal: Journal, good: Requirements, bad: Requirements, progress: Progress, *, keep: bool = False
-    ) -> None:
+    def __init__(self, journal: Journal, key: str, progress: Progress, *, keep: bool = False) -> None:
         self.journal = journal
-        self.good = good
-        self.bad = bad
         self.keep = keep
-        self._progress = progress
-        key = hashlib.sha256(
-            f"{good.text}\0{bad.text}\0{journal.path and journal.path.absolute()}".encode()
-        ).hexdigest()[:12]
-        self.folder = cache_folder() / "bisect" / key
+        self.progress = progress
+        named = f"{key}\0{journal.path and journal.path.absolute()}"
+        self.folder = cache_folder() / "bisect" / hashlib.sha256(named.encode()).hexdigest()[:12]
+        self._ends: dict[str, Recipe] = {}
         self._stacks: dict[str, Stack] = {}
         self._sides: Sides | None = None
         self._open = ExitStack()
@@ -70,27 +66,26 @@ class Mixtures:
         Raises:
             StackError: one of them cannot be made.
         """
-        return self._stack(GOOD, self.good), self._stack(BAD, self.bad)
+        good, bad = (self._stack(name, self._ends[name]) for name in (GOOD, BAD))
+        return good, bad
 
-    def measure_ends(self, judge: Judge) -> Held:
+    def measure_ends(self, good: Recipe, bad: Recipe, judge: Judge) -> Held:
         """The bad environment against the good one."""
-        return self._measured(BAD, self.bad, judge)
+        self._ends = {GOOD: good, BAD: bad}
+        return self._measured(BAD, bad, judge, self.journal.asked.plan)
 
-    def ask(self, name: str, names: Collection[str], signature: Signature) -> tuple[Answer, str]:
+    def ask(self, name: str, recipe: Recipe, signature: Signature, told_as: str | None = None) -> tuple[Answer, str]:
         """
-        Whether the mixture in which *names* are as in the bad environment has the change, and that in words.
+        Whether an environment has the change that the bad one has, and that in words.
 
         Args:
-            name: of the mixture in the journal.
+            name: of the environment in the journal.
+            told_as: what a waiting person sees in place of *name*.
         """
-        return self.ask_about(name, mixture(self.good, self.bad, names), signature)
-
-    def ask_about(self, name: str, requirements: Requirements, signature: Signature) -> tuple[Answer, str]:
-        """Ask as `ask` does, for any requirements."""
         if (why := self.journal.note(name)) is not None:
             return "skip", why
         try:
-            settled = self._measured(name, requirements, signature.judge())
+            settled = self._measured(name, recipe, signature.judge(), signature.plan(self.journal.asked.plan), told_as)
         except InstallError as error:
             why = f"cannot be installed: {str(error).splitlines()[-1]}"
             self.journal.add(Note(case=name, why=why))
@@ -99,37 +94,33 @@ class Mixtures:
             self._remove(name)
         return signature.answer(settled)
 
-    def _measured(self, name: str, requirements: Requirements, judge: Judge) -> Held:
+    def _measured(self, name: str, recipe: Recipe, judge: Judge, plan: Plan, told_as: str | None = None) -> Held:
         asked = self.journal.asked
-        self._progress.start(name)
+        self.progress.start(told_as or name)
 
         def sides() -> Sides:
-            return self._beside_good(self._stack(name, requirements))
+            return self._beside_good(self._stack(name, recipe, told_as))
 
-        return measure(name, asked.selected[0].case, self.journal, sides, judge=judge, progress=self._progress)
+        case = asked.selected[0].case
+        return measure(name, case, self.journal, sides, judge=judge, progress=self.progress, plan=plan)
 
     def _beside_good(self, other: Stack) -> Sides:
         """The good environment stays warm all the time."""
         asked = self.journal.asked
         if self._sides is None:
             gpus = visible_devices(asked.workload.device)
-            good = self._stack(GOOD, self.good)
-            self._sides = self._open.enter_context(sides_of(asked, good, other, gpus, self._progress))
+            good = self._stack(GOOD, self._ends[GOOD])
+            self._sides = self._open.enter_context(sides_of(asked, good, other, gpus, self.progress))
         self._sides.change_b(other)
         return self._sides
 
-    def _stack(self, name: str, requirements: Requirements) -> Stack:
+    def _stack(self, name: str, recipe: Recipe, told_as: str | None = None) -> Stack:
         if name not in self._stacks:
-            key = hashlib.sha256(requirements.text.encode()).hexdigest()[:12]
-            folder = self.folder / key
-            self._progress.say(f"installing {name}")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = self.folder / f"{key}.txt"
-            file.touch(mode=0o600)  # it may have credentials
-            file.write_text(requirements.text, encoding="utf-8")
+            self.progress.say(f"installing {told_as or name}")
             source = self.journal.asked.source
-            python = build_environment(folder, file, source, self._progress.say)
-            self._stacks[name] = open_environment(name, python, self._progress.say, source.installer)
+            folder = self.folder / hashlib.sha256(recipe.key.encode()).hexdigest()[:12]
+            python = recipe.build(folder, source, self.progress.say)
+            self._stacks[name] = open_environment(name, python, self.progress.say, source.installer)
         return self._stacks[name]
 
     def _remove(self, name: str) -> None:

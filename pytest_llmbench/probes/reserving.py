@@ -45,11 +45,13 @@ class Allocator:
     Attributes:
         reserved: bytes taken from the GPU.
         peak_reserved: the most of them.
-        peak_allocated: the most bytes of blocks in use, as rounded.
+        peak_allocated: the most bytes of blocks in use, as rounded, since the peak was reset.
+        most_allocated: the most since the beginning.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self.reserved = self.peak_reserved = self.allocated = self.peak_allocated = 0
+        self._most_allocated = 0
         self._limit = limit
         self._count = 0
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
@@ -73,6 +75,15 @@ class Allocator:
         self.allocated += block.size
         self.peak_allocated = max(self.peak_allocated, self.allocated)
         return block
+
+    @property
+    def most_allocated(self) -> int:
+        return max(self._most_allocated, self.peak_allocated)
+
+    def reset_peak(self) -> None:
+        """Begin another stretch."""
+        self._most_allocated = self.most_allocated
+        self.peak_allocated = self.allocated
 
     def give_back(self, block: Block) -> None:
         """A tensor is gone; its memory stays reserved."""

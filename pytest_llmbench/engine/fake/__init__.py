@@ -1,0 +1,1 @@
+"""Training on tensors that have shapes and no content."""

@@ -1,0 +1,382 @@
+"""
+Measuring one case on tensors without content: what a step does at full size, on a machine that could not run it.
+
+A few micro-batches are traced, and the memory of all is computed from them by the rules of torch's allocator. What
+Python does is counted on the case's miniature, with real tensors.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import torch
+
+from pytest_llmbench.engine.adapters import count_parameters
+from pytest_llmbench.engine.attention import effective_attention
+from pytest_llmbench.engine.custom import build_custom
+from pytest_llmbench.engine.fake.gpu import AsOnGpu, as_on_a_gpu
+from pytest_llmbench.engine.loop import AnyTraining, Ran, SelfDriven, Watch, run_steps
+from pytest_llmbench.engine.outcomes import FellBack, Unavailable
+from pytest_llmbench.engine.provenance import attention_fallback, describe_parts
+from pytest_llmbench.engine.recomputation import Recomputation
+from pytest_llmbench.engine.rounds import (
+    WARM_UP_MICRO_BATCHES,
+    by_cost,
+    cheapest_and_costliest,
+    collector_off,
+    counted_micro_batches,
+)
+from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
+from pytest_llmbench.probes.places import Places
+from pytest_llmbench.probes.python import PythonRecorder
+from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
+from pytest_llmbench.probes.storages import Event, Features, Role, Storages, Stretch, Template, template
+from pytest_llmbench.schema.case import Case
+from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.profile import TAKEN, Profile
+from pytest_llmbench.schema.step import StepResult
+from pytest_llmbench.schema.workload import Workload
+from pytest_llmbench.worker.devices import Devices
+from pytest_llmbench.worker.notes import Notes
+from pytest_llmbench.worker.passes import note_profile, note_python
+
+__all__ = ["Peaks", "Traced", "note_fake", "peaks"]
+
+NO_CONTENT = "tensors without content have no values, and nothing is timed on them"
+_MULTIPLYING_BYTES = (32 * 2**20, 2**20)
+"""Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
+_FITTED = 4
+"""Lengths of micro-batches that are traced."""
+
+
+class Traced(NamedTuple):
+    """What the storages of a training do, in pieces of which any run is made up."""
+
+    build: Sequence[Event]
+    first: Template
+    """The first micro-batch of an optimizer step."""
+    next: Template
+    """Any other micro-batch."""
+    steps: tuple[Sequence[Event], Sequence[Event]]
+    """The first optimizer step, in which its state appears, and any other."""
+    features: Sequence[Features]
+    """By micro-batch of the rounds."""
+    accumulation_steps: int
+
+    def warm_up(self) -> Iterator[Event]:
+        """The events of the first micro-batches and their optimizer step."""
+        yield from self._micro_batches(range(min(WARM_UP_MICRO_BATCHES, len(self.features))))
+        yield from self.steps[0]
+
+    def rounds(self) -> Iterator[Event]:
+        """The events of every micro-batch, in whole optimizer steps."""
+        for start in range(0, len(self.features), self.accumulation_steps):
+            yield from self._micro_batches(range(start, start + self.accumulation_steps))
+            yield from self.steps[1]
+
+    def _micro_batches(self, indices: Sequence[int]) -> Iterator[Event]:
+        for position, index in enumerate(indices):
+            yield from (self.next if position else self.first).at(self.features[index])
+
+
+class Peaks(NamedTuple):
+    """The most bytes by GPU."""
+
+    allocated: tuple[int, ...]
+    allocated_steady: tuple[int, ...] | None
+    """In the rounds; None if they were not reached."""
+    reserved: tuple[int, ...]
+    reason: str | None = None
+    """Why it went no further."""
+
+
+def peaks(traced: Traced, num_gpus: int, limit: int | None = None) -> Peaks:
+    """
+    What torch's allocator would reach, on each of so many GPUs.
+
+    Args:
+        limit: bytes that a GPU has for tensors; None for no end of them.
+    """
+    gpus = [Allocator(limit) for _ in range(num_gpus)]
+    memory = _Replay(gpus)
+    steady = None
+    try:
+        memory.run(traced.build)
+        for gpu in gpus:
+            for size in 2 * _MULTIPLYING_BYTES:  # of the forward pass's thread, and of the backward pass's
+                gpu.take(size)
+        memory.run(traced.warm_up())
+        for gpu in gpus:
+            gpu.reset_peak()
+        memory.run(traced.rounds())
+        steady = tuple(gpu.peak_allocated for gpu in gpus)
+        reason = None
+    except OutOfMemory as error:
+        reason = str(error)
+    return Peaks(tuple(gpu.most_allocated for gpu in gpus), steady, tuple(gpu.peak_reserved for gpu in gpus), reason)
+
+
+class _Replay:
+    """Hands storages to allocators, and takes them back."""
+
+    def __init__(self, gpus: Sequence[Allocator]) -> None:
+        self._gpus = gpus
+        self._alive: dict[tuple[Role, object], deque[tuple[Allocator, Block]]] = {}
+
+    def run(self, events: Iterator[Event] | Sequence[Event]) -> None:
+        """
+        Raises:
+            OutOfMemory: a GPU has no room for a storage.
+        """
+        for event in events:
+            key = (event.role, event.name)
+            if event.size > 0:
+                gpu = self._gpus[event.gpu]
+                self._alive.setdefault(key, deque()).append((gpu, gpu.take(event.size)))
+            elif event.size < 0:
+                found = self._alive.get(key) or self._alive.get((_OTHER.get(event.role, event.role), event.name))
+                if found:
+                    gpu, block = found.pop() if event.own else found.popleft()
+                    gpu.give_back(block)
+
+
+_OTHER: Mapping[Role, Role] = {"first": "next", "next": "first"}
+"""What one micro-batch leaves to the next goes in each of them, the first one included."""
+
+
+class _Marked(SelfDriven):
+    """
+    A training that cuts a log of storages where its micro-batches and optimizer steps begin.
+
+    One that steps its optimizer by itself is cut into whole steps, and only the very first differs from the others.
+    """
+
+    def __init__(self, training: AnyTraining, storages: Storages, *, whole: bool) -> None:
+        super().__init__(training)
+        self._training = training
+        self._storages = storages
+        self._whole = whole
+        self.results: dict[int, StepResult] = {}
+        """By micro-batch, of those that ran."""
+
+    def run(self, steps: Sequence[Sequence[int]], watch: Watch) -> Ran:
+        return run_steps(self._training, steps, (_WholeMarks if self._whole else _Marks)(self, watch, steps))
+
+
+class _Marks(Watch):
+    def __init__(self, marked: _Marked, watch: Watch, steps: Sequence[Sequence[int]]) -> None:
+        self._marked = marked
+        self._watch = watch
+        self._order = iter([index for step in steps for index in step])
+        self._role: Role = "first"
+        self._index = 0
+
+    def step_begins(self) -> None:
+        self._role = "first"
+        self._watch.step_begins()
+
+    def micro_batch_begins(self) -> None:
+        self._index = next(self._order)
+        self.mark(self._role, self._index)
+        self._role = "next"
+        self._watch.micro_batch_begins()
+
+    def mark(self, role: Role, index: int = -1) -> None:
+        """Cut the log."""
+        self._marked._storages.begin(role, index)
+
+    def micro_batch_ended(self, result: StepResult) -> None:
+        self._marked.results[self._index] = result._replace(loss=None)
+        self._watch.micro_batch_ended(result)
+
+    def gradients_ready(self) -> None:
+        self.mark("step")
+        self._watch.gradients_ready()
+
+    def step_ended(self) -> None:
+        self._watch.step_ended()
+
+
+class _WholeMarks(_Marks):
+    def step_begins(self) -> None:
+        begun = any(stretch.role == "first" for stretch in self._marked._storages.stretches)
+        self._marked._storages.begin("next" if begun else "first", 0)
+        self._watch.step_begins()
+
+    def mark(self, role: Role, index: int = -1) -> None:
+        pass
+
+
+def note_fake(case: Case, workload: Workload, devices: Devices, notes: Notes) -> None:
+    """
+    Everything that tensors without content tell of a case.
+
+    Raises:
+        Unavailable: the case cannot be traced.
+        OutOfMemory: it does not fit the memory that the workload names.
+        FellBack: something else ran than the case asked for.
+    """
+    for name in METRICS:
+        notes.metric(name, None, NO_CONTENT)
+    with notes.phase("miniature"):
+        python = _note_miniature(case, workload, devices, notes)
+    with as_on_a_gpu(workload.memory_bytes) as machine:
+        try:
+            _trace(case, workload, devices, python, machine, notes)
+        except (NotImplementedError, RuntimeError) as error:
+            raise _untraceable(error) from error
+
+
+def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Notes) -> PythonRecorder | None:
+    """What Python does, on real tensors."""
+    if case.step is not None:
+        for name in ("python_calls_per_sample", "python_instructions_per_sample"):
+            notes.metric(name, None, "a step of the user's own has no miniature, whose Python could be counted")
+        return None
+    small = msgspec.structs.replace(workload, scale="smoke", device="cpu", samples=1)
+    training = build_fine_tuning(case, small, devices.first)
+    run_steps(training, [range(min(2, len(training.micro_batch_tokens)))], Watch())
+    return note_python(training, devices, notes)
+
+
+def _trace(  # noqa: PLR0917
+    case: Case, workload: Workload, devices: Devices, python: PythonRecorder | None, machine: AsOnGpu, notes: Notes
+) -> None:
+    storages = Storages(machine.workspace_bytes)
+    whole = case.step is not None
+    with machine.observed(storages.ran):
+        with notes.phase("build"), collector_off():
+            built = _build(case, workload, devices.first)
+        if machine.split is not None:
+            storages.split = machine.split
+            for tensor, gpu in machine.split.weights():
+                storages.place(tensor, gpu)
+        _note_parts(built, notes)
+        training = _Marked(built, storages, whole=whole)
+        features = [(1,)] * len(built.micro_batch_tokens) if whole else _features(built)
+        fitted = _fitted(built, features)
+        with notes.phase("trace"), collector_off():
+            if whole:
+                run_steps(training, [range(built.accumulation_steps)] * 3, Watch())
+            else:
+                run_steps(training, [[fitted[len(fitted) // 3], *fitted]], Watch())
+        blocks = Recomputation(None if whole else training.model)
+        with notes.phase("profile"), blocks:
+            note_profile(training, python, devices, notes)
+        with notes.phase("trace"), collector_off():
+            seen = {features[stretch.micro_batch] for stretch in storages.stretches if stretch.role == "first"}
+            for index in fitted:
+                if not whole and features[index] not in seen:
+                    run_steps(training, [[index]], Watch())
+    with notes.phase("memory"):
+        _note_memory(peaks(_pieces(storages.stretches, features, built), case.num_gpus, workload.memory_bytes), notes)
+    _note_work(built, training.results, notes)
+    notes.ran["imitated"] = machine.told(storages.operators)
+    if whole:
+        return
+    asked = effective_attention(case, workload)
+    observed, fallback = attention_fallback(asked, [*machine.kernels, *storages.operators])
+    notes.ran["attention"] = observed or "not recognised"
+    notes.ran["checkpointing"] = str(blocks)
+    if differing := [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]:
+        raise FellBack("; ".join(differing))
+
+
+def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
+    if case.step is not None:
+        return build_custom(case, workload, device)
+    if case.parallelism != "split" or case.loop != "step":
+        asked = f"loop={case.loop!r}" if case.loop != "step" else f"parallelism={case.parallelism!r}"
+        raise Unavailable(f"{asked} cannot be traced on tensors without content; use the plain step, or a GPU")
+    return build_fine_tuning(case, workload, device)
+
+
+def _features(training: AnyTraining) -> Sequence[Features]:
+    """What sizes may depend on, by micro-batch: the longest sample, as it is and as kernels round it, and all tokens."""
+    if not isinstance(training, FineTuning):
+        return [(1, count, count * count) for count in training.micro_batch_tokens]
+    found: list[Features] = []
+    for batch in training.batches:
+        length = batch.input_ids.shape[1]
+        sizes = (1, length, _rounded(length, 128), length * length, length * _rounded(length, 16))
+        found.append((*sizes, batch.tokens) if training.batch_size > 1 else sizes)
+    return found
+
+
+def _rounded(length: int, to: int) -> int:
+    return -(-length // to) * to
+
+
+def _fitted(training: AnyTraining, features: Sequence[Features]) -> list[int]:
+    """Micro-batches of a few lengths, the cheapest and the costliest among them, in the order of their cost."""
+    order = by_cost(training)
+    chosen = {
+        features[index]: index for index in (*cheapest_and_costliest(training), *counted_micro_batches(training, 1))
+    }
+    count = _FITTED if training.batch_size == 1 else 2 * _FITTED
+    for position in range(count):
+        if len(chosen) < count:
+            index = order[position * (len(order) - 1) // max(count - 1, 1)]
+            chosen.setdefault(features[index], index)
+    return sorted(chosen.values(), key=order.index)
+
+
+def _pieces(stretches: Sequence[Stretch], features: Sequence[Features], training: AnyTraining) -> Traced:
+    by_role: dict[Role, list[Stretch]] = {}
+    for stretch in stretches:
+        by_role.setdefault(stretch.role, []).append(stretch)
+    steps = [stretch.events for stretch in by_role.get("step", ())] or [[]]
+    first, following = (template(by_role[role], features.__getitem__) for role in ("first", "next"))
+    return Traced(
+        by_role["build"][0].events, first, following, (steps[0], steps[-1]), features, training.accumulation_steps
+    )
+
+
+def _note_parts(training: AnyTraining, notes: Notes) -> None:
+    notes.ran.update(describe_parts(training))
+    if training.model is not None:
+        trainable, total = count_parameters(training.model)
+        notes.metric("trainable_parameters", trainable)
+        notes.metric("parameters", total)
+
+
+def _note_memory(found: Peaks, notes: Notes) -> None:
+    """
+    Raises:
+        OutOfMemory: after what was reached has been noted.
+    """
+    notes.metric("peak_allocated_bytes", found.allocated)
+    notes.metric("peak_allocated_steady_bytes", found.allocated_steady, "the rounds were not reached")
+    notes.metric("peak_reserved_bytes", found.reserved)
+    if found.reason is not None:
+        raise OutOfMemory(found.reason)
+
+
+def _note_work(training: AnyTraining, results: Mapping[int, StepResult], notes: Notes) -> None:
+    batches = training.batches if isinstance(training, FineTuning) else list(results.values())
+    samples = sum(batch.samples for batch in batches)
+    tokens = sum(batch.tokens or 0 for batch in batches)
+    notes.metric("tokens_per_sample", tokens / samples if tokens else None, "the step does not count tokens")
+    notes.metric("samples_per_micro_batch", samples / len(batches))
+    if isinstance(notes.profile, Profile):
+        notes.metric(
+            "operators_per_sample",
+            sum(
+                rate * sum(done.runs for _, name, done in part.operations() if name != TAKEN)
+                for part, rate in notes.profile.rates()
+            ),
+        )
+
+
+def _untraceable(error: BaseException) -> Unavailable:
+    """The operator that asked for a value, and the line that did."""
+    told = str(error).splitlines()[0] if str(error) else type(error).__name__
+    operator = getattr(error, "func", None)
+    places = Places()
+    found = [(places.at(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    where = [f" in {place.name}, line {line}" for place, line in found if place.owner == "library"]
+    return Unavailable(f"cannot be traced without a GPU: {operator or told}{where[-1] if where else ''}")

@@ -6,6 +6,7 @@ A multiplication and an addition count as two. Attention counts as if no mask we
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,8 +58,7 @@ def _heads_last_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, *
 def _packed_heads(query: Any, key: Any, value: Any, starts: Any, key_starts: Any, *_: Any, **__: Any) -> int:
     """Forward pass over (tokens, heads, size) of samples that begin at *starts*."""
     _, heads, size = query.shape
-    lengths = [int(length) for length in (starts[1:] - starts[:-1])]
-    others = [int(length) for length in (key_starts[1:] - key_starts[:-1])]
+    lengths, others = ([end - start for start, end in itertools.pairwise(one.tolist())] for one in (starts, key_starts))
     return 4 * heads * size * sum(map(math.prod, zip(lengths, others, strict=True)))
 
 

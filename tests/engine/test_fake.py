@@ -119,7 +119,8 @@ def test_gradients_and_the_optimizer_are_part_of_the_peak(tmp_path: Path) -> Non
 
     added = full.metrics["peak_allocated_bytes"][0] - lora.metrics["peak_allocated_bytes"][0]  # type: ignore[index]
     weights = 2 * full.metrics["parameters"]  # type: ignore[operator]
-    assert added == pytest.approx(3 * weights, rel=0.2)
+    # The gradients, two moments, and the roots of one of them while all parameters are stepped at once.
+    assert added == pytest.approx(4 * weights, rel=0.1)
 
 
 @pytest.mark.parametrize("axes", [{}, {"batch_size": 3}, {"attention": "flash", "batch_size": 2}], ids=str)

@@ -232,7 +232,7 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is _DEVICE:
-            return args[0]._fake_device  # a question of tensors without content, and no work
+            return args[0].fake_device  # a question of tensors without content, and no work
         for kind in types:
             if not _is_plain(kind):
                 return NotImplemented  # the tensor says what it is made of, and comes here again

@@ -75,7 +75,6 @@ class Storages:
 
     Args:
         workspaces: bytes that a kernel of a GPU takes for itself, by the operator's name and its arguments.
-        is_host: whether what runs now would run on the host, which is not noted.
         most: events of a stretch.
 
     Attributes:
@@ -83,16 +82,10 @@ class Storages:
         stretches: what was noted, in the order in which it happened.
     """
 
-    def __init__(
-        self,
-        workspaces: Callable[[str, Sequence[Any]], Iterable[int]],
-        is_host: Callable[[], bool] = lambda: False,
-        most: int = _MOST,
-    ) -> None:
+    def __init__(self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]], most: int = _MOST) -> None:
         self.stretches: list[Stretch] = []
         self._most = most
         self._workspaces = workspaces
-        self._is_host = is_host
         self.split: Places | None = None
         self._alive: dict[int, tuple[Stretch, int]] = {}
         """By the identity of a storage: where the event is in which it came."""
@@ -114,8 +107,6 @@ class Storages:
             name = self._names[id(operator)] = "" if operator.is_view else operator._schema.name
         if not name:
             return  # a view makes no storage
-        if self._is_host():
-            return
         if isinstance(result, Tensor):
             self._note(name, result, args, 0)
         elif isinstance(result, (tuple, list)):

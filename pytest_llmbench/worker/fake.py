@@ -268,7 +268,7 @@ def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Not
 def _trace(  # noqa: PLR0917
     case: Case, workload: Workload, devices: Devices, python: PythonRecorder | None, machine: AsOnGpu, notes: Notes
 ) -> None:
-    storages = Storages(machine.workspace_bytes, lambda: machine.is_host)
+    storages = Storages(machine.workspace_bytes)
     whole = case.step is not None
     with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():
@@ -318,7 +318,7 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
     Raises:
         Unavailable: they are too many.
     """
-    storages = Storages(machine.workspace_bytes, lambda: machine.is_host, _MOST_EVENTS)
+    storages = Storages(machine.workspace_bytes, _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
         built = _build(case, workload, devices.first)
         _place(machine, storages)

@@ -100,7 +100,9 @@ def test_a_row_tells_of_what_needs_no_content(process: Process, metric: str) -> 
     assert process.metrics[metric]
 
 
-@pytest.mark.parametrize("metric", ["loss_first", "loss_last", "grad_norm", "samples_per_second", "energy_joules_per_sample"])
+@pytest.mark.parametrize(
+    "metric", ["loss_first", "loss_last", "grad_norm", "samples_per_second", "energy_joules_per_sample"]
+)
 def test_what_needs_content_is_missing_with_a_reason(process: Process, metric: str) -> None:
     assert metric not in process.metrics
     assert process.missing[metric] == fake.NO_CONTENT
@@ -156,9 +158,7 @@ def test_lengths_that_take_another_way_are_traced_one_by_one(tmp_path: Path) -> 
     assert found.metrics["peak_reserved_bytes"]
 
 
-def test_too_many_micro_batches_that_are_not_alike_are_refused(
-    directory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_micro_batches_that_are_not_alike_are_refused(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "template", _refused)
 
     found = measured(row(directory), samples=66)

@@ -201,9 +201,15 @@ def test_a_fault_that_the_cpu_does_not_see_cannot_be_planted_there(bench: Bench,
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--llmbench-device=fake", "--llmbench-scale=smoke"), "--llmbench-device=fake runs the published size; leave *"),
+        (
+            ("--llmbench-device=fake", "--llmbench-scale=smoke"),
+            "--llmbench-device=fake runs the published size; leave *",
+        ),
         (("--llmbench-device=fake", "--llmbench-inject=memory=64MiB"), "--llmbench-inject: nothing can be planted *"),
-        (("--llmbench-scale=smoke", "--llmbench-memory=24GiB"), "--llmbench-memory: the CPU has no memory of its own; *"),
+        (
+            ("--llmbench-scale=smoke", "--llmbench-memory=24GiB"),
+            "--llmbench-memory: the CPU has no memory of its own; *",
+        ),
     ],
     ids=["a-miniature-of-no-content", "a-fault-where-nothing-runs", "memory-of-the-cpu"],
 )

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional
 from torch.optim import optimizer
 from torch.utils import _foreach_utils as foreach
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import PreTrainedModel
 
 from pytest_llmbench.engine import models, quantization, training
@@ -47,7 +48,6 @@ class AsOnGpu:
 
     def __init__(self, memory_bytes: int | None) -> None:
         self._attention = Chosen()
-        self._on_host = 0
         self._memory_bytes = memory_bytes
         self.split: Split | None = None
         """Where tensors are, if there are several GPUs."""
@@ -91,11 +91,6 @@ class AsOnGpu:
         finally:
             self.shapes.keeps_content = True
 
-    @property
-    def is_host(self) -> bool:
-        """Whether what runs now would run on the host."""
-        return self._on_host > 0
-
     def build_model(self, case: Case, workload: Workload, device: torch.device) -> PreTrainedModel:
         """In the place of `models.build_model`: the layers are split once they are built."""
         model = models.build_model(case, workload, device)
@@ -110,15 +105,12 @@ class AsOnGpu:
             self.split = Split(model, balanced(model, gpus, memory, torch.bfloat16))
         return model
 
-    @contextmanager
-    def constructing(self, *arguments: Any, **named: Any) -> Iterator[None]:
-        """In the place of accelerate's `init_empty_weights`: what is drawn on the host first takes none of the GPU."""
-        self._on_host += 1
-        try:
-            with init_empty_weights(*arguments, **named):
-                yield
-        finally:
-            self._on_host -= 1
+
+@contextmanager
+def _constructing(*arguments: Any, **named: Any) -> Iterator[None]:
+    """In the place of accelerate's `init_empty_weights`: a model is constructed from real tensors, on the host."""
+    with _disable_current_modes(), init_empty_weights(*arguments, **named):
+        yield
 
 
 @contextmanager
@@ -149,7 +141,7 @@ def as_on_a_gpu(memory_bytes: int | None = None) -> Iterator[AsOnGpu]:
                 for module in (foreach, optimizer)
             ),
             mock.patch.object(nn.Module, "_apply", _applied),
-            mock.patch.object(models, "init_empty_weights", machine.constructing),
+            mock.patch.object(models, "init_empty_weights", _constructing),
             mock.patch.object(training, "build_model", machine.build_model),
             mock.patch.dict(quantization._BACKENDS, quantized.backends(machine.without_content)),
         )

@@ -55,7 +55,7 @@ class Shapes(FakeTensorMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         if func is _DEVICE:
-            return args[0]._fake_device  # asked for in every operator
+            return args[0].fake_device  # asked for in every operator
         observe, self.observe = self.observe, None  # what is computed by other operators is one operator all the same
         try:
             result = self._result(func, types, args, kwargs or {})

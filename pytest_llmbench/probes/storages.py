@@ -28,8 +28,8 @@ Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
 
 
-_MOST = 300_000
-"""Events of one stretch, several times as many as a micro-batch of 80 layers has."""
+_MOST = 100_000
+"""Events of one stretch, about three times as many as a micro-batch of 80 layers has."""
 
 
 class Places(Protocol):

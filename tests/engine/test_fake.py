@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+import forked
 from pytest_llmbench.judge.movers import movers
 from pytest_llmbench.probes.storages import Storages
 from pytest_llmbench.schema.case import Case
@@ -305,3 +306,49 @@ def test_a_traced_row_says_the_same_when_it_is_traced_again() -> None:
 
     assert one.metrics == other.metrics
     assert one.profile == other.profile
+
+
+ROWS_OF_STEPS = """
+from pytest_llmbench import Case
+
+def test_speed(llmbench):
+    llmbench(Case.custom("fake_steps:plain", name="plain"))
+"""
+
+
+@pytest.fixture
+def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
+    """Runs of one row on the fake device."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_rows=ROWS_OF_STEPS)
+
+    def run(*options: str) -> pytest.RunResult:
+        return forked.run_forked(pytester, "--llmbench", "--llmbench-device=fake", "--llmbench-samples=2", *options)
+
+    return run
+
+
+def test_a_row_that_was_recorded_is_unchanged_however_often_it_is_judged(
+    bench: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    bench("--llmbench-missing=record").assert_outcomes(passed=1)
+
+    for _ in range(2):
+        judged = bench("--llmbench-strict")
+        judged.assert_outcomes(passed=1)
+        judged.stdout.fnmatch_lines(["llmbench: 1 unchanged; *"])
+
+    assert [path.parent.name for path in Path(pytester.path, "baselines").glob("*/*.json")] == ["fake"]
+
+
+def test_a_card_that_is_too_small_is_a_baseline_of_its_own_and_stays_green(
+    bench: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    bench("--llmbench-memory=48MiB", "--llmbench-missing=record").assert_outcomes(passed=1)
+
+    judged = bench("--llmbench-memory=48MiB", "--llmbench-strict")
+
+    judged.assert_outcomes(passed=1)
+    assert [path.parent.name for path in Path(pytester.path, "baselines").glob("*/*.json")] == ["fake-0-05-gib"]
+    (path,) = Path(pytester.path, "baselines").glob("*/*.json")
+    assert '"oom"' in path.read_text()

@@ -44,6 +44,7 @@ class Machine:
         announce: called with a sentence when something is not as it was asked for, in the thread of `run`.
         measure: `module:function` that measures, see `LocalExecutor`.
         preload: modules that servers import, see `LocalExecutor`.
+        path: folders with modules of the user's own, beside those of this process.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Machine:
         announce: Callable[[str], None],
         measure: str = MEASURE,
         preload: Sequence[str] = PRELOAD,
+        path: Sequence[str] = (),
     ) -> None:
         self._device = device
         self._timeout_seconds = timeout_seconds
         self._measure = measure
         self._preload = preload
+        self._path = path
         self._guard = threading.Lock()
         self._idle: list[LocalExecutor] = []
         self._busy: list[LocalExecutor] = []
@@ -160,7 +163,7 @@ class Machine:
             announce=self._tell,
             measure=self._measure,
             preload=self._preload,
-            environ=_environ(),
+            environ=_environ(self._path),
         )
 
     def _tell(self, sentence: str) -> None:
@@ -174,11 +177,11 @@ class Machine:
             raise SetupError(f"{', '.join(missing)} not installed; pip install 'pytest-llmbench[train]'")
 
 
-def _environ() -> dict[str, str]:
+def _environ(path: Sequence[str]) -> dict[str, str]:
     return {
         **os.environ,
         # A custom step is imported where the test that names it is.
-        "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path, os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [*path, *sys.path, os.environ.get("PYTHONPATH")])),
     }
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import Environment
+from pytest_llmbench.schema.estimate import Estimate
 from pytest_llmbench.schema.metrics import Value
 from pytest_llmbench.schema.profile import Profile
 from pytest_llmbench.schema.workload import Workload, workload_hash
@@ -150,6 +151,8 @@ class Process(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
     profile: Profile | msgspec.UnsetType = msgspec.UNSET
     """What one step does, by name and place; one process of a row has it. Files have no line for one that has not."""
+    estimate: Estimate | msgspec.UnsetType = msgspec.UNSET
+    """What was estimated, in a process that measured nothing."""
     phase_seconds: dict[str, float] = {}
     """Where the process's time went, by phase, in the order of the phases."""
     neighbours: int | None = None

@@ -13,6 +13,7 @@ import msgspec
 
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.environment import CiRun, Environment, Repository
+from pytest_llmbench.schema.estimate import Estimating
 from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.workload import Workload
 
@@ -38,7 +39,7 @@ __all__ = [
 PRELOADING = "preload"
 """The phase before those of the process: a server imports what all cases need, and the first case waits for it."""
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 MAX_MESSAGE_BYTES = 16 * 2**20
 """A line longer than this is rubbish: a measurement is some tens of kilobytes."""
 
@@ -52,6 +53,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """CUDA_VISIBLE_DEVICES of the measuring process, as UUIDs; None leaves it as it is."""
     with_profile: bool = True
     """Whether to count what a step does, by name and place: one process of a measurement is enough."""
+    estimate: Estimating | None = None
+    """Estimate the memory, on tensors without content, instead of measuring."""
     trace: str | None = None
     """File for a trace of one optimizer step, recorded when all else has been measured."""
     repository: Repository | None = None

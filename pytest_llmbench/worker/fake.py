@@ -7,9 +7,12 @@ Python does is counted on the case's miniature, with real tensors.
 
 from __future__ import annotations
 
+import bisect
+import math
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import msgspec
@@ -32,9 +35,10 @@ from pytest_llmbench.engine.rounds import (
 )
 from pytest_llmbench.engine.training import FineTuning, build_fine_tuning
 from pytest_llmbench.probes.places import Places
+from pytest_llmbench.probes.purposes import WORKSPACES, Purpose, PurposeOf
 from pytest_llmbench.probes.python import PythonRecorder
 from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
-from pytest_llmbench.probes.storages import Event, Features, NotAlike, Role, Storages, Stretch, Template, template
+from pytest_llmbench.probes.storages import CARD, Event, Features, NotAlike, Role, Storages, Stretch, Template, template
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.profile import TAKEN, Profile
@@ -44,7 +48,20 @@ from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
 from pytest_llmbench.worker.passes import note_profile, note_python
 
-__all__ = ["Peaks", "Traced", "note_fake", "peaks"]
+__all__ = [
+    "Marked",
+    "Peaks",
+    "Traced",
+    "build_traced",
+    "check_ran",
+    "features_of",
+    "fitted_of",
+    "note_fake",
+    "note_parts",
+    "peaks",
+    "pieces",
+    "untraceable",
+]
 
 NO_CONTENT = "tensors without content have no values, and nothing is timed on them"
 _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
@@ -110,23 +127,26 @@ class Peaks(NamedTuple):
     reserved: tuple[int, ...]
     reason: str | None = None
     """Why it went no further."""
+    made_of: Sequence[Mapping[Purpose, int]] = ()
+    """The most allocated bytes by what they are for, if that was asked for."""
 
 
-def peaks(traced: Traced | Run, num_gpus: int, limit: int | None = None) -> Peaks:
+def peaks(traced: Traced | Run, num_gpus: int, limit: int | None = None, purposes: PurposeOf | None = None) -> Peaks:
     """
     What torch's allocator would reach, on each of so many GPUs.
 
     Args:
         limit: bytes that a GPU has for tensors; None for no end of them.
+        purposes: what storages are for, as `Purposes.of`; None where that is not asked for.
     """
     gpus = [Allocator(limit, index) for index in range(num_gpus)]
-    memory = _Replay(gpus)
+    memory = _Replay(gpus) if purposes is None else _Explained(gpus, purposes)
     steady = None
     try:
         memory.run(traced.build)
-        for gpu in gpus:
+        for number in range(num_gpus):
             for size in 2 * _MULTIPLYING_BYTES:  # of the forward pass's thread, and of the backward pass's
-                gpu.take(size)
+                memory.take(Event("between", ("multiplying", 0), number, True, size))
         memory.run(traced.warm_up())
         for gpu in gpus:
             gpu.reset_peak()
@@ -135,15 +155,18 @@ def peaks(traced: Traced | Run, num_gpus: int, limit: int | None = None) -> Peak
         reason = None
     except OutOfMemory as error:
         reason = str(error)
-    return Peaks(tuple(gpu.most_allocated for gpu in gpus), steady, tuple(gpu.peak_reserved for gpu in gpus), reason)
+    allocated, reserved = (tuple(gpu.most_allocated for gpu in gpus), tuple(gpu.peak_reserved for gpu in gpus))
+    return Peaks(allocated, steady, reserved, reason, memory.made_of)
 
 
 class _Replay:
     """Hands storages to allocators, and takes them back."""
 
+    made_of: Sequence[Mapping[Purpose, int]] = ()
+
     def __init__(self, gpus: Sequence[Allocator]) -> None:
         self._gpus = gpus
-        self._alive: dict[tuple[Role, object], deque[tuple[Allocator, Block]]] = {}
+        self._alive: dict[tuple[Role, object], deque[tuple[Event, Block]]] = {}
 
     def run(self, events: Iterator[Event] | Sequence[Event]) -> None:
         """
@@ -151,22 +174,61 @@ class _Replay:
             OutOfMemory: a GPU has no room for a storage.
         """
         for event in events:
-            key = (event.role, event.name)
             if event.size > 0:
-                gpu = self._gpus[event.gpu]
-                self._alive.setdefault(key, deque()).append((gpu, gpu.take(event.size)))
+                self.take(event)
             elif event.size < 0:
+                key = (event.role, event.name)
                 found = self._alive.get(key) or self._alive.get((_OTHER.get(event.role, event.role), event.name))
                 if found:
-                    gpu, block = found.pop() if event.own else found.popleft()
-                    gpu.give_back(block)
+                    self.give_back(*(found.pop() if event.own else found.popleft()))
+
+    def take(self, event: Event) -> Block:
+        """
+        Raises:
+            OutOfMemory: the GPU has no room for it.
+        """
+        block = self._gpus[event.gpu].take(event.size)
+        self._alive.setdefault((event.role, event.name), deque()).append((event, block))
+        return block
+
+    def give_back(self, came: Event, block: Block) -> None:
+        """The storage that came so is gone."""
+        self._gpus[came.gpu].give_back(block)
+
+
+class _Explained(_Replay):
+    """Knows what the peak of each GPU is for."""
+
+    def __init__(self, gpus: Sequence[Allocator], purposes: PurposeOf) -> None:
+        super().__init__(gpus)
+        self._purposes = purposes
+        self._now: list[Counter[Purpose]] = [Counter() for _ in gpus]
+        self._most: list[int] = [0 for _ in gpus]
+        self._at_most: list[Mapping[Purpose, int]] = [{} for _ in gpus]
+        self.made_of = self._at_most
+
+    def take(self, event: Event) -> Block:
+        block = super().take(event)
+        number, allocated = event.gpu, self._gpus[event.gpu].allocated
+        self._now[number][self._purpose(event)] += block.size
+        if allocated > self._most[number]:
+            self._most[number] = allocated
+            self._at_most[number] = dict(self._now[number])
+        return block
+
+    def give_back(self, came: Event, block: Block) -> None:
+        self._now[came.gpu][self._purpose(came)] -= block.size
+        super().give_back(came, block)
+
+    def _purpose(self, came: Event) -> Purpose:
+        return self._purposes.get((came.role, came.name), WORKSPACES)
 
 
 _OTHER: Mapping[Role, Role] = {"first": "next", "next": "first"}
 """What one micro-batch leaves to the next goes in each of them, the first one included."""
 
 
-class _Marked(SelfDriven):
+class Marked(SelfDriven):
     """
     A training that cuts a log of storages where its micro-batches and optimizer steps begin.
 
@@ -186,7 +248,7 @@ class _Marked(SelfDriven):
 
 
 class _Marks(Watch):
-    def __init__(self, marked: _Marked, watch: Watch, steps: Sequence[Sequence[int]]) -> None:
+    def __init__(self, marked: Marked, watch: Watch, steps: Sequence[Sequence[int]]) -> None:
         self._marked = marked
         self._watch = watch
         self._order = iter([index for step in steps for index in step])
@@ -246,7 +308,7 @@ def note_fake(case: Case, workload: Workload, devices: Devices, notes: Notes) ->
         try:
             _trace(case, workload, devices, python, machine, notes)
         except (NotImplementedError, RuntimeError) as error:
-            raise _untraceable(error) from error
+            raise untraceable(error) from error
 
 
 def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Notes) -> PythonRecorder | None:
@@ -272,12 +334,11 @@ def _trace(  # noqa: PLR0917
     whole = case.step is not None
     with machine.observed(storages.ran):
         with notes.phase("build"), collector_off():
-            built = _build(case, workload, devices.first)
-        _place(machine, storages)
-        _note_parts(built, notes)
-        training = _Marked(built, storages, whole=whole)
-        features = [(1,)] * len(built.micro_batch_tokens) if whole else _features(built)
-        fitted = _fitted(built, features)
+            built = build_traced(case, workload, devices.first, machine, storages)
+        note_parts(built, notes)
+        training = Marked(built, storages, whole=whole)
+        features = [(1,)] * len(built.micro_batch_tokens) if whole else features_of(built)
+        fitted = fitted_of(built, features)
         with notes.phase("trace"), collector_off():
             if whole:
                 run_steps(training, [range(built.accumulation_steps)] * 3, Watch())
@@ -293,19 +354,30 @@ def _trace(  # noqa: PLR0917
                     run_steps(training, [[index]], Watch())
     traced: Traced | Run
     try:
-        traced = _pieces(storages.stretches, features, built)
+        traced = pieces(storages.stretches, features, built)
     except NotAlike as error:
         with notes.phase("trace"):
             _check_few(storages.stretches, len(built.micro_batch_tokens), error)
             traced = _traced_whole(case, workload, devices, machine)
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
-    _note_work(built, training.results, notes)
+    _note_work(built, training.results, storages.stretches, features, notes)
+    check_ran(case, effective_attention(case, workload), machine, storages, blocks, notes)
+
+
+def check_ran(  # noqa: PLR0917
+    case: Case, attention: str, machine: AsOnGpu, storages: Storages, blocks: Recomputation, notes: Notes
+) -> None:
+    """
+    Note what ran.
+
+    Raises:
+        FellBack: that is not what was asked for.
+    """
     notes.ran["imitated"] = machine.told(storages.operators)
-    if whole:
+    if case.step is not None:
         return
-    asked = effective_attention(case, workload)
-    observed, fallback = attention_fallback(asked, [*machine.kernels, *storages.operators])
+    observed, fallback = attention_fallback(attention, [*machine.kernels, *storages.operators])
     notes.ran["attention"] = observed or "not recognised"
     notes.ran["checkpointing"] = str(blocks)
     if differing := [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]:
@@ -329,8 +401,7 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
     """All micro-batches of another training, for one whose micro-batches are not alike."""
     storages = Storages(machine.workspace_bytes, 2 * _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
-        built = _build(case, workload, devices.first)
-        _place(machine, storages)
+        built = build_traced(case, workload, devices.first, machine, storages)
         count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
         storages.begin("first")
         run_steps(built, [range(min(WARM_UP_MICRO_BATCHES, count))], Watch())
@@ -339,24 +410,29 @@ def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsO
     return Run(*(stretch.events for stretch in storages.stretches))
 
 
-def _place(machine: AsOnGpu, storages: Storages) -> None:
-    """The weights of a model that was just built are on the GPUs of its layers."""
-    if machine.split is not None:
-        storages.split = machine.split
-        for tensor, gpu in machine.split.weights():
-            storages.place(tensor, gpu)
+def build_traced(
+    case: Case, workload: Workload, device: torch.device, machine: AsOnGpu, storages: Storages
+) -> AnyTraining:
+    """
+    The training of a case, its layers split where it has several GPUs.
 
-
-def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:
+    Raises:
+        Unavailable: it cannot be traced.
+    """
     if case.step is not None:
         return build_custom(case, workload, device)
     if case.parallelism != "split" or case.loop != "step":
         asked = f"loop={case.loop!r}" if case.loop != "step" else f"parallelism={case.parallelism!r}"
         raise Unavailable(f"{asked} cannot be traced on tensors without content; use the plain step, or a GPU")
-    return build_fine_tuning(case, workload, device)
+    built = build_fine_tuning(case, workload, device)
+    if machine.split is not None:
+        storages.split = machine.split
+        for tensor, gpu in machine.split.weights():
+            storages.place(tensor, gpu)
+    return built
 
 
-def _features(training: AnyTraining) -> Sequence[Features]:
+def features_of(training: AnyTraining) -> Sequence[Features]:
     """What sizes may depend on, by micro-batch: the longest sample, as it is and as kernels round it, and all tokens."""
     if not isinstance(training, FineTuning):
         return [(1, count, count * count) for count in training.micro_batch_tokens]
@@ -372,7 +448,7 @@ def _rounded(length: int, to: int) -> int:
     return -(-length // to) * to
 
 
-def _fitted(training: AnyTraining, features: Sequence[Features]) -> list[int]:
+def fitted_of(training: AnyTraining, features: Sequence[Features]) -> list[int]:
     """Micro-batches of a few lengths, the cheapest and the costliest among them, in the order of their cost."""
     order = by_cost(training)
     chosen = {
@@ -386,7 +462,13 @@ def _fitted(training: AnyTraining, features: Sequence[Features]) -> list[int]:
     return sorted(chosen.values(), key=order.index)
 
 
-def _pieces(stretches: Sequence[Stretch], features: Sequence[Features], training: AnyTraining) -> Traced:
+def pieces(stretches: Sequence[Stretch], features: Sequence[Features], training: AnyTraining) -> Traced:
+    """
+    What was traced, for every micro-batch of the training.
+
+    Raises:
+        NotAlike: micro-batches do not make the same tensors.
+    """
     by_role: dict[Role, list[Stretch]] = {}
     for stretch in stretches:
         by_role.setdefault(stretch.role, []).append(stretch)
@@ -397,7 +479,8 @@ def _pieces(stretches: Sequence[Stretch], features: Sequence[Features], training
     )
 
 
-def _note_parts(training: AnyTraining, notes: Notes) -> None:
+def note_parts(training: AnyTraining, notes: Notes) -> None:
+    """Classes, dtypes and parameters of what is trained."""
     notes.ran.update(describe_parts(training))
     if training.model is not None:
         trainable, total = count_parameters(training.model)
@@ -417,12 +500,44 @@ def _note_memory(found: Peaks, notes: Notes) -> None:
         raise OutOfMemory(found.reason)
 
 
-def _note_work(training: AnyTraining, results: Mapping[int, StepResult], notes: Notes) -> None:
+def roofline_seconds(stretches: Sequence[Stretch], features: Sequence[Features], accumulation_steps: int) -> float:
+    """
+    The least time of a micro-batch on `CARD`, its share of the optimizer step included: the mean of all.
+
+    Between two lengths that were traced it grows as a straight line.
+    """
+    traced = {_length(features[one.micro_batch]): math.fsum(one.seconds) for one in stretches if one.role == "next"}
+    step = next((math.fsum(one.seconds) for one in reversed(stretches) if one.role == "step"), 0.0)
+    points = sorted(traced.items())
+    return fmean(_between(points, _length(one)) for one in features) + step / accumulation_steps
+
+
+def _length(features: Features) -> int:
+    return features[1] if len(features) > 1 else 0
+
+
+def _between(points: Sequence[tuple[int, float]], length: int) -> float:
+    """The value at a length, by the two points around it."""
+    at = min(max(bisect.bisect_left(points, (length,)), 1), len(points) - 1)
+    (low, before), (high, after) = points[max(at - 1, 0)], points[max(at, 0)]
+    return before if high == low else before + (after - before) * (length - low) / (high - low)
+
+
+def _note_work(
+    training: AnyTraining,
+    results: Mapping[int, StepResult],
+    stretches: Sequence[Stretch],
+    features: Sequence[Features],
+    notes: Notes,
+) -> None:
     batches = training.batches if isinstance(training, FineTuning) else list(results.values())
     samples = sum(batch.samples for batch in batches)
     tokens = sum(batch.tokens or 0 for batch in batches)
     notes.metric("tokens_per_sample", tokens / samples if tokens else None, "the step does not count tokens")
     notes.metric("samples_per_micro_batch", samples / len(batches))
+    seconds = roofline_seconds(stretches, features, training.accumulation_steps)
+    notes.metric("roofline_seconds_per_sample", seconds * len(batches) / samples)
+    notes.ran["roofline"] = CARD.name
     if isinstance(notes.profile, Profile):
         notes.metric(
             "operators_per_sample",
@@ -433,7 +548,7 @@ def _note_work(training: AnyTraining, results: Mapping[int, StepResult], notes: 
         )
 
 
-def _untraceable(error: BaseException) -> Unavailable:
+def untraceable(error: BaseException) -> Unavailable:
     """The operator that asked for a value, and the line that did."""
     told = str(error).splitlines()[0] if str(error) else type(error).__name__
     operator = getattr(error, "func", None)

@@ -117,9 +117,7 @@ def _outcome(request: Request, devices: Devices, notes: Notes) -> tuple[Outcome,
 def _run(request: Request, devices: Devices, notes: Notes) -> None:
     case, workload = request.case, request.workload
     if workload.device == "fake":
-        from pytest_llmbench.worker.fake import note_fake  # imports what no other case needs
-
-        note_fake(case, workload, devices, notes)
+        _run_fake(request, devices, notes)
         return
     with notes.phase("build"):
         training = _build(case, workload, devices.first)
@@ -168,6 +166,18 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
         differing = [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]
         if differing:
             raise FellBack("; ".join(differing))
+
+
+def _run_fake(request: Request, devices: Devices, notes: Notes) -> None:
+    """On tensors without content, which need imports that no other case needs."""
+    if request.estimate is not None:
+        from pytest_llmbench.worker.estimate import note_estimate
+
+        note_estimate(request.case, request.workload, request.estimate, devices, notes)
+        return
+    from pytest_llmbench.worker.fake import note_fake
+
+    note_fake(request.case, request.workload, devices, notes)
 
 
 def _build(case: Case, workload: Workload, device: torch.device) -> AnyTraining:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from pytest_llmbench.schema.estimate import Estimate
 from pytest_llmbench.schema.measurement import (
     AllocationShare,
     Evidence,
@@ -37,6 +38,7 @@ class Notes:
         self.memory: tuple[MemoryPoint, ...] = ()
         self.peak_allocations: tuple[AllocationShare, ...] = ()
         self.profile: Profile | msgspec.UnsetType = msgspec.UNSET
+        self.estimate: Estimate | msgspec.UnsetType = msgspec.UNSET
         self.model_flops_per_sample: float | None = None
         """Flops of forward and backward passes, those of recomputed blocks left out; None if not counted."""
         self._report = report
@@ -104,5 +106,6 @@ class Notes:
             memory=self.memory,
             peak_allocations=self.peak_allocations,
             profile=self.profile,
+            estimate=self.estimate,
             phase_seconds=dict(self.phase_seconds),
         )

@@ -145,3 +145,10 @@ def test_each_operator_is_told_of_once(shapes: Shapes) -> None:
     (x @ x).softmax(-1)
 
     assert seen == ["aten::mm", "aten::_softmax"]
+
+
+def test_an_answer_for_one_device_is_not_given_for_another() -> None:
+    nowhere = torch.empty(3, 5, device="meta").detach()
+    here = torch.empty(3, 5).detach()
+
+    assert (nowhere.device.type, here.device.type) == ("meta", "cpu")

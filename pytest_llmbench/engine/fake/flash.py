@@ -266,25 +266,35 @@ def _no_cache(*_: Any, **__: Any) -> Tensor:
 
 
 @contextmanager
+def _imported(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """
+    Modules that are there for the time being.
+
+    What others import meanwhile stays, unlike under `mock.patch.dict`: who registers operators is imported once.
+    """
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@contextmanager
 def installed() -> Iterator[None]:
     """flash-attn is there for transformers, whether it is installed or not."""
     package = _module()
-    modules = {"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}
-    before = {name: sys.modules.get(name) for name in modules}
     matrix = getattr(users, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
     there = {"general_availability_check": lambda: True, "supported_devices": ((lambda: True, "cpu"),)}
     with (
+        _imported({"flash_attn": package, "flash_attn.bert_padding": package.bert_padding}),
         mock.patch.object(users, "is_flash_attn_2_available", return_value=True),
         mock.patch.object(users, "_loaded_implementation", None, create=True),
         mock.patch.object(memory_efficient_attention, "_attend", memory_efficient),
         mock.patch.dict(matrix, {2: {**matrix.get(2, {}), **there}}),
     ):
-        sys.modules.update(modules)
-        try:
-            yield
-        finally:  # these two alone, since what others imported meanwhile stays imported
-            for name, module in before.items():
-                if module is None:
-                    del sys.modules[name]
-                else:
-                    sys.modules[name] = module
+        yield

@@ -136,6 +136,7 @@ class _Seen:
             if isinstance(value, Tensor):
                 if type(value) is FakeTensor or isinstance(value, FakeTensor):
                     self.shapes += 1
+                    parts.append(value.fake_device.type)  # a model is made without memory first
                 else:
                     self.real += 1
                     parts.append("real")

@@ -17,9 +17,7 @@ MASK = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
 def test_attention_and_its_gradients_have_the_shapes_of_what_they_are_of() -> None:
     with Shapes():
         query = torch.empty(BATCH, LENGTH, HEADS, SIZE, dtype=torch.bfloat16, requires_grad=True)
-        key, value = (
-            torch.empty(BATCH, LENGTH, 2, SIZE, dtype=torch.bfloat16, requires_grad=True) for _ in range(2)
-        )
+        key, value = (torch.empty(BATCH, LENGTH, 2, SIZE, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
         out = flash.flash_attn_func(query, key, value, causal=True)
         out.sum().backward()
 

@@ -31,7 +31,7 @@ class Block(nn.Module):  # type: ignore[misc]  # where torch is not installed
 
     def forward(self, x: Tensor) -> Tensor:
         if self.checkpointed:
-            return checkpoint(self.activated, x, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(self.activated, x, use_reentrant=False)
         return self.activated(x)
 
     def activated(self, x: Tensor) -> Tensor:

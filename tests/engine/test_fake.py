@@ -14,10 +14,11 @@ import transformers
 
 import forked
 from pytest_llmbench.judge.movers import movers
-from pytest_llmbench.probes.storages import Storages
+from pytest_llmbench.probes.storages import NotAlike, Storages
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.profile import Profile
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker import fake
@@ -121,7 +122,7 @@ def test_gradients_and_the_optimizer_are_part_of_the_peak(tmp_path: Path) -> Non
     lora, full = (measured(row(model, tuner=tuner, max_length=95)) for tuner in ("lora", "full"))
 
     added = full.metrics["peak_allocated_bytes"][0] - lora.metrics["peak_allocated_bytes"][0]  # type: ignore[index]
-    weights = 2 * full.metrics["parameters"]  # type: ignore[operator]
+    weights = 2 * full.metrics["parameters"]
     # The gradients, two moments, and the roots of one of them while all parameters are stepped at once.
     assert added == pytest.approx(4 * weights, rel=0.1)
 
@@ -143,7 +144,7 @@ def test_a_few_micro_batches_tell_the_memory_of_all(
 
 
 def _refused(*_: Any) -> Any:
-    raise fake.NotAlike("refused by a test")
+    raise NotAlike("refused by a test")
 
 
 def test_lengths_that_take_another_way_are_traced_one_by_one(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_a_step_that_accumulates_is_traced_in_whole_optimizer_steps() -> None:
     found = measured(custom("Accumulating"))
 
     assert found.outcome == "ok"
-    assert found.profile is not None
+    assert isinstance(found.profile, Profile)
     assert found.profile.samples_per_step == 3
     assert found.metrics["parameters"] == WIDTH**2 + WIDTH
 

@@ -22,7 +22,7 @@ def test_attention_and_its_gradients_have_the_shapes_of_what_they_are_of() -> No
         out.sum().backward()
 
     assert (out.shape, out.dtype) == (query.shape, query.dtype)
-    assert [one.grad.shape for one in (query, key, value)] == [one.shape for one in (query, key, value)]  # type: ignore[union-attr]
+    assert [one.grad.shape for one in (query, key, value)] == [one.shape for one in (query, key, value)]
 
 
 def test_packed_attention_and_its_gradients_have_the_shapes_of_what_they_are_of() -> None:
@@ -33,7 +33,7 @@ def test_packed_attention_and_its_gradients_have_the_shapes_of_what_they_are_of(
         out.sum().backward()
 
     assert out.shape == query.shape
-    assert [one.grad.shape for one in (query, key, value)] == [(70, HEADS, SIZE)] * 3  # type: ignore[union-attr]
+    assert [one.grad.shape for one in (query, key, value)] == [(70, HEADS, SIZE)] * 3
 
 
 def test_padding_is_taken_out_and_put_back() -> None:

@@ -68,7 +68,7 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
-_MOST_EVENTS = 1_000_000
+_MOST_EVENTS = 300_000
 """If micro-batches have more together, they are not traced one by one."""
 
 

@@ -73,7 +73,7 @@ def counts(part: Part) -> Counter[tuple[str, str]]:
 
 
 def moved_bytes(part: Part) -> int:
-    return sum(done.moved_bytes for *_, done in part.operations())
+    return sum(done.moved_bytes for _, _, done in part.operations())
 
 
 @pytest.mark.parametrize(

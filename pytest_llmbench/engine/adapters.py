@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pytest_llmbench.engine.models.architecture import Architecture
+from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.quantization import kept_environment, logical_elements
 from pytest_llmbench.schema.case import Case
 
@@ -30,6 +31,9 @@ def attach(model: Any, case: Case, architecture: Architecture) -> Any:
 
     Returns:
         The model itself for `full`, peft's model around it for `lora`.
+
+    Raises:
+        Unavailable: peft cannot adapt the layers that the case names.
     """
     if case.tuner == "full":
         return model.requires_grad_(True).train()
@@ -49,7 +53,10 @@ def attach(model: Any, case: Case, architecture: Architecture) -> Any:
     with torch.device(model.device), kept_environment(), warnings.catch_warnings():
         # peft 0.21 asks transformers 5 for it by the old name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+        try:
+            adapted: Any = get_peft_model(model, config, autocast_adapter_dtype=False)
+        except ValueError as error:  # of layers that it cannot adapt, as some experts are
+            raise Unavailable(f"model {case.model!r} cannot be adapted by peft: {error}") from error
     for parameter in adapted.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(model.dtype)

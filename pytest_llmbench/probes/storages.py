@@ -33,8 +33,8 @@ Name = tuple[str, int]
 
 CARD = CARDS[[card.name for card in CARDS].index("H100 80GB HBM3")]
 """By whose data sheet operators take their time."""
-_MOST = 300_000
-"""Events of one stretch, several times as many as a micro-batch of 80 layers has."""
+_MOST = 100_000
+"""Events of one stretch, about three times as many as a micro-batch of 80 layers has."""
 
 
 class Places(Protocol):

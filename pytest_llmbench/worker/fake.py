@@ -68,8 +68,8 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
-_MOST_MICRO_BATCHES, _MOST_EVENTS = 64, 1_000_000
-"""More are not traced one by one."""
+_MOST_EVENTS = 300_000
+"""If micro-batches have more together, they are not traced one by one."""
 
 
 class Traced(NamedTuple):
@@ -357,7 +357,8 @@ def _trace(  # noqa: PLR0917
         traced = pieces(storages.stretches, features, built)
     except NotAlike as error:
         with notes.phase("trace"):
-            traced = _traced_whole(case, workload, devices, machine, error)
+            _check_few(storages.stretches, len(built.micro_batch_tokens), error)
+            traced = _traced_whole(case, workload, devices, machine)
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, storages.stretches, features, notes)
@@ -383,21 +384,25 @@ def check_ran(  # noqa: PLR0917
         raise FellBack("; ".join(differing))
 
 
-def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu, why: NotAlike) -> Run:
+def _check_few(stretches: Sequence[Stretch], count: int, why: NotAlike) -> None:
     """
-    All micro-batches of another training, for one whose micro-batches are not alike.
-
     Raises:
-        Unavailable: they are too many.
+        Unavailable: all micro-batches of a run have more events than can be traced.
     """
-    storages = Storages(machine.workspace_bytes, _MOST_EVENTS)
+    sizes = [len(stretch.events) for stretch in stretches if stretch.role in ("first", "next")]
+    if sum(sizes) / len(sizes) * (WARM_UP_MICRO_BATCHES + count) > _MOST_EVENTS:
+        raise Unavailable(
+            f"{why}, and it would take minutes to trace {count} micro-batches one by one; ask for fewer samples, "
+            "or use a GPU"
+        )
+
+
+def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu) -> Run:
+    """All micro-batches of another training, for one whose micro-batches are not alike."""
+    storages = Storages(machine.workspace_bytes, 2 * _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
         built = build_traced(case, workload, devices.first, machine, storages)
         count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
-        if count > _MOST_MICRO_BATCHES:
-            raise Unavailable(
-                f"{why}, and {count} micro-batches are too many to be traced one by one; ask for fewer samples"
-            )
         storages.begin("first")
         run_steps(built, [range(min(WARM_UP_MICRO_BATCHES, count))], Watch())
         storages.begin("next")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 from pytest_llmbench.engine.adapters import attach, count_parameters
 from pytest_llmbench.engine.models import architecture_of, build_model
+from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.workload import Scale, Workload
 
@@ -105,3 +107,12 @@ def test_a_step_moves_only_adapters() -> None:
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
 
     assert moved == {name for name in before if "lora_" in name}
+
+
+def test_layers_that_peft_cannot_adapt_are_told_in_its_words() -> None:
+    case = Case(model="qwen-7b-chat", attention="sdpa")
+    architecture = architecture_of(case.model, "smoke")
+    model = build_model(case, Workload(scale="smoke", device="cpu"), "meta")
+
+    with pytest.raises(Unavailable, match=r"^model 'qwen-7b-chat' cannot be adapted by peft: .*no_layer"):
+        attach(model, case, msgspec.structs.replace(architecture, default_targets=("no_layer",)))

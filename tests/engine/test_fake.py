@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import pytest
 import torch
 import transformers
 
+import forked
 from pytest_llmbench.judge.movers import movers
-from pytest_llmbench.probes.storages import Storages
+from pytest_llmbench.probes.storages import NotAlike, Storages
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.metrics import METRICS
+from pytest_llmbench.schema.profile import Profile
 from pytest_llmbench.schema.protocol import Request
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker import fake
@@ -120,8 +122,9 @@ def test_gradients_and_the_optimizer_are_part_of_the_peak(tmp_path: Path) -> Non
     lora, full = (measured(row(model, tuner=tuner, max_length=95)) for tuner in ("lora", "full"))
 
     added = full.metrics["peak_allocated_bytes"][0] - lora.metrics["peak_allocated_bytes"][0]  # type: ignore[index]
-    weights = 2 * full.metrics["parameters"]  # type: ignore[operator]
-    assert added == pytest.approx(3 * weights, rel=0.2)
+    weights = 2 * full.metrics["parameters"]
+    # The gradients, two moments, and the roots of one of them while all parameters are stepped at once.
+    assert added == pytest.approx(4 * weights, rel=0.1)
 
 
 @pytest.mark.parametrize("axes", [{}, {"batch_size": 3}, {"attention": "flash", "batch_size": 2}], ids=str)
@@ -141,7 +144,7 @@ def test_a_few_micro_batches_tell_the_memory_of_all(
 
 
 def _refused(*_: Any) -> Any:
-    raise fake.NotAlike("refused by a test")
+    raise NotAlike("refused by a test")
 
 
 def test_lengths_that_take_another_way_are_traced_one_by_one(tmp_path: Path) -> None:
@@ -159,12 +162,14 @@ def test_lengths_that_take_another_way_are_traced_one_by_one(tmp_path: Path) -> 
 
 def test_too_many_micro_batches_that_are_not_alike_are_refused(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "template", _refused)
+    monkeypatch.setattr(fake, "_MOST_EVENTS", 1000)
 
-    found = measured(row(directory), samples=66)
+    found = measured(row(directory))
 
     assert found.outcome == "unavailable"
     assert found.reason == (
-        "refused by a test, and 66 micro-batches are too many to be traced one by one; ask for fewer samples"
+        "refused by a test, and it would take minutes to trace 4 micro-batches one by one; ask for fewer samples, or use "
+        "a GPU"
     )
 
 
@@ -237,7 +242,7 @@ def test_a_step_that_asks_for_a_value_is_told_by_operator_and_line(what: str, op
 
 
 def test_a_loop_without_end_is_told_by_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Storages.__init__, "__defaults__", (lambda: False, 100))
+    monkeypatch.setattr(Storages.__init__, "__defaults__", (100,))
 
     found = measured(custom("looping"))
 
@@ -260,7 +265,7 @@ def test_a_step_that_accumulates_is_traced_in_whole_optimizer_steps() -> None:
     found = measured(custom("Accumulating"))
 
     assert found.outcome == "ok"
-    assert found.profile is not None
+    assert isinstance(found.profile, Profile)
     assert found.profile.samples_per_step == 3
     assert found.metrics["parameters"] == WIDTH**2 + WIDTH
 
@@ -302,3 +307,49 @@ def test_a_traced_row_says_the_same_when_it_is_traced_again() -> None:
 
     assert one.metrics == other.metrics
     assert one.profile == other.profile
+
+
+ROWS_OF_STEPS = """
+from pytest_llmbench import Case
+
+def test_speed(llmbench):
+    llmbench(Case.custom("fake_steps:plain", name="plain"))
+"""
+
+
+@pytest.fixture
+def bench(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[..., pytest.RunResult]:
+    """Runs of one row on the fake device."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(test_rows=ROWS_OF_STEPS)
+
+    def run(*options: str) -> pytest.RunResult:
+        return forked.run_forked(pytester, "--llmbench", "--llmbench-device=fake", "--llmbench-samples=2", *options)
+
+    return run
+
+
+def test_a_row_that_was_recorded_is_unchanged_however_often_it_is_judged(
+    bench: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    bench("--llmbench-missing=record").assert_outcomes(passed=1)
+
+    for _ in range(2):
+        judged = bench("--llmbench-strict")
+        judged.assert_outcomes(passed=1)
+        judged.stdout.fnmatch_lines(["llmbench: 1 unchanged; *"])
+
+    assert [path.parent.name for path in Path(pytester.path, "baselines").glob("*/*.json")] == ["fake"]
+
+
+def test_a_card_that_is_too_small_is_a_baseline_of_its_own_and_stays_green(
+    bench: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+) -> None:
+    bench("--llmbench-memory=48MiB", "--llmbench-missing=record").assert_outcomes(passed=1)
+
+    judged = bench("--llmbench-memory=48MiB", "--llmbench-strict")
+
+    judged.assert_outcomes(passed=1)
+    assert [path.parent.name for path in Path(pytester.path, "baselines").glob("*/*.json")] == ["fake-0-05-gib"]
+    (path,) = Path(pytester.path, "baselines").glob("*/*.json")
+    assert '"oom"' in path.read_text()

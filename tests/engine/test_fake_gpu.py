@@ -22,7 +22,7 @@ from pytest_llmbench.engine.fake.shapes import is_shape
 from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.training import build_fine_tuning
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.profile import Part
+from pytest_llmbench.schema.profile import Part, Profile
 from pytest_llmbench.schema.workload import Device, Workload
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.notes import Notes
@@ -72,6 +72,10 @@ def counts(part: Part) -> Counter[tuple[str, str]]:
     return Counter({(place, name): done.runs for place, name, done in part.operations()})
 
 
+def moved_bytes(part: Part) -> int:
+    return sum(done.moved_bytes for _, _, done in part.operations())
+
+
 @pytest.mark.parametrize(
     "axes",
     [
@@ -84,19 +88,18 @@ def counts(part: Part) -> Counter[tuple[str, str]]:
 def test_without_content_a_micro_batch_does_what_it_does_with_content(directory: str, axes: dict[str, Any]) -> None:
     real, fake = profiled(directory, "cpu", **axes), profiled(directory, "fake", **axes)
 
-    assert real.profile is not None
-    assert fake.profile is not None
+    assert isinstance(real.profile, Profile)
+    assert isinstance(fake.profile, Profile)
     assert counts(fake.profile.micro_batch) == counts(real.profile.micro_batch)
     for name in ("flops_per_sample", "peak_live_bytes", "retained_bytes_per_step"):
         assert fake.metrics[name] == real.metrics[name]
-    moved = [sum(done.moved_bytes for *_, done in one.profile.micro_batch.operations()) for one in (real, fake)]
-    assert moved[0] == moved[1]
+    assert moved_bytes(fake.profile.micro_batch) == moved_bytes(real.profile.micro_batch)
 
 
 def test_an_optimizer_steps_all_parameters_at_once(directory: str) -> None:
     profile = profiled(directory, "fake").profile
 
-    assert profile is not None
+    assert isinstance(profile, Profile)
     places = {place.rpartition(":")[2]: name for place, name in counts(profile.optimizer_step) if "foreach" in name}
     assert set(places) == {"_get_total_norm", "_clip_grads_with_norm_", "_multi_tensor_adam"}
 

@@ -124,6 +124,29 @@ def test_a_miniature_has_a_layer_of_each_kind(tmp_path: Path) -> None:
     assert built.config.layer_types == ["sliding_attention", "full_attention"]
 
 
+def test_a_configuration_that_computes_the_kinds_of_its_layers_has_a_miniature(tmp_path: Path) -> None:
+    if not hasattr(transformers, "FalconH1Config"):
+        pytest.skip("this transformers has no such model")
+    config = transformers.FalconH1Config(num_hidden_layers=3, hidden_size=96, vocab_size=600)
+
+    built = build_model(_case(_saved(config, tmp_path)), SMOKE, CPU)
+
+    assert built.config.num_hidden_layers == 2
+
+
+def test_whatever_transformers_trips_over_is_told_in_its_words(tmp_path: Path) -> None:
+    scaling = {"rope_type": "longrope", "long_factor": [1.0] * 7, "short_factor": [1.0] * 7}
+    config = transformers.Phi3Config(
+        hidden_size=48, num_attention_heads=6, num_hidden_layers=1, vocab_size=600, pad_token_id=0
+    )
+    config.save_pretrained(tmp_path)
+    path = Path(tmp_path, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_scaling": scaling, "rope_parameters": scaling}))
+
+    with pytest.raises(ModelUnavailable, match="cannot be built by transformers: "):
+        build_model(_case(str(tmp_path)), FULL, CPU)
+
+
 def test_a_tied_head_is_the_embedding(tmp_path: Path) -> None:
     built = build_model(_case(_saved(_llama(tie_word_embeddings=True), tmp_path)), FULL, CPU)
 

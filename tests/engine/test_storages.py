@@ -92,7 +92,7 @@ def test_the_workspace_of_a_kernel_is_gone_at_once() -> None:
 def test_a_stretch_that_never_ends_is_refused() -> None:
     storages = Storages(lambda *_: [], most=10)
 
-    with Shapes() as mode, pytest.raises(TooMany, match="^more than 10 times a tensor comes or goes"):  # noqa: PT012
+    with Shapes() as mode, pytest.raises(TooMany, match=r"^more than 10 times a tensor comes or goes"):  # noqa: PT012
         mode.observe = storages.ran
         while True:
             megabytes(1)
@@ -145,7 +145,7 @@ def test_two_lengths_check_nothing_and_are_refused() -> None:
     ],
 )
 def test_micro_batches_that_make_other_tensors_are_not_alike(other: Stretch) -> None:
-    with pytest.raises(NotAlike, match="^micro-batches 100 and 317 do not make the same tensors$"):
+    with pytest.raises(NotAlike, match=r"^micro-batches 100 and 317 do not make the same tensors$"):
         template([stretch(100, 512), other], features)
 
 

@@ -84,7 +84,7 @@ class _Estimator:
         self._case = case
         self._machine = machine
         self._notes = notes
-        self._storages = Purposes(machine.workspace_bytes, lambda: machine.is_host)
+        self._storages = Purposes(machine.workspace_bytes)
         with self._watched("build"):
             self._built = build_traced(case, workload, device, machine, self._storages)
         self._storages.weights(self._built.model)

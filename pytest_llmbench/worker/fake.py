@@ -414,11 +414,12 @@ def pieces(stretches: Sequence[Stretch], features: Sequence[Features], training:
     by_role: dict[Role, list[Stretch]] = {}
     for stretch in stretches:
         by_role.setdefault(stretch.role, []).append(stretch)
-    steps = [stretch.events for stretch in by_role.get("step", ())] or [[]]
+    build = by_role["build"][0].events
     first, following = (template(by_role[role], features.__getitem__) for role in ("first", "next"))
-    return Traced(
-        by_role["build"][0].events, first, following, (steps[0], steps[-1]), features, training.accumulation_steps
-    )
+    if "step" not in by_role:  # whole steps, and what the very first one leaves is there for good
+        build, first = [*build, *first.events], following
+    steps = [stretch.events for stretch in by_role.get("step", ())] or [[]]
+    return Traced(build, first, following, (steps[0], steps[-1]), features, training.accumulation_steps)
 
 
 def note_parts(training: AnyTraining, notes: Notes) -> None:

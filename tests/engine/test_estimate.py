@@ -15,6 +15,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.entry import measure
 
 MIB = 2**20
+CARD = 200 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -73,26 +74,29 @@ def test_samples_as_they_are_measured_are_estimated_too(model: str) -> None:
     assert (sum(found.made_of.values()),) == found.allocated_bytes
 
 
-def test_the_largest_length_fits_and_a_longer_one_does_not(model: str) -> None:
-    case, card = Case(model=model, max_length=512), 150 * MIB
-    largest = estimate(case, length=512, card_bytes=card).largest_length
-
-    assert largest is not None
-    assert [estimate(case, length=length, card_bytes=card).fits_card for length in (largest, largest + 64)] == [
-        True,
-        False,
-    ]
+@pytest.fixture(scope="module")
+def searched(model: str) -> Estimate:
+    return estimate(Case(model=model, max_length=512), length=512, card_bytes=CARD)
 
 
-def test_the_largest_batch_fits_and_a_larger_one_does_not(model: str) -> None:
-    card = 250 * MIB
-    largest = estimate(Case(model=model, max_length=512), length=512, card_bytes=card).largest_batch
+def test_the_largest_length_fills_the_card(model: str, searched: Estimate) -> None:
+    length = searched.largest_length
+    assert length is not None
+    fitting, larger = (estimate(Case(model=model, max_length=512), length=one) for one in (length, length + 64))
 
-    assert largest is not None
-    assert [
-        estimate(Case(model=model, max_length=512, batch_size=count), length=512, card_bytes=card).fits_card
-        for count in (largest, largest + 1)
-    ] == [True, False]
+    assert fitting.allocated_bytes[0] <= CARD
+    assert larger.allocated_bytes[0] > 0.9 * CARD
+
+
+def test_the_largest_batch_fills_the_card(model: str, searched: Estimate) -> None:
+    samples = searched.largest_batch
+    assert samples is not None
+    fitting, larger = (
+        estimate(Case(model=model, max_length=512, batch_size=one), length=512) for one in (samples, samples + 1)
+    )
+
+    assert fitting.allocated_bytes[0] <= CARD
+    assert larger.allocated_bytes[0] > 0.9 * CARD
 
 
 def test_a_length_goes_no_further_than_the_positions_of_the_model(model: str) -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
+from pytest_llmbench.schema.units import size as shown
+
 __all__ = ["Allocator", "Block", "OutOfMemory"]
 
 MIB = 2**20
@@ -42,6 +44,10 @@ class Block:
 
 class Allocator:
     """
+    Args:
+        limit: bytes that the GPU has for tensors; None for no end of them.
+        index: of the GPU, by which it is named where its memory ends.
+
     Attributes:
         reserved: bytes taken from the GPU.
         peak_reserved: the most of them.
@@ -49,10 +55,11 @@ class Allocator:
         most_allocated: the most since the beginning.
     """
 
-    def __init__(self, limit: int | None = None) -> None:
+    def __init__(self, limit: int | None = None, index: int = 0) -> None:
         self.reserved = self.peak_reserved = self.allocated = self.peak_allocated = 0
         self._most_allocated = 0
         self._limit = limit
+        self._index = index
         self._count = 0
         self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
         """By pool: (size, number, block), sorted."""
@@ -100,7 +107,11 @@ class Allocator:
         if self._limit is not None and self.reserved + length > self._limit:
             self._return_segments()
             if self.reserved + length > self._limit:
-                raise OutOfMemory(f"{length} bytes more than {self.reserved} of {self._limit}")
+                raise OutOfMemory(
+                    f"CUDA out of memory. Tried to allocate {shown(length)}. GPU {self._index} has a total capacity of "
+                    f"{shown(self._limit)} of which {shown(self._limit - self.reserved)} is free; "
+                    f"{shown(self.allocated)} is allocated."
+                )
         self.reserved += length
         self.peak_reserved = max(self.peak_reserved, self.reserved)
         return self._block(length, small=small)

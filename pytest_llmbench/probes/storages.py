@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-__all__ = ["Event", "NotAlike", "Role", "Storages", "Stretch", "Template", "template"]
+__all__ = ["Event", "NotAlike", "Role", "Storages", "Stretch", "Template", "TooMany", "template"]
 
 Role = Literal["build", "first", "next", "step", "between"]
 """
@@ -26,6 +26,10 @@ step.
 
 Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
+
+
+_MOST = 300_000
+"""Events of one stretch, several times as many as a micro-batch of 80 layers has."""
 
 
 class Places(Protocol):
@@ -71,15 +75,16 @@ class Storages:
 
     Args:
         workspaces: bytes that a kernel of a GPU takes for itself, by the operator's name and its arguments.
-    Attributes:
-        split: where tensors are, if there are several GPUs.
+        most: events of a stretch.
 
     Attributes:
+        split: where tensors are, if there are several GPUs.
         stretches: what was noted, in the order in which it happened.
     """
 
-    def __init__(self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]]) -> None:
+    def __init__(self, workspaces: Callable[[str, Sequence[Any]], Iterable[int]], most: int = _MOST) -> None:
         self.stretches: list[Stretch] = []
+        self._most = most
         self._workspaces = workspaces
         self.split: Places | None = None
         self._alive: dict[int, tuple[Stretch, int]] = {}
@@ -149,10 +154,16 @@ class Storages:
         weakref.finalize(storage, gone)
 
     def _event(self, name: str, size: int, gpu: int) -> Event:
+        if len(self._stretch.events) >= self._most:
+            raise TooMany(f"more than {self._most:,} times a tensor comes or goes, which takes minutes to trace")
         count = self._counts[name] = self._counts.get(name, -1) + 1
         event = Event(self._stretch.role, (name, count), gpu, True, size)
         self._stretch.events.append(event)
         return event
+
+
+class TooMany(RuntimeError):
+    """A stretch in which so much happens that it would take too long to trace it, as of a loop over tokens."""
 
 
 class NotAlike(ValueError):

@@ -139,7 +139,7 @@ def parse_memory(text: str) -> int:
     Raises:
         ValueError: not of this form.
     """
-    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([mg]i?b)", text.strip().lower())
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d*)?|\.\d+)\s*([mg]i?b)", text.strip().lower())
     found = int(float(match[1]) * _MEMORY_UNITS[match[2]]) if match else 0
     if not found:
         raise ValueError(f"{text!r} is no memory of a card; write it as 24GiB or 80GB")

@@ -35,7 +35,7 @@ from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.purposes import WORKSPACES, Purpose, PurposeOf
 from pytest_llmbench.probes.python import PythonRecorder
 from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
-from pytest_llmbench.probes.storages import Event, Features, Role, Storages, Stretch, Template, template
+from pytest_llmbench.probes.storages import Event, Features, NotAlike, Role, Storages, Stretch, Template, template
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.profile import TAKEN, Profile
@@ -65,6 +65,8 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
+_MOST_MICRO_BATCHES, _MOST_EVENTS = 64, 1_000_000
+"""More are not traced one by one."""
 
 
 class Traced(NamedTuple):
@@ -97,6 +99,22 @@ class Traced(NamedTuple):
             yield from (self.next if position else self.first).at(self.features[index])
 
 
+class Run(NamedTuple):
+    """What the storages of a training do, traced from its beginning to its end."""
+
+    build: Sequence[Event]
+    warm: Sequence[Event]
+    steps: Sequence[Event]
+
+    def warm_up(self) -> Iterator[Event]:
+        """The events of the first micro-batches and their optimizer step."""
+        return iter(self.warm)
+
+    def rounds(self) -> Iterator[Event]:
+        """The events of every micro-batch, in whole optimizer steps."""
+        return iter(self.steps)
+
+
 class Peaks(NamedTuple):
     """The most bytes by GPU."""
 
@@ -110,7 +128,7 @@ class Peaks(NamedTuple):
     """The most allocated bytes by what they are for, if that was asked for."""
 
 
-def peaks(traced: Traced, num_gpus: int, limit: int | None = None, purposes: PurposeOf | None = None) -> Peaks:
+def peaks(traced: Traced | Run, num_gpus: int, limit: int | None = None, purposes: PurposeOf | None = None) -> Peaks:
     """
     What torch's allocator would reach, on each of so many GPUs.
 
@@ -118,7 +136,7 @@ def peaks(traced: Traced, num_gpus: int, limit: int | None = None, purposes: Pur
         limit: bytes that a GPU has for tensors; None for no end of them.
         purposes: what storages are for, as `Purposes.of`; None where that is not asked for.
     """
-    gpus = [Allocator(limit) for _ in range(num_gpus)]
+    gpus = [Allocator(limit, index) for index in range(num_gpus)]
     memory = _Replay(gpus) if purposes is None else _Explained(gpus, purposes)
     steady = None
     try:
@@ -239,7 +257,7 @@ class _Marks(Watch):
         self._watch.step_begins()
 
     def micro_batch_begins(self) -> None:
-        self._index = next(self._order)
+        self._index = next(self._order, self._index + 1)  # a step of the user's own runs whole optimizer steps
         self.mark(self._role, self._index)
         self._role = "next"
         self._watch.micro_batch_begins()
@@ -291,15 +309,19 @@ def note_fake(case: Case, workload: Workload, devices: Devices, notes: Notes) ->
 
 
 def _note_miniature(case: Case, workload: Workload, devices: Devices, notes: Notes) -> PythonRecorder | None:
-    """What Python does, on real tensors."""
-    if case.step is not None:
-        for name in ("python_calls_per_sample", "python_instructions_per_sample"):
-            notes.metric(name, None, "a step of the user's own has no miniature, whose Python could be counted")
-        return None
-    small = msgspec.structs.replace(workload, scale="smoke", device="cpu", samples=1)
-    training = build_fine_tuning(case, small, devices.first)
-    run_steps(training, [range(min(2, len(training.micro_batch_tokens)))], Watch())
-    return note_python(training, devices, notes)
+    """What Python does, on real tensors; None where there is no miniature, or none that runs."""
+    why = "a step of the user's own has no miniature, whose Python could be counted"
+    if case.step is None:
+        small = msgspec.structs.replace(workload, scale="smoke", device="cpu", samples=1)
+        try:
+            training = build_fine_tuning(case, small, devices.first)
+            run_steps(training, [range(min(2, len(training.micro_batch_tokens)))], Watch())
+            return note_python(training, devices, notes)
+        except Exception as error:  # noqa: BLE001 - the row itself is traced, and says what is wrong with it
+            why = f"the miniature cannot be run: {type(error).__name__}: {error}".splitlines()[0]
+    for name in ("python_calls_per_sample", "python_instructions_per_sample"):
+        notes.metric(name, None, why)
+    return None
 
 
 def _trace(  # noqa: PLR0917
@@ -327,8 +349,14 @@ def _trace(  # noqa: PLR0917
             for index in fitted:
                 if not whole and features[index] not in seen:
                     run_steps(training, [[index]], Watch())
+    traced: Traced | Run
+    try:
+        traced = pieces(storages.stretches, features, built)
+    except NotAlike as error:
+        with notes.phase("trace"):
+            traced = _traced_whole(case, workload, devices, machine, error)
     with notes.phase("memory"):
-        _note_memory(peaks(pieces(storages.stretches, features, built), case.num_gpus, workload.memory_bytes), notes)
+        _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, notes)
     check_ran(case, effective_attention(case, workload), machine, storages, blocks, notes)
 
@@ -350,6 +378,28 @@ def check_ran(  # noqa: PLR0917
     notes.ran["checkpointing"] = str(blocks)
     if differing := [told for told in (fallback, blocks.differs(asked=case.gradient_checkpointing)) if told]:
         raise FellBack("; ".join(differing))
+
+
+def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu, why: NotAlike) -> Run:
+    """
+    All micro-batches of another training, for one whose micro-batches are not alike.
+
+    Raises:
+        Unavailable: they are too many.
+    """
+    storages = Storages(machine.workspace_bytes, _MOST_EVENTS)
+    with machine.observed(storages.ran), collector_off():
+        built = build_traced(case, workload, devices.first, machine, storages)
+        count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
+        if count > _MOST_MICRO_BATCHES:
+            raise Unavailable(
+                f"{why}, and {count} micro-batches are too many to be traced one by one; ask for fewer samples"
+            )
+        storages.begin("first")
+        run_steps(built, [range(min(WARM_UP_MICRO_BATCHES, count))], Watch())
+        storages.begin("next")
+        run_steps(built, [range(start, start + per_step) for start in range(0, count, per_step)], Watch())
+    return Run(*(stretch.events for stretch in storages.stretches))
 
 
 def build_traced(

@@ -126,6 +126,8 @@ BAD = [
     ("tolerance", "8%", "is not of the form METRIC=LIMIT"),
     ("inject", "network=5%", "is not an injection; write device=10%, host=10%, memory=64MiB, "),
     ("inject", "host=0%", "plants nothing"),
+    ("memory", "24", "'24' is no memory of a card; write it as 24GiB or 80GB"),
+    ("memory", "0GiB", "'0GiB' is no memory of a card; write it as 24GiB or 80GB"),
     ("resume", "nowhere.jsonl", "results cannot be read: No such file or directory"),
     ("resume", ".", "results cannot be read: Is a directory"),
     ("results", ".", "results cannot be written there: Is a directory"),
@@ -194,6 +196,33 @@ def test_a_fault_that_the_cpu_does_not_see_cannot_be_planted_there(bench: Bench,
     run.stderr.fnmatch_lines(
         [f"ERROR: --llmbench-inject: {kind}=... needs a GPU, since no time and no memory is judged on the CPU; plant *"]
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ("--llmbench-device=fake", "--llmbench-scale=smoke"),
+            "--llmbench-device=fake runs the published size; leave *",
+        ),
+        (("--llmbench-device=fake", "--llmbench-inject=memory=64MiB"), "--llmbench-inject: nothing can be planted *"),
+        (
+            ("--llmbench-scale=smoke", "--llmbench-memory=24GiB"),
+            "--llmbench-memory: the CPU has no memory of its own; *",
+        ),
+    ],
+    ids=["a-miniature-of-no-content", "a-fault-where-nothing-runs", "memory-of-the-cpu"],
+)
+def test_options_that_contradict_each_other_are_a_usage_error(
+    bench: Bench, options: tuple[str, ...], told: str
+) -> None:
+    bench.rows("a")
+
+    run = bench.run(*options)
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"ERROR: {told}"])
+    assert bench.asked() == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")

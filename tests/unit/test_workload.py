@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmbench.schema.case import Case
-from pytest_llmbench.schema.workload import WORKLOAD_VERSION, Injection, Workload, parse_injection, workload_hash
+from pytest_llmbench.schema.workload import (
+    WORKLOAD_VERSION,
+    Injection,
+    Workload,
+    parse_injection,
+    parse_memory,
+    workload_hash,
+)
 
 CASE = Case(model="qwen-7b-chat")
 
@@ -45,7 +52,13 @@ def test_scale_and_samples_are_in_the_hash(changed: dict[str, Any]) -> None:
     assert workload_hash(CASE, Workload(**changed)) != workload_hash(CASE, Workload())
 
 
-@pytest.mark.parametrize("changed", [{"device": "cpu"}, {"injection": Injection("host", 0.1)}])
+def test_the_memory_of_the_card_is_in_the_hash() -> None:
+    hashes = {workload_hash(CASE, Workload(memory_bytes=memory)) for memory in (None, 24 * 2**30, 80 * 10**9)}
+
+    assert len(hashes) == 3
+
+
+@pytest.mark.parametrize("changed", [{"device": "cpu"}, {"device": "fake"}, {"injection": Injection("host", 0.1)}])
 def test_device_and_planted_faults_are_not_in_the_hash(changed: dict[str, Any]) -> None:
     assert workload_hash(CASE, Workload(**changed)) == workload_hash(CASE, Workload())
 
@@ -105,12 +118,37 @@ def test_a_fault_of_nothing_is_refused(text: str) -> None:
         parse_injection(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("24GiB", 24 * 2**30),
+        ("79.15 GiB", int(79.15 * 2**30)),
+        ("80GB", 80 * 10**9),
+        (" 512mib ", 512 * 2**20),
+        ("500MB", 500 * 10**6),
+        (".5gib", 2**29),
+    ],
+)
+def test_the_memory_of_a_card_is_read(text: str, count: int) -> None:
+    assert parse_memory(text) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "24", "GiB", "24G", "24TiB", "24kib", "-1GiB", "0GiB", "1e3GiB", "infGiB", "24GiB x", "9" * 400 + "GiB"],
+)
+def test_what_is_no_memory_of_a_card_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no memory of a card; write it as 24GiB or 80GB"):
+        parse_memory(text)
+
+
 @given(
     st.builds(
         Workload,
         scale=st.sampled_from(["full", "smoke"]),
-        device=st.sampled_from(["cuda", "cpu"]),
+        device=st.sampled_from(["cuda", "cpu", "fake"]),
         samples=st.integers(1, 10_000) | st.just("full"),
+        memory_bytes=st.none() | st.integers(1, 2**62),
         injection=st.none()
         | st.builds(Injection, st.sampled_from(["device", "host", "memory"]), st.floats(1e-6, 1e12)),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,8 @@ def hub(architecture: Architecture, attention_implementation: str) -> PreTrained
     """
     config = _config(architecture.name)
     if architecture != read_architecture(architecture.name):
-        _shrink(config.get_text_config(), architecture)
+        with _explained(architecture.name):
+            _shrink(config.get_text_config(), architecture)
     return _empty(architecture.name, config, attention_implementation)
 
 
@@ -130,7 +131,8 @@ def _shrink(sizes: Any, small: Architecture) -> None:
             setattr(sizes, name, value)
     if getattr(sizes, "layer_types", None) is not None:
         kinds = list(dict.fromkeys(sizes.layer_types))
-        sizes.layer_types = (kinds * small.num_layers)[: small.num_layers]
+        with suppress(AttributeError):  # a configuration that computes them
+            sizes.layer_types = (kinds * small.num_layers)[: small.num_layers]
 
 
 def _linear_leaves(model: PreTrainedModel) -> tuple[str, ...]:
@@ -148,6 +150,6 @@ def _explained(model: str) -> Iterator[None]:
     """What transformers raises for a model that is missing or that it does not know, as one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ImportError) as error:
         reason = re.split(r"(?<=\.)\s|\n", str(error).strip())[0]
         raise ModelUnavailable(f"model {model!r} cannot be built by transformers: {reason}") from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -200,55 +201,58 @@ class _Estimator:
         """The estimate, with the largest length and batch that fit; why not, where they are not known."""
         if self._case.step is not None:
             reason = "a step of your own makes its own samples"
-            return msgspec.structs.replace(estimate, unknown={"max_length": reason, "batch_size": reason})
+            return msgspec.structs.replace(estimate, notes={"max_length": reason, "batch_size": reason})
         with self._watched("largest max_length"):
             length = self._largest_length(limit)
         with self._watched("largest batch_size"):
             batch = self._largest_batch(limit)
-        told = {"max_length": length, "batch_size": batch}
         return msgspec.structs.replace(
             estimate,
-            largest_length=length if isinstance(length, int) else None,
-            largest_batch=batch if isinstance(batch, int) else None,
-            unknown={name: reason for name, reason in told.items() if isinstance(reason, str)},
+            largest_length=length.number,
+            largest_batch=batch.number,
+            notes={name: found.note for name, found in (("max_length", length), ("batch_size", batch)) if found.note},
         )
 
-    def _largest_length(self, limit: int) -> int | str:
-        """In whole `_LENGTH_STEP`; or why it is not known."""
+    def _largest_length(self, limit: int) -> _Largest:
+        """In whole `_LENGTH_STEP`."""
         samples, length = self._case.batch_size, self._case.max_length
         lengths = [length, *(other for other in _OTHER_LENGTHS if other != length)][:_CHECKED]
         try:
             traced = self._even([(samples, one) for one in lengths])
         except NotAlike as error:
-            return f"other lengths would have to be traced one by one: {error}"
-        # A model's positions are all that it can be trained on.
-        positions = architecture_of(self._case.model, "full").max_positions or _MOST_TOKENS
-        most = min(positions, _MOST_TOKENS) // _LENGTH_STEP
-        count = _largest(
-            lambda count: self._fits(self._at(traced, (samples, count * _LENGTH_STEP)), limit),
-            most,
-        )
-        if count == most and positions >= _MOST_TOKENS:
-            return f"{_MOST_TOKENS:,} tokens fit, and no more were tried"
-        return count * _LENGTH_STEP or f"not even {_LENGTH_STEP} tokens fit"
+            return _Largest(None, f"other lengths would have to be traced one by one: {error}")
+        architecture = architecture_of(self._case.model, "full")
+        positions = architecture.max_positions if architecture.family == "hub" else None
+        most = min(positions or _MOST_TOKENS, _MOST_TOKENS) // _LENGTH_STEP
+        count = _largest(lambda count: self._fits(self._at(traced, (samples, count * _LENGTH_STEP)), limit), most)
+        if not count:
+            return _Largest(None, f"not even {_LENGTH_STEP} tokens fit")
+        note = "more was not tried" if count == most else ""
+        return _Largest(count * _LENGTH_STEP, "the model has no more positions" if note and positions else note)
 
-    def _largest_batch(self, limit: int) -> int | str:
-        """Samples of `max_length`; or why it is not known."""
+    def _largest_batch(self, limit: int) -> _Largest:
+        """Samples of `max_length`."""
         length = self._case.max_length
-        one = self._even([(1, length)])
-        if not self._fits(one, limit):
-            return "not even one sample fits"
+        if not self._fits(self._even([(1, length)]), limit):
+            return _Largest(None, "not even one sample fits")
         try:
             try:
                 traced = self._even([(samples, length) for samples in (1, 2, 3)])
             except NotAlike:  # several samples are not worked on as one is
                 traced = self._even([(samples, length) for samples in (2, 3, 4)])
         except NotAlike as error:
-            return f"other batches would have to be traced one by one: {error}"
+            return _Largest(None, f"other batches would have to be traced one by one: {error}")
         count = _largest(
             lambda samples: samples == 1 or self._fits(self._at(traced, (samples, length)), limit), _MOST_SAMPLES
         )
-        return count if count < _MOST_SAMPLES else f"{count:,} samples fit, and no more were tried"
+        return _Largest(count, "more was not tried" if count == _MOST_SAMPLES else "")
+
+
+class _Largest(NamedTuple):
+    """The largest number that fits, if it is known, and what is to be said of it."""
+
+    number: int | None
+    note: str
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

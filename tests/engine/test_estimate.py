@@ -100,7 +100,10 @@ def test_the_largest_batch_fills_the_card(model: str, searched: Estimate) -> Non
 
 
 def test_a_length_goes_no_further_than_the_positions_of_the_model(model: str) -> None:
-    assert estimate(Case(model=model, max_length=512), length=512, card_bytes=2**40).largest_length == 4096
+    found = estimate(Case(model=model, max_length=512), length=512, card_bytes=2**40)
+
+    assert found.largest_length == 4096
+    assert found.notes["max_length"] == "the model has no more positions"
 
 
 def test_a_card_for_which_one_sample_is_too_much_has_no_largest(model: str) -> None:
@@ -108,7 +111,7 @@ def test_a_card_for_which_one_sample_is_too_much_has_no_largest(model: str) -> N
 
     assert found.fits_card is False
     assert found.largest_batch is None
-    assert found.unknown == {"max_length": "not even 64 tokens fit", "batch_size": "not even one sample fits"}
+    assert found.notes == {"max_length": "not even 64 tokens fit", "batch_size": "not even one sample fits"}
 
 
 def test_what_cannot_be_traced_is_unavailable_in_a_sentence(model: str) -> None:
@@ -136,5 +139,5 @@ def test_a_step_of_ones_own_says_why_nothing_larger_was_tried(tmp_path: Path, mo
 
     found = estimate(Case.custom("own_step_of_an_estimate:build", name="own"), card_bytes=2**40)
 
-    assert found.unknown["batch_size"] == "a step of your own makes its own samples"
+    assert found.notes["batch_size"] == "a step of your own makes its own samples"
     assert found.made_of["optimizer state"] == found.made_of["weights"] == 1024 * 1024 * 4 + 4096

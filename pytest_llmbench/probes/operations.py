@@ -19,13 +19,25 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import _engine_run_backward
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytest_llmbench.host.cards import Card
 from pytest_llmbench.probes.flops import Formula, flops_of
 from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.recorder import Recorder
 from pytest_llmbench.schema.measurement import AllocationShare
 
-__all__ = ["BEFORE", "LISTED", "REST", "Asked", "Done", "Memory", "OperationRecorder", "Peak", "Positions", "shares"]
+__all__ = [
+    "BEFORE",
+    "LISTED",
+    "REST",
+    "Asked",
+    "Done",
+    "Memory",
+    "OperationRecorder",
+    "Peak",
+    "Positions",
+    "Prices",
+    "Work",
+    "shares",
+]
 
 LISTED = 12
 BEFORE, REST = "before the step", "other"
@@ -73,11 +85,17 @@ class Asked(NamedTuple):
 class Done:
     """How often an operator ran at one place, and what it cost there."""
 
-    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops", "roofline_seconds")
+    __slots__ = ("count", "flops", "moved_bytes", "reads", "recomputed_flops")
 
     def __init__(self) -> None:
-        self.roofline_seconds = 0.0
         self.count = self.moved_bytes = self.flops = self.recomputed_flops = self.reads = 0
+
+
+class Work(NamedTuple):
+    """What one operator does."""
+
+    moved_bytes: int
+    flops: int
 
 
 class _Kind(NamedTuple):
@@ -97,15 +115,13 @@ class OperationRecorder(Recorder):
 
     Args:
         optimizer: what it keeps is named where memory is listed; None for one that is not known.
-        card: on which the operators would take their `roofline_seconds`; None to leave them out.
 
     Attributes:
         micro_batches, optimizer_step: what was done, by who asked.
         memory: the tensors that came and went since the recorder was entered.
     """
 
-    def __init__(self, device: torch.device, optimizer: object = None, card: Card | None = None) -> None:
-        self._card = card
+    def __init__(self, device: torch.device, optimizer: object = None) -> None:
         self._optimizer = optimizer
         self.memory = Memory(device.type)
         self.micro_batches: dict[Asked, Done] = {}
@@ -180,18 +196,14 @@ class OperationRecorder(Recorder):
         if done is None:
             done = self._counts[asked] = Done()
         done.count += 1
-        moved = flops = 0
         if kind.moves is not None:
-            moved = kind.moves(args, kwargs, result)
-            done.moved_bytes += moved
+            done.moved_bytes += kind.moves(args, kwargs, result)
         if kind.reads is not None:
             done.reads += kind.reads(args, result)
         if kind.flops is not None:
             flops = kind.flops(*args, **kwargs, out_val=result)
             done.flops += flops
             done.recomputed_flops += flops if again else 0
-        if self._card is not None:
-            done.roofline_seconds += max(flops / self._card.flops_per_second, moved / self._card.bytes_per_second)
 
     def _place(self, node: Any, frame: Any) -> str:
         """Where the operator was asked for; in a backward pass where the forward operator was, whose node runs."""
@@ -240,6 +252,21 @@ class _Operators(TorchDispatchMode):
         result = func(*args, **kwargs)
         self._ran(func, args, kwargs, result)
         return result
+
+
+class Prices:
+    """What operators do, by their arguments."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[int, _Kind] = {}
+
+    def work(self, operator: Any, args: Any, result: Any) -> Work:
+        """What an operator did that was given these arguments, and returned this."""
+        kind = self._kinds.get(id(operator))
+        if kind is None:
+            kind = self._kinds[id(operator)] = _kind(operator)
+        moved = kind.moves(args, {}, result) if kind.moves else 0
+        return Work(moved, kind.flops(*args, out_val=result) if kind.flops else 0)
 
 
 def _kind(operator: Any) -> _Kind:

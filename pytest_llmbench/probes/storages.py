@@ -16,7 +16,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-__all__ = ["Event", "NotAlike", "Role", "Storages", "Stretch", "Template", "TooMany", "template"]
+from pytest_llmbench.host.cards import CARDS
+from pytest_llmbench.probes.operations import Prices
+
+__all__ = ["CARD", "Event", "NotAlike", "Role", "Storages", "Stretch", "Template", "TooMany", "template"]
 
 Role = Literal["build", "first", "next", "step", "between"]
 """
@@ -28,6 +31,8 @@ Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
 
 
+CARD = CARDS[[card.name for card in CARDS].index("H100 80GB HBM3")]
+"""By whose data sheet operators take their time."""
 _MOST = 300_000
 """Events of one stretch, several times as many as a micro-batch of 80 layers has."""
 
@@ -65,6 +70,8 @@ class Stretch(NamedTuple):
     micro_batch: int
     """Its index; -1 for another stretch."""
     events: list[Event]
+    seconds: list[float]
+    """What each of its operators would take on a card."""
 
 
 class Storages:
@@ -86,6 +93,7 @@ class Storages:
         self.stretches: list[Stretch] = []
         self._most = most
         self._workspaces = workspaces
+        self._prices = Prices()
         self.split: Places | None = None
         self._alive: dict[int, tuple[Stretch, int]] = {}
         """By the identity of a storage: where the event is in which it came."""
@@ -96,7 +104,7 @@ class Storages:
 
     def begin(self, role: Role, index: int = -1) -> None:
         """Begin another stretch."""
-        self._stretch = Stretch(role, index, [])
+        self._stretch = Stretch(role, index, [], [])
         self._counts = {}
         self.stretches.append(self._stretch)
 
@@ -113,10 +121,14 @@ class Storages:
             for position, one in enumerate(result):
                 if isinstance(one, Tensor):
                     self._note(name, one, args, position)
+        work = self._prices.work(operator, args, result)
+        moved = work.moved_bytes
         for size in self._workspaces(name, args):
+            moved += 2 * size  # what a kernel keeps for itself it writes and reads
             gpu = self.split.gpu_of(args, 0) if self.split else 0
             event = self._event(f"workspace of {name}", size, gpu)
             self._stretch.events.append(event._replace(size=-1))
+        self._stretch.seconds.append(max(work.flops / CARD.flops_per_second, moved / CARD.bytes_per_second))
 
     def place(self, tensor: Tensor, gpu: int) -> None:
         """A tensor that came on the first GPU is on another one."""

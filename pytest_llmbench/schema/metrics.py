@@ -339,8 +339,8 @@ _ALL = (
         label="roofline ms/sample",
         in_words="roofline time",
         never_zero=True,
-        describe="The least time in which a GPU of the kind that `ran` names does a sample: over all operators the sum of "
-        "the larger of flops over its peak and moved bytes over its bandwidth, by its data sheet.",
+        describe="The least time in which the GPU that `ran` names does a sample: the sum over all operators of the larger "
+        "of flops over its peak and moved bytes over its bandwidth, by its data sheet. On the fake device alone.",
     ),
     Metric(
         name="host_instructions_per_sample",

@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 import torch
 
-from pytest_llmbench.host.cards import Card, card_named
 from pytest_llmbench.host.distribution import origins
 from pytest_llmbench.host.nvml import Gpu, GpuReading, Nvml, NvmlUnavailable, Occupancy, open_nvml
 from pytest_llmbench.host.visible import visible_gpus
@@ -33,8 +32,6 @@ from pytest_llmbench.schema.workload import Device
 
 __all__ = ["Devices", "MetricReading"]
 
-FAKE_CARD = "H100 80GB HBM3"
-"""By whose data sheet tensors without content are priced."""
 ENERGY_WINDOW_SECONDS = 10.0
 """NVML's energy counter ticks every 100 ms; a window this long keeps that error at one percent."""
 
@@ -76,13 +73,6 @@ class Devices:
                 raise CaseError(f"the case needs {num_gpus} GPUs, this process sees {torch.cuda.device_count()}")
             if memory_bytes is not None:
                 _limit(num_gpus, memory_bytes)
-
-    @property
-    def card(self) -> Card | None:
-        """The kind of GPU by whose data sheet operators are priced; None if it is not known."""
-        if self._is_fake:
-            return card_named(FAKE_CARD)
-        return card_named(torch.cuda.get_device_name(0)) if self.num_gpus else None
 
     @property
     def all(self) -> tuple[torch.device, ...]:

@@ -7,9 +7,12 @@ Python does is counted on the case's miniature, with real tensors.
 
 from __future__ import annotations
 
+import bisect
+import math
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +38,7 @@ from pytest_llmbench.probes.places import Places
 from pytest_llmbench.probes.purposes import WORKSPACES, Purpose, PurposeOf
 from pytest_llmbench.probes.python import PythonRecorder
 from pytest_llmbench.probes.reserving import Allocator, Block, OutOfMemory
-from pytest_llmbench.probes.storages import Event, Features, NotAlike, Role, Storages, Stretch, Template, template
+from pytest_llmbench.probes.storages import CARD, Event, Features, NotAlike, Role, Storages, Stretch, Template, template
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.profile import TAKEN, Profile
@@ -357,7 +360,7 @@ def _trace(  # noqa: PLR0917
             traced = _traced_whole(case, workload, devices, machine, error)
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
-    _note_work(built, training.results, notes)
+    _note_work(built, training.results, storages.stretches, features, notes)
     check_ran(case, effective_attention(case, workload), machine, storages, blocks, notes)
 
 
@@ -493,12 +496,44 @@ def _note_memory(found: Peaks, notes: Notes) -> None:
         raise OutOfMemory(found.reason)
 
 
-def _note_work(training: AnyTraining, results: Mapping[int, StepResult], notes: Notes) -> None:
+def roofline_seconds(stretches: Sequence[Stretch], features: Sequence[Features], accumulation_steps: int) -> float:
+    """
+    The least time of a micro-batch on `CARD`, its share of the optimizer step included: the mean of all.
+
+    Between two lengths that were traced it grows as a straight line.
+    """
+    traced = {_length(features[one.micro_batch]): math.fsum(one.seconds) for one in stretches if one.role == "next"}
+    step = next((math.fsum(one.seconds) for one in reversed(stretches) if one.role == "step"), 0.0)
+    points = sorted(traced.items())
+    return fmean(_between(points, _length(one)) for one in features) + step / accumulation_steps
+
+
+def _length(features: Features) -> int:
+    return features[1] if len(features) > 1 else 0
+
+
+def _between(points: Sequence[tuple[int, float]], length: int) -> float:
+    """The value at a length, by the two points around it."""
+    at = min(max(bisect.bisect_left(points, (length,)), 1), len(points) - 1)
+    (low, before), (high, after) = points[max(at - 1, 0)], points[max(at, 0)]
+    return before if high == low else before + (after - before) * (length - low) / (high - low)
+
+
+def _note_work(
+    training: AnyTraining,
+    results: Mapping[int, StepResult],
+    stretches: Sequence[Stretch],
+    features: Sequence[Features],
+    notes: Notes,
+) -> None:
     batches = training.batches if isinstance(training, FineTuning) else list(results.values())
     samples = sum(batch.samples for batch in batches)
     tokens = sum(batch.tokens or 0 for batch in batches)
     notes.metric("tokens_per_sample", tokens / samples if tokens else None, "the step does not count tokens")
     notes.metric("samples_per_micro_batch", samples / len(batches))
+    seconds = roofline_seconds(stretches, features, training.accumulation_steps)
+    notes.metric("roofline_seconds_per_sample", seconds * len(batches) / samples)
+    notes.ran["roofline"] = CARD.name
     if isinstance(notes.profile, Profile):
         notes.metric(
             "operators_per_sample",

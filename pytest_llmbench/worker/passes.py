@@ -55,7 +55,6 @@ __all__ = [
 
 _OF_OPERATIONS = (
     "host_reads_per_sample",
-    "roofline_seconds_per_sample",
     "flops_per_sample",
     "moved_bytes_per_sample",
     "peak_live_bytes",
@@ -148,7 +147,7 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     optimizer step. What a step leaves behind is seen after another one like it, which is left out where all that the
     counted one made is gone: it would do the same again.
     """
-    recorder = OperationRecorder(devices.first, training.optimizer, devices.card)
+    recorder = OperationRecorder(devices.first, training.optimizer)
     order = counted_micro_batches(training, 1)
     watch = _Recorded(recorder)
     try:
@@ -175,11 +174,6 @@ def note_profile(training: AnyTraining, python: PythonRecorder | None, devices: 
     def per_sample(of: Callable[[Done], int]) -> float:
         return rates.together(*(sum(map(of, part.values())) for part in recorder.parts))
 
-    seconds = rates.together(*(sum(done.roofline_seconds for done in part.values()) for part in recorder.parts))
-    name = devices.card.name if devices.card else ""
-    notes.metric("roofline_seconds_per_sample", seconds if name else None, "what this device can do is not known")
-    if name:
-        notes.ran["roofline"] = name
     notes.metric("flops_per_sample", per_sample(lambda done: done.flops))
     notes.metric("moved_bytes_per_sample", per_sample(lambda done: done.moved_bytes))
     taken = 0.0

@@ -11,6 +11,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+import forked
 from pytest_llmbench.cli.bisect import bisect
 from wheels import write_wheel
 
@@ -51,6 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five packages of two versions each, and the step that uses them."""
     monkeypatch.setenv("LLMBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    forked.fork_servers(monkeypatch)
     (tmp_path / "trainer.py").write_text(STEP)
     (tmp_path / "wheels").mkdir()
     for name in PARTS:

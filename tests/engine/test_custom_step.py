@@ -41,11 +41,11 @@ def example(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 
 def test_the_example_is_recorded_passes_and_fails_once_it_computes_something_else(
-    example: Callable[..., pytest.RunResult], pytester: pytest.Pytester
+    example: Callable[..., pytest.RunResult], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = pytester.runpytest_subprocess(
-        "-p", "pytest_llmbench.plugin", "--llmbench", "--llmbench-scale=smoke", "--llmbench-missing=record"
-    )
+    forked.fork_servers(monkeypatch)
+    asked = ("--llmbench", "--llmbench-scale=smoke", "--llmbench-missing=record")
+    recorded = forked.run_forked(pytester, *asked, plugins=["pytest_llmbench.plugin"])
 
     recorded.assert_outcomes(passed=1)
     file = BaselineStore(pytester.path / "baselines").load("cpu-smoke", "regression_head")

@@ -94,9 +94,13 @@ def test_its_metric_cannot_be_judged_where_the_package_is_not_installed(
 
 
 @pytest.mark.usefixtures("run")
-def test_its_executor_runs_the_rows_in_processes_of_their_own(pytester: pytest.Pytester) -> None:
-    plugins = ("-p", "pytest_llmbench.plugin", "-p", "acme_llmbench.plugin")
-    done = pytester.runpytest_subprocess(*plugins, *SMOKE, "--llmbench-missing=record", "--acme-log=acme.log")
+def test_its_executor_runs_the_rows_in_processes_of_their_own(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked.fork_servers(monkeypatch)
+    plugins = ("pytest_llmbench.plugin", "acme_llmbench.plugin")
+    options = (*SMOKE, "--llmbench-missing=record", "--acme-log=acme.log")
+    done = forked.run_forked(pytester, *options, plugins=plugins)
 
     done.assert_outcomes(passed=2)
     done.stdout.fnmatch_lines(["llmbench: CPU, logged to acme.log, *"])

@@ -13,6 +13,9 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner, Result
 
+import forked
+import forks
+
 
 def llmbench(command: str, *arguments: str) -> Result:
     """A command, in the current folder."""
@@ -21,12 +24,23 @@ def llmbench(command: str, *arguments: str) -> Result:
     return CliRunner().invoke(app, arguments)
 
 
-def measure(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    start = (sys.executable, "-m", "pytest", "tests/llmbench", "-p", "no:cacheprovider")
-    options = ("--llmbench", "--llmbench-scale=smoke", f"--llmbench-results={name}.jsonl")
+def arguments(name: str) -> list[str]:
+    """Of pytest."""
+    return [
+        "tests/llmbench",
+        "-p",
+        "no:cacheprovider",
+        "--llmbench",
+        "--llmbench-scale=smoke",
+        f"--llmbench-results={name}.jsonl",
+    ]
+
+
+def measure(folder: Path, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, which imports everything."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
     return subprocess.run(
-        [*start, *options, *arguments],
+        [sys.executable, "-m", "pytest", *arguments(name), *options],
         cwd=folder,
         env=environ,
         capture_output=True,
@@ -34,6 +48,14 @@ def measure(folder: Path, name: str, *arguments: str) -> subprocess.CompletedPro
         check=False,
         timeout=300,
     )
+
+
+def measure_in_fork(folder: Path, name: str) -> tuple[int, str]:
+    """The status of a run in a fork of this process, and what it printed."""
+    said = folder / "said.txt"
+    with said.open("w") as stream:
+        run = forks.Fork(lambda: sys.exit(int(pytest.main(arguments(name)))), (stream.fileno(), stream.fileno()))
+    return run.wait(), said.read_text()
 
 
 def test_from_nothing_to_a_verdict_and_its_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +66,10 @@ def test_from_nothing_to_a_verdict_and_its_reports(tmp_path: Path, monkeypatch: 
     assert recorded.returncode == 0, recorded.stdout
     assert [path.parent.name for path in (tmp_path / "baselines").glob("*/finetuning.json")] == ["cpu-smoke"]
 
-    judged = measure(tmp_path, "second")
-    assert judged.returncode == 0, judged.stdout
-    assert "2 unchanged" in judged.stdout
+    forked.fork_servers(monkeypatch)
+    status, judged = measure_in_fork(tmp_path, "second")
+    assert status == 0, judged
+    assert "2 unchanged" in judged
 
     markdown = llmbench("report", "first.jsonl", "second.jsonl", "--markdown")
     assert markdown.stdout.startswith("### llmbench: 2 rows passed"), markdown.stderr
@@ -56,6 +79,7 @@ def test_from_nothing_to_a_verdict_and_its_reports(tmp_path: Path, monkeypatch: 
 
 def test_a_replayed_row_leaves_a_trace_of_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    forked.fork_servers(monkeypatch)
     row = ("lora_rank[qwen-7b-chat-rank-2-default]", "--scale", "smoke")
 
     told = llmbench("replay", *row, "--trace", "step.json")

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 
+import forked
 from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.measurement import Measurement, Process
@@ -29,12 +30,15 @@ Run = Callable[..., Process]
 def measured() -> Iterator[Run]:
     """Measures the row with some fields changed, each variant once."""
     known: dict[Case, Measurement] = {}
-    with LocalExecutor(timeout_seconds=120, announce=pytest.fail) as executor:
+    with pytest.MonkeyPatch.context() as patch, LocalExecutor(timeout_seconds=120, announce=pytest.fail) as executor:
+        forked.fork_servers(patch)
 
         def run(workload: Workload = SMOKE, **changed: Any) -> Process:
             case = msgspec.structs.replace(ROW, **changed)
             if case not in known:
-                known[case] = executor.run(Request(case=case, workload=workload), lambda _: None)
+                # A profile of another model would tell nothing more of ranks.
+                request = Request(case=case, workload=workload, with_profile=case.model == ROW.model)
+                known[case] = executor.run(request, lambda _: None)
             (process,) = known[case].processes
             return process
 

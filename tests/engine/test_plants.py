@@ -11,6 +11,8 @@ import msgspec
 import pytest
 from packaging.version import Version
 
+import forked
+
 ROOT = Path(__file__).parents[2]
 
 pytest.importorskip("transformers")
@@ -54,14 +56,17 @@ def test_an_overlay_has_the_edit_the_other_files_and_a_raised_version(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_plant_is_caught_and_its_place_is_named(tmp_path: Path) -> None:
+def test_a_plant_is_caught_and_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.plants.catalogue import PLANTS
     from benchmarks.plants.trial import Meter, found
     from pytest_llmbench.stacks.stack import CURRENT, Source, open_stack
 
     plant = next(one for one in PLANTS if one.name == "dropout_twice")
     stack = open_stack(CURRENT, Source(), lambda _: None)
-    with Meter(stack) as without, Meter.of(plant, stack, tmp_path / "overlay") as planted:
-        finding = found(plant, without.measure(plant.row), planted.measure(plant.row))
+    with Meter.of(plant, stack, tmp_path / "overlay") as planted:
+        after = planted.measure(plant.row)
+    forked.fork_servers(monkeypatch)
+    with Meter(stack) as without:
+        finding = found(plant, without.measure(plant.row), after)
     assert finding.caught
     assert finding.placed, finding.first_line

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import forked
 from pytest_llmbench.cli.replay import replay
 from pytest_llmbench.judge.verdict import RowVerdict
 from pytest_llmbench.schema.case import Case
@@ -40,6 +41,7 @@ def test_everything_is_printed_and_without_a_baseline_nothing_fails(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    forked.fork_servers(monkeypatch)
     (tmp_path / "steps.py").write_text("def build(device):\n    return lambda: 2\n")
     written = tmp_path / "r.jsonl"
     small = Workload(scale="smoke", device="cpu")

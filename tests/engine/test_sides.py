@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.stacks.stack import Source, open_stack
@@ -61,9 +62,10 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", name="sides")
 def _sides(folder: Path, spoken: list[str]) -> Iterator[Sides]:
-    """One for all tests, whose servers have imported torch."""
+    """One for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMBENCH_CACHE", str(folder / "cache"))
+        forked.fork_servers(patch)
         stack = open_stack("current", Source(), lambda _: None)
         with Sides(stack, stack, (), path=[folder], timeout_seconds=60, announce=spoken.append, custom=True) as sides:
             yield sides

@@ -99,7 +99,7 @@ def test_a_stretch_that_never_ends_is_refused() -> None:
 
 
 def stretch(index: int, *taken: int, name: str = "aten::mm") -> Stretch:
-    return Stretch("next", index, [Event("next", (name, count), 0, True, size) for count, size in enumerate(taken)])
+    return Stretch("next", index, [Event("next", (name, count), 0, True, size) for count, size in enumerate(taken)], [])
 
 
 def features(length: int) -> Features:

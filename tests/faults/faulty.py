@@ -16,14 +16,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import pytest
+from pluggy import HookimplMarker
 
 import surroundings
-from pytest_llmbench.executors.local import LocalExecutor
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Phase, Request, Surroundings
+
+if TYPE_CHECKING:
+    from pytest_llmbench.executors.local import LocalExecutor
 
 Report = Callable[[Phase | Surroundings], None]
 
@@ -32,6 +35,8 @@ GOOD = Process(outcome="ok", metrics={"operators_per_sample": 12.0})
 
 
 def pytest_llmbench_executor() -> LocalExecutor:
+    from pytest_llmbench.executors.local import LocalExecutor  # which the servers of its processes do without
+
     timeout = float(os.environ.get("LLMBENCH_TEST_TIMEOUT", "60"))
     return LocalExecutor(timeout_seconds=timeout, announce=announce, measure="faulty:measure", preload=("faulty",))
 
@@ -183,7 +188,7 @@ def slow(report: Report) -> Process:
     return GOOD
 
 
-@pytest.hookimpl(tryfirst=True)
+@HookimplMarker("pytest")(tryfirst=True)
 def pytest_configure() -> None:
     """Nothing that this process writes may be longer than it was told."""
     if limit := os.environ.get("LLMBENCH_TEST_FILE_BYTES"):

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 JUDGE = ("tests/unit/test_judge.py",)
 ROWS = ("tests/plugin/test_update.py", "-k", "without_a_baseline_fails")
-MODES = ("tests/plugin/test_update.py", "-k", "mode_records")
+MODES = ("tests/plugin/test_update.py", "-k", "mode_records and missing")
 VANISHED = ("tests/unit/test_report_summary.py",)
-STRICT = ("tests/plugin/test_switch.py", "-k", "strict")
+STRICT = ("tests/plugin/test_switch.py", "-k", "recorded_instead_of_judged")
 LOOKS = ("tests/plugin/test_several_processes.py", "-k", "looks_worse or confirm or invalid")
 STORE = ("tests/unit/test_baseline_store.py", "-k", "must_not_become")
 

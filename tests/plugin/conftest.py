@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import scipy.special  # noqa: TID253 - see below
 
-import pytest_llmbench.plugin.run
-
 # Imported once here: pytester forgets whatever a run of its own was the first to import.
+import forks
+import pytest_llmbench.plugin.run
 import surroundings
 from pytest_llmbench.store.baseline import BaselineFile
 from pytest_llmbench.store.baselines import BaselineStore
@@ -66,6 +66,10 @@ class Bench:
     def run_apart(self, *options: str, plugin: str = "canned") -> pytest.RunResult:
         """In a process of its own."""
         return self.pytester.runpytest_subprocess("-p", "pytest_llmbench.plugin", "-p", plugin, "--llmbench", *options)
+
+    def run_in_fork(self, *options: str, plugin: str) -> pytest.RunResult:
+        """In a fork of this process, which has the imports; pytest-xdist does not start there."""
+        return forks.run_pytest(self.pytester, "-p", "pytest_llmbench.plugin", "-p", plugin, "--llmbench", *options)
 
     def record(self) -> None:
         """Make a baseline of whatever the executor says now."""

@@ -10,17 +10,17 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 import surroundings
-from pytest_llmbench.executors import Executor
-from pytest_llmbench.executors.choice import in_parallel
-from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.executors.pool import Announcements
 from pytest_llmbench.schema.environment import installed_packages
 from pytest_llmbench.schema.measurement import Measurement, Process
 from pytest_llmbench.schema.protocol import Phase, Request
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_llmbench.executors import Executor
 
 ENVIRONMENT = surroundings.environment(device="cpu", python="3", packages=installed_packages())
 
@@ -42,6 +42,11 @@ def measure(request: Request, report: Callable[[Phase], None]) -> Measurement:
 
 
 def pytest_llmbench_executor(config: pytest.Config) -> Executor:
+    # The servers of its processes do without these.
+    from pytest_llmbench.executors.choice import in_parallel
+    from pytest_llmbench.executors.machine import Machine
+    from pytest_llmbench.executors.pool import Announcements
+
     announcements = Announcements(print)
     machine = Machine(
         "cpu" if config.getoption("--llmbench-scale") == "smoke" else "cuda",

@@ -53,7 +53,7 @@ def spans(bench: Bench) -> tuple[list[float], list[float]]:
 def test_rows_are_measured_at_once_and_told_in_their_order(many: Bench) -> None:
     rows(many, "a 1.5", "b 1.5", "c 1.5", "d 0.1")
 
-    run = many.run_apart(*SMOKE, plugin="sleeping")
+    run = many.run_in_fork(*SMOKE, plugin="sleeping")
 
     run.assert_outcomes(passed=4)
     begun, ended = spans(many)
@@ -65,7 +65,7 @@ def test_rows_are_measured_at_once_and_told_in_their_order(many: Bench) -> None:
 def test_a_result_has_the_seconds_of_its_own_case(many: Bench) -> None:
     rows(many, "short 0.1", "a 1.2", "b 1.2", "c 1.2")
 
-    many.run_apart(*SMOKE, plugin="sleeping")
+    many.run_in_fork(*SMOKE, plugin="sleeping")
 
     spent = {result.row: result.seconds or 0.0 for result in latest(many.results())}
     begun, ended = spans(many)
@@ -78,7 +78,7 @@ def test_a_run_that_stops_early_leaves_nothing_running(many: Bench, monkeypatch:
     monkeypatch.setenv("LLMBENCH_TEST_JOBS", "4")
     rows(many, "a 0.1", "b 3000", "c 3000", "d 3000", after="assert False")  # nobody waits for them
 
-    run = many.run_apart(*SMOKE, "-x", plugin="sleeping")
+    run = many.run_in_fork(*SMOKE, "-x", plugin="sleeping")
 
     run.assert_outcomes(failed=1)
     assert order(many) == ["a"]
@@ -86,9 +86,9 @@ def test_a_run_that_stops_early_leaves_nothing_running(many: Bench, monkeypatch:
 
 def test_rows_of_a_resumed_run_are_not_measured_ahead(many: Bench) -> None:
     rows(many, "a 0.1", "b 0.1")
-    many.run_apart(*SMOKE, "--llmbench-results=r.jsonl", "test_rows.py::test_speed[a]", plugin="sleeping")
+    many.run_in_fork(*SMOKE, "--llmbench-results=r.jsonl", "test_rows.py::test_speed[a]", plugin="sleeping")
 
-    many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=2)
+    many.run_in_fork(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=2)
 
     assert sorted(order(many)) == ["a", "b"]
 
@@ -96,7 +96,7 @@ def test_rows_of_a_resumed_run_are_not_measured_ahead(many: Bench) -> None:
 def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Bench) -> None:
     rows(many, "a 3", "b 0.1", "c 0.1", after="assert False")
 
-    run = many.run_apart(*SMOKE, "-x", "--llmbench-results=r.jsonl", plugin="sleeping")
+    run = many.run_in_fork(*SMOKE, "-x", "--llmbench-results=r.jsonl", plugin="sleeping")
 
     run.stdout.fnmatch_lines(
         ["llmbench: 2 rows were measured whose test the run ended before; --llmbench-resume=r.jsonl takes them *"]
@@ -104,7 +104,7 @@ def test_what_was_measured_ahead_of_a_run_that_stopped_early_is_resumed(many: Be
     kept = {(result.row, result.decision, result.recorded) for result in read_results(many.folder / "r.jsonl")}
     assert kept == {("a", "pass", True), ("b", "skip", False), ("c", "skip", False)}
     rows(many, "a 3", "b 0.1", "c 0.1")
-    many.run_apart(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=3)
+    many.run_in_fork(*SMOKE, "--llmbench-resume=r.jsonl", plugin="sleeping").assert_outcomes(passed=3)
     assert sorted(order(many)) == ["a", "b", "c"]
 
 
@@ -128,7 +128,7 @@ def test_a_row_that_was_measured_ahead_and_resumed_is_confirmed_as_any_other(ben
 def test_what_was_measured_ahead_is_on_disk_before_its_test_has_run(many: Bench) -> None:
     rows(many, "a 3", "b 0.1", after="import os; os.kill(os.getpid(), 9)")
 
-    run = many.run_apart(*SMOKE, "--llmbench-results=r.jsonl", plugin="sleeping")
+    run = many.run_in_fork(*SMOKE, "--llmbench-results=r.jsonl", plugin="sleeping")
 
     assert run.ret == -signal.SIGKILL
     assert {result.row for result in read_results(many.folder / "r.jsonl")} == {"a", "b"}
@@ -148,7 +148,7 @@ def test_a_row_that_is_marked_to_be_skipped_is_not_measured_ahead(many: Bench) -
         """
     )
 
-    many.run_apart(*SMOKE, plugin="sleeping").assert_outcomes(passed=1, skipped=1)
+    many.run_in_fork(*SMOKE, plugin="sleeping").assert_outcomes(passed=1, skipped=1)
 
     assert order(many) == ["a"]
 

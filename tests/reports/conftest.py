@@ -228,6 +228,15 @@ def _whole(tmp_path_factory: pytest.TempPathFactory, published: dict[str, Publis
     return Whole(tuple(tuple(bench.page(published, day=day)) for day in (23, 24)), bench.store)
 
 
+@pytest.fixture(scope="session", name="whole_html")
+def _whole_html(whole: Whole, published: dict[str, PublishedTable]) -> str:
+    pytest.importorskip("plotly", reason="a trend needs plotly: pip install 'pytest-llmbench[report]'")
+    from pytest_llmbench.reports.html import ResultFile, html_report
+
+    runs = [ResultFile(f"night-{number}", results) for number, results in enumerate(whole.nights)]
+    return html_report(runs, store=whole.store, published=published)
+
+
 @pytest.fixture(name="write")
 def _write(tmp_path: Path) -> Callable[..., Path]:
     def write(*results: Result, name: str = "results") -> Path:

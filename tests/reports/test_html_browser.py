@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pytest
 
-from pytest_llmbench.store.published import PublishedTable
 from pytest_llmbench.store.results import Result
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: pip install playwright")
@@ -22,7 +21,7 @@ from playwright.sync_api import Browser, Dialog, Page, ViewportSize, expect  # n
 from pytest_llmbench.reports.html import ResultFile, html_report  # noqa: E402
 
 if TYPE_CHECKING:
-    from tests.reports.conftest import Bench, Whole
+    from tests.reports.conftest import Bench
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -89,12 +88,6 @@ def _opened(browser: Browser, tmp_path: Path) -> Iterator[Opening]:
     for one in pages:
         one.page.close()
         assert one.troubles == []
-
-
-@pytest.fixture(scope="module", name="whole_html")
-def _whole_html(whole: Whole, published: dict[str, PublishedTable]) -> str:
-    runs = [ResultFile(f"night-{number}", results) for number, results in enumerate(whole.nights)]
-    return html_report(runs, store=whole.store, published=published)
 
 
 def small(bench: Bench, *results: Result) -> str:

@@ -79,6 +79,7 @@ def test_a_name_is_never_markup_nor_a_mention(bench: Bench) -> None:
     assert "&lt;b&gt;&#124;&#64;&#8203;team &#42;x&#42;" in text
 
 
+@pytest.mark.xdist_group("browser")  # whose process has made up all rows
 def test_all_96_rows_fit_into_a_comment(whole: Whole) -> None:
     assert len(markdown_report(whole.nights[1])) <= MAX_CHARACTERS
 

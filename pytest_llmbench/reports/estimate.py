@@ -132,7 +132,7 @@ def _table(names: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column(Text("row"), overflow="fold", min_width=min(max(map(len, names)), _NAME_WIDTH))
     for header in numbers:
-        table.add_column(Text(header), justify="right")
+        table.add_column(Text(header.replace(" ", "\n")), justify="right")
     return table
 
 

@@ -16,7 +16,6 @@ from pytest_llmbench.engine.batches import collate
 from pytest_llmbench.engine.fake.gpu import AsOnGpu, as_on_a_gpu
 from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
-from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.recomputation import Recomputation
 from pytest_llmbench.engine.rounds import collector_off
 from pytest_llmbench.engine.training import FineTuning
@@ -28,8 +27,10 @@ from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.fake import (
+    MOST_EVENTS,
     Marked,
     Peaks,
+    Run,
     Traced,
     build_traced,
     check_ran,
@@ -38,6 +39,7 @@ from pytest_llmbench.worker.fake import (
     note_parts,
     peaks,
     pieces,
+    traced_whole,
     untraceable,
 )
 from pytest_llmbench.worker.notes import Notes
@@ -70,10 +72,6 @@ def note_estimate(case: Case, workload: Workload, asked: Estimating, devices: De
     with as_on_a_gpu(workload.memory_bytes) as machine:
         try:
             _Estimator(case, workload, devices.first, machine, notes).run(asked)
-        except NotAlike as error:
-            raise Unavailable(
-                f"samples of several lengths cannot be told from a few: {error}; ask for one length"
-            ) from error
         except (NotImplementedError, RuntimeError) as error:
             raise untraceable(error) from error
 
@@ -85,10 +83,11 @@ class _Estimator:
         self._case = case
         self._machine = machine
         self._notes = notes
-        self._storages = Purposes(machine.workspace_bytes)
+        self._workload = workload
+        self._device = device
+        self._storages = self._purposes = Purposes(machine.workspace_bytes)
         with self._watched("build"):
             self._built = build_traced(case, workload, device, machine, self._storages)
-        self._storages.weights(self._built.model)
         self._marked = Marked(self._built, self._storages, whole=case.step is not None)
         self._asked_attention = effective_attention(case, workload)
         self._shapes: list[Shape] = []
@@ -101,11 +100,11 @@ class _Estimator:
         """Note the estimate."""
         blocks = Recomputation(None if self._case.step is not None else self._built.model)
         with self._watched("trace"), blocks:
-            traced = (
+            traced: Traced | Run = (
                 self._as_measured() if asked.length is None else self._even([(self._case.batch_size, asked.length)])
             )
         with self._notes.phase("memory"):
-            found = peaks(traced, self._case.num_gpus, purposes=self._storages.of)
+            found = peaks(traced, self._case.num_gpus, purposes=self._purposes.of)
             self._notes.metric("peak_allocated_bytes", found.allocated)
             self._notes.metric("peak_allocated_steady_bytes", found.allocated_steady)
             self._notes.metric("peak_reserved_bytes", found.reserved)
@@ -135,19 +134,31 @@ class _Estimator:
         ):
             yield
 
-    def _as_measured(self) -> Traced:
-        """The micro-batches that a measurement has."""
+    def _as_measured(self) -> Traced | Run:
+        """
+        The micro-batches that a measurement has.
+
+        Raises:
+            Unavailable: they are not alike, and too many.
+        """
+        built = self._built
         if self._case.step is not None:
-            run_steps(self._marked, [range(self._built.accumulation_steps)] * 3, Watch())
-            return pieces(self._storages.stretches, [(1,)] * len(self._built.micro_batch_tokens), self._built)
-        features = features_of(self._built)
-        fitted = fitted_of(self._built, features)
-        begun = fitted[len(fitted) // 3]
-        run_steps(self._marked, [[begun, *fitted]], Watch())
-        for index in fitted:
-            if features[index] != features[begun]:
-                run_steps(self._marked, [[index]], Watch())
-        return pieces(self._storages.stretches, features, self._built)
+            features: Sequence[Features] = [(1,)] * len(built.micro_batch_tokens)
+            run_steps(self._marked, [range(built.accumulation_steps)] * 3, Watch())
+        else:
+            features = features_of(built)
+            fitted = fitted_of(built, features)
+            begun = fitted[len(fitted) // 3]
+            run_steps(self._marked, [[begun, *fitted]], Watch())
+            for index in fitted:
+                if features[index] != features[begun]:
+                    run_steps(self._marked, [[index]], Watch())
+        try:
+            return pieces(self._storages.stretches, features, built)
+        except NotAlike as error:
+            self._purposes = Purposes(self._machine.workspace_bytes, MOST_EVENTS)
+            with self._purposes.optimizers_watched():
+                return traced_whole(self._case, self._workload, self._device, self._machine, self._purposes, error)
 
     def _even(self, shapes: Sequence[Shape]) -> Traced:
         """
@@ -184,7 +195,7 @@ class _Estimator:
         count = min(self._case.accumulation_steps, _MICRO_BATCHES)
         return traced._replace(features=[_features(shape)] * count, accumulation_steps=count)
 
-    def _fits(self, traced: Traced, limit: int, free: Peaks | None = None) -> bool:
+    def _fits(self, traced: Traced | Run, limit: int, free: Peaks | None = None) -> bool:
         """
         Whether a card has room.
 

@@ -49,8 +49,10 @@ from pytest_llmbench.worker.notes import Notes
 from pytest_llmbench.worker.passes import note_profile, note_python
 
 __all__ = [
+    "MOST_EVENTS",
     "Marked",
     "Peaks",
+    "Run",
     "Traced",
     "build_traced",
     "check_ran",
@@ -60,6 +62,7 @@ __all__ = [
     "note_parts",
     "peaks",
     "pieces",
+    "traced_whole",
     "untraceable",
 ]
 
@@ -68,7 +71,7 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
-_MOST_MICRO_BATCHES, _MOST_EVENTS = 64, 1_000_000
+_MOST_MICRO_BATCHES, MOST_EVENTS = 64, 1_000_000
 """More are not traced one by one."""
 
 
@@ -357,7 +360,8 @@ def _trace(  # noqa: PLR0917
         traced = pieces(storages.stretches, features, built)
     except NotAlike as error:
         with notes.phase("trace"):
-            traced = _traced_whole(case, workload, devices, machine, error)
+            every = Storages(machine.workspace_bytes, MOST_EVENTS)
+            traced = traced_whole(case, workload, devices.first, machine, every, error)
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, storages.stretches, features, notes)
@@ -383,16 +387,17 @@ def check_ran(  # noqa: PLR0917
         raise FellBack("; ".join(differing))
 
 
-def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu, why: NotAlike) -> Run:
+def traced_whole(  # noqa: PLR0917
+    case: Case, workload: Workload, device: torch.device, machine: AsOnGpu, storages: Storages, why: NotAlike
+) -> Run:
     """
     All micro-batches of another training, for one whose micro-batches are not alike.
 
     Raises:
         Unavailable: they are too many.
     """
-    storages = Storages(machine.workspace_bytes, _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
-        built = build_traced(case, workload, devices.first, machine, storages)
+        built = build_traced(case, workload, device, machine, storages)
         count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
         if count > _MOST_MICRO_BATCHES:
             raise Unavailable(
@@ -415,7 +420,9 @@ def build_traced(
         Unavailable: it cannot be traced.
     """
     if case.step is not None:
-        return build_custom(case, workload, device)
+        built = build_custom(case, workload, device)
+        storages.built(built.model)
+        return built
     if case.parallelism != "split" or case.loop != "step":
         asked = f"loop={case.loop!r}" if case.loop != "step" else f"parallelism={case.parallelism!r}"
         raise Unavailable(f"{asked} cannot be traced on tensors without content; use the plain step, or a GPU")
@@ -424,6 +431,7 @@ def build_traced(
         storages.split = machine.split
         for tensor, gpu in machine.split.weights():
             storages.place(tensor, gpu)
+    storages.built(built.model)
     return built
 
 

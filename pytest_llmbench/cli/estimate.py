@@ -111,7 +111,8 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
                 interrupted = True
             finally:
                 machine.close()
-    typer.echo(render(rows, named, width=columns(), color=has_color()))
+    if rows:
+        typer.echo(render(rows, named, width=columns(), color=has_color()))
     if json is not None:
         write(json, to_json(rows, named, even))
     if interrupted:

@@ -150,9 +150,9 @@ class _Estimator:
             fitted = fitted_of(built, features)
             begun = fitted[len(fitted) // 3]
             run_steps(self._marked, [[begun, *fitted]], Watch())
-            for index in fitted:
-                if features[index] != features[begun]:
-                    run_steps(self._marked, [[index]], Watch())
+            # Of two steps at least, since the state of the optimizer appears in the first.
+            for index in [one for one in fitted if features[one] != features[begun]] or [begun]:
+                run_steps(self._marked, [[index]], Watch())
         try:
             return pieces(self._storages.stretches, features, built)
         except NotAlike as error:

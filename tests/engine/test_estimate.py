@@ -74,6 +74,12 @@ def test_samples_as_they_are_measured_are_estimated_too(model: str) -> None:
     assert (sum(found.made_of.values()),) == found.allocated_bytes
 
 
+def test_the_state_of_the_optimizer_is_there_once_where_all_samples_are_alike(model: str) -> None:
+    found = estimate(Case(model=model, tuner="full", max_length=91))
+
+    assert found.made_of["optimizer state"] == pytest.approx(2 * found.made_of["weights"], rel=0.01)
+
+
 @pytest.fixture(scope="module")
 def searched(model: str) -> Estimate:
     return estimate(Case(model=model, max_length=512), length=512, card_bytes=CARD)

@@ -46,9 +46,7 @@ def test_memory_stands_for_each_gpu() -> None:
 
 
 def test_parts_of_the_peak_stand_with_their_sum() -> None:
-    assert re.search(
-        r"weights +loss +other +sum\n─+\nqwen +18\.00 +12\.00 +0\.00 +30\.00", text(estimated())
-    )
+    assert re.search(r"weights +loss +other +sum\n─+\nqwen +18\.00 +12\.00 +0\.00 +30\.00", text(estimated()))
 
 
 def test_the_largest_are_shown_of_a_named_card_alone() -> None:

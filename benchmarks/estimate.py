@@ -38,6 +38,7 @@ DEVICES = {"nvidia-h200": "141GB", "nvidia-h100-80gb-hbm3": "80GB"}
 FAR = 0.03
 TIMEOUT_SECONDS = 1800
 WHAT = ("allocated", "reserved")
+TICKS = (5, 10, 20, 50, 100, 200)
 
 
 class Stored(NamedTuple):
@@ -185,9 +186,11 @@ def plot(found: Sequence[Beside], file: Path) -> None:
         )
         axes.scatter(measured_gib, estimated_gib, s=18, marker=marker, label=f"{what}, {len(points)} rows")
     most = max(max(one.measured.values()) for one in found if one.measured) / GIB
-    axes.plot([2, most], [2, most], linewidth=0.8, color="grey", label="equal")
+    axes.plot([4, most], [4, most], linewidth=0.8, color="grey", label="equal")
     axes.set(xscale="log", yscale="log", xlabel="measured, GiB", ylabel="estimated without a GPU, GiB")
-    axes.legend()
+    axes.set(xticks=TICKS, xticklabels=TICKS, yticks=TICKS, yticklabels=TICKS)
+    axes.minorticks_off()
+    axes.legend(loc="upper left")
     figure.savefig(file, metadata={"Date": None}, bbox_inches="tight")
 
 

@@ -1,14 +1,12 @@
 """
 What torch would reserve on a GPU for a row, with one thing changed, computed without one.
 
-    python -m benchmarks.reserved --what measured
     python -m benchmarks.reserved --what attention --what order --what card --what logits --jobs 2
 
 The row trains at full size on tensors that have a shape and no content (torch's FakeTensorMode), and every storage
-that comes and goes is told to `benchmarks.allocator`, which reserves by the rules of torch's own. Takes about a minute
+that comes and goes is told to `probes.reserving`, which reserves by the rules of torch's own. Takes about a minute
 for 16 samples of a 7B model on one core. Each line has the reserved and allocated peak beside the published one:
 
-    measured    rows as they are, beside what an H200 reserved for them: how far this can be trusted
     attention   the same samples by eager attention, which builds the matrix of probabilities, as does torch's math
                 kernel and every library that did not get the attention which it was asked for
     math        scaled_dot_product_attention as torch 2.1 computed it without a fused kernel: matrices of scores and
@@ -137,24 +135,6 @@ def rows_of(table: str, names: Mapping[str, Sequence[int]]) -> Iterator[tuple[st
         yield from ((table, f"{name}-{number}") for number in numbers)
 
 
-def _measured() -> Iterator[Question]:
-    lora = {
-        "qwen-1_8b-chat": (2048, 8192),
-        "qwen-7b-chat": (2048, 8192),
-        "yi-6b-chat": (4096, 8192),
-        "chatglm3-6b": (4096, 8192),
-        "openbuddy-zephyr-7b-chat": (8192,),
-    }
-    others = [
-        ("full_max_length", "qwen-1_8b-chat-2048"),
-        ("batch_size", "qwen-7b-chat-batch-8"),
-        ("flash_attention", "qwen-7b-chat-no-flash-no-checkpointing"),
-        ("full_max_length", "qwen-7b-chat-8192"),
-    ]
-    for table, row in [*rows_of("lora_max_length", lora), *others]:
-        yield Question(table, row, Change())
-
-
 def _by_kernels(change: Change) -> Iterator[Question]:
     """The rows that another attention may explain, in their order and in a plain shuffle."""
     lora = {
@@ -210,7 +190,6 @@ def _nf4() -> Iterator[Question]:
 
 
 QUESTIONS: dict[str, Callable[[], Iterator[Question]]] = {
-    "measured": _measured,
     "attention": _attention,
     "math": _math,
     "order": _order,

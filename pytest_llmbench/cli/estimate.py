@@ -13,7 +13,7 @@ from rich.console import Console
 from pytest_llmbench.cli import parameters as given
 from pytest_llmbench.cli.console import columns, has_color, stop, write
 from pytest_llmbench.executors.machine import Machine
-from pytest_llmbench.reports.estimate import Estimated, Named, render, to_json
+from pytest_llmbench.reports.estimate import MODEL, Estimated, Named, render, to_json
 from pytest_llmbench.schema.case import Case
 from pytest_llmbench.schema.estimate import Estimating, bytes_for_tensors
 from pytest_llmbench.schema.protocol import Phase, Request
@@ -111,7 +111,8 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
                 interrupted = True
             finally:
                 machine.close()
-    typer.echo(render(rows, named, width=columns(), color=has_color()))
+    if rows:
+        typer.echo(render(rows, named, width=columns(), color=has_color()))
     if json is not None:
         write(json, to_json(rows, named, even))
     if interrupted:
@@ -130,7 +131,7 @@ def _by_name(model: str | None, fields: Mapping[str, object]) -> tuple[Selected,
     """
     if model is not None:
         title = ", ".join([model, *(f"{name} {value}" for name, value in fields.items())])
-        return (Selected("model", title, Case(model=model, **fields)),)  # type: ignore[arg-type]  # which Case checks
+        return (Selected(MODEL, title, Case(model=model, **fields)),)  # type: ignore[arg-type]  # which Case checks
     if fields:
         stop(f"--{next(iter(fields)).replace('_', '-')} is of a model; name it with --model")
     return ()

@@ -59,7 +59,7 @@ class Purposes(Storages):
             if event.size > 0:
                 self.of[event.role, event.name] = self._purpose(event, result)
 
-    def weights(self, model: nn.Module | None) -> None:
+    def built(self, model: nn.Module | None) -> None:
         """Everything that a model holds is its weights; its vocabulary is known from now on."""
         if model is None:
             return

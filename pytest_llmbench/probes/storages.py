@@ -14,7 +14,7 @@ from fractions import Fraction
 from operator import mul
 from typing import Any, Literal, NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_llmbench.host.cards import CARDS
 from pytest_llmbench.probes.operations import Prices
@@ -129,6 +129,9 @@ class Storages:
             event = self._event(f"workspace of {name}", size, gpu)
             self._stretch.events.append(event._replace(size=-1))
         self._stretch.seconds.append(max(work.flops / CARD.flops_per_second, moved / CARD.bytes_per_second))
+
+    def built(self, model: nn.Module | None) -> None:
+        """A training is built, over a model if one is known; nothing follows from it here."""
 
     def place(self, tensor: Tensor, gpu: int) -> None:
         """A tensor that came on the first GPU is on another one."""

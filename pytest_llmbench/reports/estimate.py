@@ -17,10 +17,17 @@ from pytest_llmbench.schema.measurement import Measurement
 from pytest_llmbench.schema.units import gib
 from pytest_llmbench.tables.selection import Selected
 
-__all__ = ["FORMAT", "Estimated", "Named", "render", "to_json"]
+__all__ = ["FORMAT", "MODEL", "Estimated", "Named", "render", "to_json"]
 
 FORMAT = 1
 """Of the JSON."""
+
+MODEL = "model"
+"""Table of a model that was named."""
+_OTHER = "other"
+_SHOWN_BYTES = 2**30 // 200
+"""What is less in every row is shown as `_OTHER`."""
+_NAME_WIDTH = 44
 
 
 class Named(NamedTuple):
@@ -37,6 +44,11 @@ class Estimated(NamedTuple):
     measurement: Measurement
 
     @property
+    def name(self) -> str:
+        """Table and row, or the model alone that was named."""
+        return self.selected.row if self.selected.table == MODEL else self.selected.name
+
+    @property
     def estimate(self) -> Estimate | None:
         """None for a case of which nothing could be told."""
         found = self.measurement.processes[-1].estimate
@@ -51,7 +63,7 @@ class Estimated(NamedTuple):
 def render(rows: Sequence[Estimated], card: Named | None, *, width: int, color: bool) -> str:
     """What each row takes, on which cards it fits, and what its peak is made up of; at most *width* columns wide."""
     page = Page(width=width, color=color)
-    told = [(row.selected.name, row.estimate) for row in rows]
+    told = [(row.name, row.estimate) for row in rows]
     found = [(name, estimate) for name, estimate in told if estimate is not None]
     if found:
         page.console.print(Text("GiB of each GPU, and the cards on which it fits", style="bold"), _memory(found, card))
@@ -91,17 +103,14 @@ def to_json(rows: Sequence[Estimated], card: Named | None, length: int | str | N
 
 
 def _memory(found: Sequence[tuple[str, Estimate]], card: Named | None) -> Table:
-    largest = () if card is None else (card.name, "max_length", "batch_size")
-    table = _table("row", ("allocated", "reserved", *CARDS, *largest))
+    own = () if card is None or card.name in CARDS else (card.name,)
+    largest = () if card is None else ("largest max_length", "largest batch_size")
+    table = _table([name for name, _ in found], ("allocated", "reserved", *CARDS, *own, *largest))
     for name, estimate in found:
         cells = [_per_gpu(estimate.allocated_bytes), _per_gpu(estimate.reserved_bytes)]
         cells += [_mark(fits=estimate.fits[label]) for label in CARDS]
-        if card is not None:
-            cells += [
-                _mark(fits=bool(estimate.fits_card)),
-                _count(estimate.largest_length),
-                _count(estimate.largest_batch),
-            ]
+        cells += [_mark(fits=bool(estimate.fits_card)) for _ in own]
+        cells += [_count(estimate.largest_length), _count(estimate.largest_batch)][: len(largest)]
         table.add_row(Text(name), *map(Text, cells))
     return table
 
@@ -109,20 +118,21 @@ def _memory(found: Sequence[tuple[str, Estimate]], card: Named | None) -> Table:
 def _made_of(found: Sequence[tuple[str, Estimate]]) -> Table:
     together: Counter[str] = Counter()
     for _, estimate in found:
-        together.update(estimate.made_of)
-    parts = [part for part, _ in together.most_common()]
-    table = _table("row", (*parts, "sum"))
+        together.update({part: size for part, size in estimate.made_of.items() if size >= _SHOWN_BYTES})
+    parts = [part for part, _ in together.most_common() if part != _OTHER]
+    table = _table([name for name, _ in found], (*parts, _OTHER, "sum"))
     for name, estimate in found:
-        sizes = (*(estimate.made_of.get(part, 0) for part in parts), sum(estimate.made_of.values()))
-        table.add_row(Text(name), *(Text(gib(size) if size else "-") for size in sizes))
+        total = sum(estimate.made_of.values())
+        sizes = [estimate.made_of.get(part, 0) for part in parts]
+        table.add_row(Text(name), *(Text(gib(size)) for size in (*sizes, total - sum(sizes), total)))
     return table
 
 
-def _table(left: str, numbers: Sequence[str]) -> Table:
+def _table(names: Sequence[str], numbers: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    table.add_column(Text(left), overflow="fold")
+    table.add_column(Text("row"), overflow="fold", min_width=min(max(map(len, names)), _NAME_WIDTH))
     for header in numbers:
-        table.add_column(Text(header), justify="right")
+        table.add_column(Text(header.replace(" ", "\n")), justify="right")
     return table
 
 
@@ -141,10 +151,10 @@ def _count(number: int | None) -> str:
 def _sentences(rows: Sequence[Estimated], card: Named | None) -> Iterator[str]:
     for row in rows:
         if (estimate := row.estimate) is None:
-            yield f"{row.selected.name}: {row.why}"
+            yield f"{row.name}: {row.why}"
             continue
-        for name, reason in estimate.unknown.items():
-            yield f"{row.selected.name}: largest {name}: {reason}"
+        for name, reason in estimate.notes.items():
+            yield f"{row.name}: largest {name}: {reason}"
     if card is not None:
         yield (
             f"{card.name} has {gib(card.bytes_for_tensors)} GiB for tensors; max_length if all samples have so many "

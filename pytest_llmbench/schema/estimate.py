@@ -63,11 +63,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fits_card: bool | None = None
     """On the card that was named."""
     largest_length: int | None = None
-    """The most tokens, rounded down, of which all samples may be on that card; None as `unknown` says."""
+    """The most tokens, rounded down, of which all samples may be on that card; None as `notes` says."""
     largest_batch: int | None = None
     """The most samples in a batch, all of `max_length`."""
-    unknown: dict[str, str] = {}
-    """Why one of the largest is not known."""
+    notes: dict[str, str] = {}
+    """Why the largest `max_length` or `batch_size` is not known, or why nothing larger was tried."""
 
 
 def bytes_for_tensors(card: str) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -15,7 +16,6 @@ from pytest_llmbench.engine.batches import collate
 from pytest_llmbench.engine.fake.gpu import AsOnGpu, as_on_a_gpu
 from pytest_llmbench.engine.loop import Watch, run_steps
 from pytest_llmbench.engine.models import architecture_of
-from pytest_llmbench.engine.outcomes import Unavailable
 from pytest_llmbench.engine.recomputation import Recomputation
 from pytest_llmbench.engine.rounds import collector_off
 from pytest_llmbench.engine.training import FineTuning
@@ -27,8 +27,10 @@ from pytest_llmbench.schema.metrics import METRICS
 from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.devices import Devices
 from pytest_llmbench.worker.fake import (
+    MOST_EVENTS,
     Marked,
     Peaks,
+    Run,
     Traced,
     build_traced,
     check_ran,
@@ -37,6 +39,7 @@ from pytest_llmbench.worker.fake import (
     note_parts,
     peaks,
     pieces,
+    traced_whole,
     untraceable,
 )
 from pytest_llmbench.worker.notes import Notes
@@ -69,10 +72,6 @@ def note_estimate(case: Case, workload: Workload, asked: Estimating, devices: De
     with as_on_a_gpu(workload.memory_bytes) as machine:
         try:
             _Estimator(case, workload, devices.first, machine, notes).run(asked)
-        except NotAlike as error:
-            raise Unavailable(
-                f"samples of several lengths cannot be told from a few: {error}; ask for one length"
-            ) from error
         except (NotImplementedError, RuntimeError) as error:
             raise untraceable(error) from error
 
@@ -84,10 +83,11 @@ class _Estimator:
         self._case = case
         self._machine = machine
         self._notes = notes
-        self._storages = Purposes(machine.workspace_bytes)
+        self._workload = workload
+        self._device = device
+        self._storages = self._purposes = Purposes(machine.workspace_bytes)
         with self._watched("build"):
             self._built = build_traced(case, workload, device, machine, self._storages)
-        self._storages.weights(self._built.model)
         self._marked = Marked(self._built, self._storages, whole=case.step is not None)
         self._asked_attention = effective_attention(case, workload)
         self._shapes: list[Shape] = []
@@ -100,11 +100,11 @@ class _Estimator:
         """Note the estimate."""
         blocks = Recomputation(None if self._case.step is not None else self._built.model)
         with self._watched("trace"), blocks:
-            traced = (
+            traced: Traced | Run = (
                 self._as_measured() if asked.length is None else self._even([(self._case.batch_size, asked.length)])
             )
         with self._notes.phase("memory"):
-            found = peaks(traced, self._case.num_gpus, purposes=self._storages.of)
+            found = peaks(traced, self._case.num_gpus, purposes=self._purposes.of)
             self._notes.metric("peak_allocated_bytes", found.allocated)
             self._notes.metric("peak_allocated_steady_bytes", found.allocated_steady)
             self._notes.metric("peak_reserved_bytes", found.reserved)
@@ -134,19 +134,31 @@ class _Estimator:
         ):
             yield
 
-    def _as_measured(self) -> Traced:
-        """The micro-batches that a measurement has."""
+    def _as_measured(self) -> Traced | Run:
+        """
+        The micro-batches that a measurement has.
+
+        Raises:
+            Unavailable: they are not alike, and too many.
+        """
+        built = self._built
         if self._case.step is not None:
-            run_steps(self._marked, [range(self._built.accumulation_steps)] * 3, Watch())
-            return pieces(self._storages.stretches, [(1,)] * len(self._built.micro_batch_tokens), self._built)
-        features = features_of(self._built)
-        fitted = fitted_of(self._built, features)
-        begun = fitted[len(fitted) // 3]
-        run_steps(self._marked, [[begun, *fitted]], Watch())
-        for index in fitted:
-            if features[index] != features[begun]:
+            features: Sequence[Features] = [(1,)] * len(built.micro_batch_tokens)
+            run_steps(self._marked, [range(built.accumulation_steps)] * 3, Watch())
+        else:
+            features = features_of(built)
+            fitted = fitted_of(built, features)
+            begun = fitted[len(fitted) // 3]
+            run_steps(self._marked, [[begun, *fitted]], Watch())
+            # Of two steps at least, since the state of the optimizer appears in the first.
+            for index in [one for one in fitted if features[one] != features[begun]] or [begun]:
                 run_steps(self._marked, [[index]], Watch())
-        return pieces(self._storages.stretches, features, self._built)
+        try:
+            return pieces(self._storages.stretches, features, built)
+        except NotAlike:
+            self._purposes = Purposes(self._machine.workspace_bytes, 2 * MOST_EVENTS)
+            with self._purposes.optimizers_watched():
+                return traced_whole(self._case, self._workload, self._device, self._machine, self._purposes)
 
     def _even(self, shapes: Sequence[Shape]) -> Traced:
         """
@@ -183,7 +195,7 @@ class _Estimator:
         count = min(self._case.accumulation_steps, _MICRO_BATCHES)
         return traced._replace(features=[_features(shape)] * count, accumulation_steps=count)
 
-    def _fits(self, traced: Traced, limit: int, free: Peaks | None = None) -> bool:
+    def _fits(self, traced: Traced | Run, limit: int, free: Peaks | None = None) -> bool:
         """
         Whether a card has room.
 
@@ -200,55 +212,58 @@ class _Estimator:
         """The estimate, with the largest length and batch that fit; why not, where they are not known."""
         if self._case.step is not None:
             reason = "a step of your own makes its own samples"
-            return msgspec.structs.replace(estimate, unknown={"max_length": reason, "batch_size": reason})
+            return msgspec.structs.replace(estimate, notes={"max_length": reason, "batch_size": reason})
         with self._watched("largest max_length"):
             length = self._largest_length(limit)
         with self._watched("largest batch_size"):
             batch = self._largest_batch(limit)
-        told = {"max_length": length, "batch_size": batch}
         return msgspec.structs.replace(
             estimate,
-            largest_length=length if isinstance(length, int) else None,
-            largest_batch=batch if isinstance(batch, int) else None,
-            unknown={name: reason for name, reason in told.items() if isinstance(reason, str)},
+            largest_length=length.number,
+            largest_batch=batch.number,
+            notes={name: found.note for name, found in (("max_length", length), ("batch_size", batch)) if found.note},
         )
 
-    def _largest_length(self, limit: int) -> int | str:
-        """In whole `_LENGTH_STEP`; or why it is not known."""
+    def _largest_length(self, limit: int) -> _Largest:
+        """In whole `_LENGTH_STEP`."""
         samples, length = self._case.batch_size, self._case.max_length
         lengths = [length, *(other for other in _OTHER_LENGTHS if other != length)][:_CHECKED]
         try:
             traced = self._even([(samples, one) for one in lengths])
         except NotAlike as error:
-            return f"other lengths would have to be traced one by one: {error}"
-        # A model's positions are all that it can be trained on.
-        positions = architecture_of(self._case.model, "full").max_positions or _MOST_TOKENS
-        most = min(positions, _MOST_TOKENS) // _LENGTH_STEP
-        count = _largest(
-            lambda count: self._fits(self._at(traced, (samples, count * _LENGTH_STEP)), limit),
-            most,
-        )
-        if count == most and positions >= _MOST_TOKENS:
-            return f"{_MOST_TOKENS:,} tokens fit, and no more were tried"
-        return count * _LENGTH_STEP or f"not even {_LENGTH_STEP} tokens fit"
+            return _Largest(None, f"other lengths would have to be traced one by one: {error}")
+        architecture = architecture_of(self._case.model, "full")
+        positions = architecture.max_positions if architecture.family == "hub" else None
+        most = min(positions or _MOST_TOKENS, _MOST_TOKENS) // _LENGTH_STEP
+        count = _largest(lambda count: self._fits(self._at(traced, (samples, count * _LENGTH_STEP)), limit), most)
+        if not count:
+            return _Largest(None, f"not even {_LENGTH_STEP} tokens fit")
+        note = "more was not tried" if count == most else ""
+        return _Largest(count * _LENGTH_STEP, "the model has no more positions" if note and positions else note)
 
-    def _largest_batch(self, limit: int) -> int | str:
-        """Samples of `max_length`; or why it is not known."""
+    def _largest_batch(self, limit: int) -> _Largest:
+        """Samples of `max_length`."""
         length = self._case.max_length
-        one = self._even([(1, length)])
-        if not self._fits(one, limit):
-            return "not even one sample fits"
+        if not self._fits(self._even([(1, length)]), limit):
+            return _Largest(None, "not even one sample fits")
         try:
             try:
                 traced = self._even([(samples, length) for samples in (1, 2, 3)])
             except NotAlike:  # several samples are not worked on as one is
                 traced = self._even([(samples, length) for samples in (2, 3, 4)])
         except NotAlike as error:
-            return f"other batches would have to be traced one by one: {error}"
+            return _Largest(None, f"other batches would have to be traced one by one: {error}")
         count = _largest(
             lambda samples: samples == 1 or self._fits(self._at(traced, (samples, length)), limit), _MOST_SAMPLES
         )
-        return count if count < _MOST_SAMPLES else f"{count:,} samples fit, and no more were tried"
+        return _Largest(count, "more was not tried" if count == _MOST_SAMPLES else "")
+
+
+class _Largest(NamedTuple):
+    """The largest number that fits, if it is known, and what is to be said of it."""
+
+    number: int | None
+    note: str
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:

@@ -49,8 +49,10 @@ from pytest_llmbench.worker.notes import Notes
 from pytest_llmbench.worker.passes import note_profile, note_python
 
 __all__ = [
+    "MOST_EVENTS",
     "Marked",
     "Peaks",
+    "Run",
     "Traced",
     "build_traced",
     "check_ran",
@@ -60,6 +62,7 @@ __all__ = [
     "note_parts",
     "peaks",
     "pieces",
+    "traced_whole",
     "untraceable",
 ]
 
@@ -68,7 +71,7 @@ _MULTIPLYING_BYTES = (32 * 2**20, 2**20)
 """Memory that cuBLAS and cuBLASLt take from torch's allocator on a Hopper GPU, in each thread that multiplies."""
 _FITTED = 4
 """Lengths of micro-batches that are traced."""
-_MOST_EVENTS = 300_000
+MOST_EVENTS = 300_000
 """If micro-batches have more together, they are not traced one by one."""
 
 
@@ -358,7 +361,8 @@ def _trace(  # noqa: PLR0917
     except NotAlike as error:
         with notes.phase("trace"):
             _check_few(storages.stretches, len(built.micro_batch_tokens), error)
-            traced = _traced_whole(case, workload, devices, machine)
+            every = Storages(machine.workspace_bytes, 2 * MOST_EVENTS)
+            traced = traced_whole(case, workload, devices.first, machine, every)
     with notes.phase("memory"):
         _note_memory(peaks(traced, case.num_gpus, workload.memory_bytes), notes)
     _note_work(built, training.results, storages.stretches, features, notes)
@@ -390,18 +394,17 @@ def _check_few(stretches: Sequence[Stretch], count: int, why: NotAlike) -> None:
         Unavailable: all micro-batches of a run have more events than can be traced.
     """
     sizes = [len(stretch.events) for stretch in stretches if stretch.role in ("first", "next")]
-    if sum(sizes) / len(sizes) * (WARM_UP_MICRO_BATCHES + count) > _MOST_EVENTS:
+    if sum(sizes) / len(sizes) * (WARM_UP_MICRO_BATCHES + count) > MOST_EVENTS:
         raise Unavailable(
             f"{why}, and it would take minutes to trace {count} micro-batches one by one; ask for fewer samples, "
             "or use a GPU"
         )
 
 
-def _traced_whole(case: Case, workload: Workload, devices: Devices, machine: AsOnGpu) -> Run:
+def traced_whole(case: Case, workload: Workload, device: torch.device, machine: AsOnGpu, storages: Storages) -> Run:
     """All micro-batches of another training, for one whose micro-batches are not alike."""
-    storages = Storages(machine.workspace_bytes, 2 * _MOST_EVENTS)
     with machine.observed(storages.ran), collector_off():
-        built = build_traced(case, workload, devices.first, machine, storages)
+        built = build_traced(case, workload, device, machine, storages)
         count, per_step = len(built.micro_batch_tokens), built.accumulation_steps
         storages.begin("first")
         run_steps(built, [range(min(WARM_UP_MICRO_BATCHES, count))], Watch())
@@ -420,7 +423,9 @@ def build_traced(
         Unavailable: it cannot be traced.
     """
     if case.step is not None:
-        return build_custom(case, workload, device)
+        built = build_custom(case, workload, device)
+        storages.built(built.model)
+        return built
     if case.parallelism != "split" or case.loop != "step":
         asked = f"loop={case.loop!r}" if case.loop != "step" else f"parallelism={case.parallelism!r}"
         raise Unavailable(f"{asked} cannot be traced on tensors without content; use the plain step, or a GPU")
@@ -429,6 +434,7 @@ def build_traced(
         storages.split = machine.split
         for tensor, gpu in machine.split.weights():
             storages.place(tensor, gpu)
+    storages.built(built.model)
     return built
 
 
@@ -472,11 +478,12 @@ def pieces(stretches: Sequence[Stretch], features: Sequence[Features], training:
     by_role: dict[Role, list[Stretch]] = {}
     for stretch in stretches:
         by_role.setdefault(stretch.role, []).append(stretch)
-    steps = [stretch.events for stretch in by_role.get("step", ())] or [[]]
+    build = by_role["build"][0].events
     first, following = (template(by_role[role], features.__getitem__) for role in ("first", "next"))
-    return Traced(
-        by_role["build"][0].events, first, following, (steps[0], steps[-1]), features, training.accumulation_steps
-    )
+    if "step" not in by_role:  # whole steps, and what the very first one leaves is there for good
+        build, first = [*build, *first.events], following
+    steps = [stretch.events for stretch in by_role.get("step", ())] or [[]]
+    return Traced(build, first, following, (steps[0], steps[-1]), features, training.accumulation_steps)
 
 
 def note_parts(training: AnyTraining, notes: Notes) -> None:

@@ -15,6 +15,7 @@ from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.worker.entry import measure
 
 MIB = 2**20
+CARD = 200 * MIB
 
 
 @pytest.fixture(scope="module")
@@ -73,30 +74,42 @@ def test_samples_as_they_are_measured_are_estimated_too(model: str) -> None:
     assert (sum(found.made_of.values()),) == found.allocated_bytes
 
 
-def test_the_largest_length_fits_and_a_longer_one_does_not(model: str) -> None:
-    case, card = Case(model=model, max_length=512), 150 * MIB
-    largest = estimate(case, length=512, card_bytes=card).largest_length
+def test_the_state_of_the_optimizer_is_there_once_where_all_samples_are_alike(model: str) -> None:
+    found = estimate(Case(model=model, tuner="full", max_length=91))
 
-    assert largest is not None
-    assert [estimate(case, length=length, card_bytes=card).fits_card for length in (largest, largest + 64)] == [
-        True,
-        False,
-    ]
+    assert found.made_of["optimizer state"] == pytest.approx(2 * found.made_of["weights"], rel=0.01)
 
 
-def test_the_largest_batch_fits_and_a_larger_one_does_not(model: str) -> None:
-    card = 250 * MIB
-    largest = estimate(Case(model=model, max_length=512), length=512, card_bytes=card).largest_batch
+@pytest.fixture(scope="module")
+def searched(model: str) -> Estimate:
+    return estimate(Case(model=model, max_length=512), length=512, card_bytes=CARD)
 
-    assert largest is not None
-    assert [
-        estimate(Case(model=model, max_length=512, batch_size=count), length=512, card_bytes=card).fits_card
-        for count in (largest, largest + 1)
-    ] == [True, False]
+
+def test_the_largest_length_fills_the_card(model: str, searched: Estimate) -> None:
+    length = searched.largest_length
+    assert length is not None
+    fitting, larger = (estimate(Case(model=model, max_length=512), length=one) for one in (length, length + 64))
+
+    assert fitting.allocated_bytes[0] <= CARD
+    assert larger.allocated_bytes[0] > 0.9 * CARD
+
+
+def test_the_largest_batch_fills_the_card(model: str, searched: Estimate) -> None:
+    samples = searched.largest_batch
+    assert samples is not None
+    fitting, larger = (
+        estimate(Case(model=model, max_length=512, batch_size=one), length=512) for one in (samples, samples + 1)
+    )
+
+    assert fitting.allocated_bytes[0] <= CARD
+    assert larger.allocated_bytes[0] > 0.9 * CARD
 
 
 def test_a_length_goes_no_further_than_the_positions_of_the_model(model: str) -> None:
-    assert estimate(Case(model=model, max_length=512), length=512, card_bytes=2**40).largest_length == 4096
+    found = estimate(Case(model=model, max_length=512), length=512, card_bytes=2**40)
+
+    assert found.largest_length == 4096
+    assert found.notes["max_length"] == "the model has no more positions"
 
 
 def test_a_card_for_which_one_sample_is_too_much_has_no_largest(model: str) -> None:
@@ -104,7 +117,7 @@ def test_a_card_for_which_one_sample_is_too_much_has_no_largest(model: str) -> N
 
     assert found.fits_card is False
     assert found.largest_batch is None
-    assert found.unknown == {"max_length": "not even 64 tokens fit", "batch_size": "not even one sample fits"}
+    assert found.notes == {"max_length": "not even 64 tokens fit", "batch_size": "not even one sample fits"}
 
 
 def test_what_cannot_be_traced_is_unavailable_in_a_sentence(model: str) -> None:
@@ -132,5 +145,5 @@ def test_a_step_of_ones_own_says_why_nothing_larger_was_tried(tmp_path: Path, mo
 
     found = estimate(Case.custom("own_step_of_an_estimate:build", name="own"), card_bytes=2**40)
 
-    assert found.unknown["batch_size"] == "a step of your own makes its own samples"
+    assert found.notes["batch_size"] == "a step of your own makes its own samples"
     assert found.made_of["optimizer state"] == found.made_of["weights"] == 1024 * 1024 * 4 + 4096

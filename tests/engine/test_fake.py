@@ -162,7 +162,7 @@ def test_lengths_that_take_another_way_are_traced_one_by_one(tmp_path: Path) -> 
 
 def test_too_many_micro_batches_that_are_not_alike_are_refused(directory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "template", _refused)
-    monkeypatch.setattr(fake, "_MOST_EVENTS", 1000)
+    monkeypatch.setattr(fake, "MOST_EVENTS", 1000)
 
     found = measured(row(directory))
 

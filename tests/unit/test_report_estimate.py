@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
 import pytest
 
 from pytest_llmbench.reports.estimate import Estimated, Named, render, to_json
@@ -26,7 +27,7 @@ ESTIMATE = Estimate(
     fits_card=True,
     largest_length=4096,
     largest_batch=None,
-    unknown={"batch_size": "a reason"},
+    notes={"batch_size": "a reason"},
 )
 
 
@@ -41,26 +42,32 @@ def text(*rows: Estimated, card: Named | None = None) -> str:
 
 
 def test_memory_stands_for_each_gpu() -> None:
-    assert re.search(r"model\[qwen\] +30\.00\+20\.00 +33\.00\+21\.00 +no +yes", text(estimated()))
+    assert re.search(r"qwen +30\.00\+20\.00 +33\.00\+21\.00 +no +yes", text(estimated()))
 
 
 def test_parts_of_the_peak_stand_with_their_sum() -> None:
-    assert re.search(r"weights +logits and loss +sum\n─+\nmodel\[qwen\] +18\.00 +12\.00 +30\.00", text(estimated()))
+    assert re.search(r"weights +loss +other +sum\n─+\nqwen +18\.00 +12\.00 +0\.00 +30\.00", text(estimated()))
 
 
 def test_the_largest_are_shown_of_a_named_card_alone() -> None:
     assert re.search(r"yes +4,096 +-\n", text(estimated(), card=Named("H100", 78 * GIB)))
-    assert "max_length" not in text(estimated()).splitlines()[1]
+    assert "max_length" not in text(estimated())
+
+
+def test_a_part_that_is_next_to_nothing_is_among_the_others() -> None:
+    small = msgspec.structs.replace(ESTIMATE, made_of={"weights": 29 * GIB, "gradients": 2**20, "inputs": GIB - 2**20})
+
+    assert re.search(r"weights +inputs +other +sum\n─+\nqwen +29\.00 +1\.00 +0\.00 +30\.00", text(estimated(small)))
 
 
 def test_what_is_not_known_has_its_reason() -> None:
-    assert "model[qwen]: largest batch_size: a reason" in text(estimated(), card=Named("H100", 78 * GIB))
+    assert "qwen: largest batch_size: a reason" in text(estimated(), card=Named("H100", 78 * GIB))
 
 
 def test_a_row_without_an_estimate_has_its_sentence() -> None:
     row = Estimated(SELECTED, failed(CASE, WORKLOAD, "unavailable", "cannot be traced", measured_at="now"))
 
-    assert text(row) == "llmbench: model[qwen]: unavailable: cannot be traced"
+    assert text(row) == "llmbench: qwen: unavailable: cannot be traced"
     assert json.loads(to_json([row], None, None))["rows"][0]["estimate"] is None
 
 

@@ -27,6 +27,9 @@ Role = Literal["build", "first", "next", "step", "between"]
 step.
 """
 
+_PRICED: tuple[Role, ...] = ("next", "step")
+"""The first micro-batch takes as long as the next ones."""
+
 Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
 
@@ -71,7 +74,7 @@ class Stretch(NamedTuple):
     """Its index; -1 for another stretch."""
     events: list[Event]
     seconds: list[float]
-    """What each of its operators would take on a card."""
+    """What each operator of the roles in `_PRICED` would take on a card."""
 
 
 class Storages:
@@ -121,14 +124,15 @@ class Storages:
             for position, one in enumerate(result):
                 if isinstance(one, Tensor):
                     self._note(name, one, args, position)
-        work = self._prices.work(operator, args, result)
-        moved = work.moved_bytes
-        for size in self._workspaces(name, args):
-            moved += 2 * size  # what a kernel keeps for itself it writes and reads
+        workspaces = list(self._workspaces(name, args))
+        if self._stretch.role in _PRICED:
+            work = self._prices.work(operator, args, result)
+            moved = work.moved_bytes + 2 * sum(workspaces)  # what a kernel keeps for itself it writes and reads
+            self._stretch.seconds.append(max(work.flops / CARD.flops_per_second, moved / CARD.bytes_per_second))
+        for size in workspaces:
             gpu = self.split.gpu_of(args, 0) if self.split else 0
             event = self._event(f"workspace of {name}", size, gpu)
             self._stretch.events.append(event._replace(size=-1))
-        self._stretch.seconds.append(max(work.flops / CARD.flops_per_second, moved / CARD.bytes_per_second))
 
     def built(self, model: nn.Module | None) -> None:
         """A training is built, over a model if one is known; nothing follows from it here."""

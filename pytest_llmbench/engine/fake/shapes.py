@@ -19,6 +19,11 @@ __all__ = ["Shapes", "is_shape"]
 
 _DEVICE = torch.ops.prim.device.default
 _NEVER_KEPT = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view))
+_CHOOSING = frozenset(
+    (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+)
+"""Operators whose result has a shape that hangs on values only if they are given a mask."""
+_MASKS = (torch.bool, torch.uint8)
 _SAYS_SOMETHING = frozenset(
     ("arange", "linspace", "logspace", "scalar_tensor", "lift_fresh", "lift_fresh_copy", "eye", "randint", "randperm")
 )
@@ -79,13 +84,15 @@ class Shapes(FakeTensorMode):
                 result = self._implied(func._schema.name, args)
         if result is None:
             result = super().__torch_dispatch__(func, types, args, kwargs)
-        if key is not None and not self._is_never_kept(func):
+        if key is not None and not self._is_never_kept(func, args):
             kept = _kept(result, args, kwargs)
             if kept is not None:
                 self._answers[key] = kept
         return result
 
-    def _is_never_kept(self, func: Any) -> bool:
+    def _is_never_kept(self, func: Any, args: Any) -> bool:
+        if func in _CHOOSING:
+            return any(index is not None and index.dtype in _MASKS for index in args[1])
         found = self._never_kept.get(func)
         if found is None:
             tags = getattr(func, "tags", None)

@@ -60,7 +60,7 @@ def in_parallel(
     The machine as an executor that runs so many cases at once; itself where that is one.
 
     Args:
-        jobs: `auto` is one for each GPU, and one on the CPU.
+        jobs: `auto` is one for each GPU, one on the CPU, and one for each of its cores where nothing is timed.
         seconds, announcements: see `Pool`.
 
     Raises:
@@ -68,7 +68,7 @@ def in_parallel(
     """
     available = machine.num_gpus or None
     if jobs == "auto":
-        jobs = available or 1
+        jobs = available or machine.most_at_once
     elif available is not None and jobs > available:
         raise ValueError(f"{jobs} cases at once need a GPU each, and {available} are visible")
     if jobs == 1 or machine.no_gpu:

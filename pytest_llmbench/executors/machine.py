@@ -88,6 +88,11 @@ class Machine:
         """GPUs that cases can have."""
         return len(self._gpus)
 
+    @property
+    def most_at_once(self) -> int:
+        """Cases that do not disturb each other without a GPU: one, and on tensors without content one for each core."""
+        return len(os.sched_getaffinity(0)) if self._device == "fake" else 1
+
     def width(self, case: Case) -> int:
         """GPUs that *case* uses, or on the CPU the processes that compute."""
         if self._device == "fake":

@@ -2,6 +2,7 @@
 How far estimates of memory are from what GPUs took: every stored measured row, estimated on this machine.
 
     python -m benchmarks.estimate --jobs 2
+    python -m benchmarks.estimate --jobs 15 --roofline
     python -m benchmarks.estimate --only lora_max_length --plot docs/images/estimate.svg
     python -m benchmarks.estimate --from estimate.json --plot docs/images/estimate.svg
 
@@ -10,6 +11,9 @@ memory, and the rows that are more than 3 % off. Of several GPUs the errors are 
 memory when it was measured is right if its estimate does not fit the card. Rows that cannot be estimated are named with
 the reason, and count in no median. All rows take about half an hour on two cores.
 
+With --roofline rows are measured in full on the fake device, and the rank correlation of their roofline time with the
+device-busy time is printed too.
+
 With OUT set the figures are written to OUT/estimate.json, from which --from reads them. --plot needs matplotlib.
 """
 
@@ -17,18 +21,20 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from scipy import stats
 
 from benchmarks.setting import save
 from pytest_llmbench.executors.machine import Machine
 from pytest_llmbench.schema.estimate import Estimate, Estimating
 from pytest_llmbench.schema.protocol import Request
+from pytest_llmbench.schema.workload import Workload
 from pytest_llmbench.store.baseline import BaselineRow
 from pytest_llmbench.store.baselines import BaselineStore
 
@@ -62,6 +68,8 @@ class Beside(msgspec.Struct, frozen=True):
     fits: bool | None
     """On the card that it was measured on."""
     reason: str | None
+    seconds: tuple[float, float] | None = None
+    """Device-busy and roofline time of a sample."""
 
     def error(self, what: str) -> float | None:
         """Relative; None for a row of which one of the two is not known, or that ran out of memory."""
@@ -76,6 +84,7 @@ def main() -> None:
     arguments.add_argument("--row", action="append", help="default: all rows")
     arguments.add_argument("--baselines", type=Path, default=Path("baselines"))
     arguments.add_argument("--jobs", type=int, default=1)
+    arguments.add_argument("--roofline", action="store_true", help="measure rows in full, and compare times as well")
     arguments.add_argument("--from", dest="written", type=Path, help="figures of an earlier run, instead of a new one")
     arguments.add_argument("--plot", type=Path, metavar="FILE.svg")
     given = arguments.parse_args()
@@ -88,7 +97,7 @@ def main() -> None:
             if (not given.only or one.name.partition("[")[0] in given.only)
             and (not given.row or one.name.partition("[")[2].rstrip("]") in given.row)
         ]
-        found = list(measured(chosen, given.jobs))
+        found = list(measured(chosen, given.jobs, in_full if given.roofline else estimated))
         save("estimate", found)
     for line in summary(found):
         print(line)
@@ -103,12 +112,12 @@ def stored(store: BaselineStore) -> Iterator[Stored]:
                 yield Stored(device, f"{file.table}[{name}]", row)
 
 
-def measured(rows: Sequence[Stored], jobs: int) -> Iterator[Beside]:
+def measured(rows: Sequence[Stored], jobs: int, how: Callable[[Machine, Stored], Beside]) -> Iterator[Beside]:
     """Print and give each row, in their order."""
     machine = Machine("fake", timeout_seconds=TIMEOUT_SECONDS, announce=print)
     try:
         with ThreadPoolExecutor(jobs) as pool:
-            for beside in pool.map(partial(estimated, machine), rows):
+            for beside in pool.map(partial(how, machine), rows):
                 print(told(beside), flush=True)
                 yield beside
     finally:
@@ -133,6 +142,28 @@ def estimated(machine: Machine, stored: Stored) -> Beside:
         else {"allocated": sum(estimate.allocated_bytes), "reserved": sum(estimate.reserved_bytes)},
         fits=None if estimate is None else estimate.fits[DEVICES[stored.device]],
         reason=process.reason,
+    )
+
+
+def in_full(machine: Machine, stored: Stored) -> Beside:
+    """As `estimated`, by a whole measurement on the fake device."""
+    row = stored.row
+    process = machine.run(Request(case=row.case, workload=Workload(device="fake")), lambda _: None).processes[-1]
+    metrics, there = process.metrics, row.processes[-1].metrics
+    peaks = {
+        side: {what: sum(peak) for what in WHAT if isinstance(peak := values.get(f"peak_{what}_bytes"), tuple)}
+        for side, values in (("measured", there), ("estimated", metrics))
+    }
+    busy, least = there.get("device_busy_seconds_per_sample"), metrics.get("roofline_seconds_per_sample")
+    return Beside(
+        device=stored.device,
+        row=stored.name,
+        outcome=row.outcome,
+        measured=peaks["measured"],
+        estimated=peaks["estimated"],
+        fits=None,
+        reason=process.reason,
+        seconds=(busy, least) if isinstance(busy, float) and isinstance(least, float) else None,
     )
 
 
@@ -163,6 +194,9 @@ def summary(found: Sequence[Beside]) -> Iterator[str]:
         for beside, error in sorted(errors, key=lambda one: -abs(one[1])):
             if abs(error) > FAR:
                 yield f"  {beside.row} on {beside.device}: {error:+.2%}"
+    if times := [beside.seconds for beside in found if beside.seconds is not None]:
+        rank = stats.spearmanr(*zip(*times, strict=True)).statistic
+        yield f"roofline against device-busy time: {len(times)} rows, rank correlation {rank:.4f}"
     if gone := [beside for beside in found if beside.outcome == "oom" and beside.fits is not None]:
         yield f"out of memory: {sum(not beside.fits for beside in gone)} of {len(gone)} rows that ran out were estimated to"
     for beside in found:

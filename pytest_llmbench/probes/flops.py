@@ -26,8 +26,7 @@ def flops_of(operator: Any) -> Formula | None:
 
     It takes the operator's own arguments and, as `out_val`, what the operator returned.
     """
-    found: Formula | None = flop_registry.get(operator.overloadpacket)
-    return found or _MORE.get(operator.name().split(".")[0])
+    return _OURS.get(operator.name().split(".")[0]) or flop_registry.get(operator.overloadpacket)
 
 
 def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -77,7 +76,11 @@ def _by_output(inputs: Any, *_: Any, out_val: Any, **__: Any) -> int:
     return 2 * inputs.numel() * int(out_val.shape[-1])
 
 
-_MORE: Mapping[str, Formula] = {
+_KERNELS = ("flash", "efficient", "cudnn")
+_OURS: Mapping[str, Formula] = {
+    # torch's own refuse groups of heads that share keys, before torch 2.12.
+    **{f"aten::_scaled_dot_product_{kernel}_attention": _attention for kernel in _KERNELS},
+    **{f"aten::_scaled_dot_product_{kernel}_attention_backward": _attention_backward for kernel in _KERNELS},
     "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     "aten::_scaled_dot_product_fused_attention_overrideable": _attention,

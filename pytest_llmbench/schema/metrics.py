@@ -339,8 +339,7 @@ _ALL = (
         label="roofline ms/sample",
         in_words="roofline time",
         never_zero=True,
-        describe="The least time in which the GPU that `ran` names does a sample: the sum over all operators of the larger "
-        "of flops over its peak and moved bytes over its bandwidth, by its data sheet. On the fake device alone.",
+        describe="Sum over operators of the larger of flops over peak and bytes over bandwidth, on the card that `ran` names.",
     ),
     Metric(
         name="host_instructions_per_sample",

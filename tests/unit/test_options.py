@@ -25,6 +25,7 @@ class Example(NamedTuple):
 EXAMPLES = {
     "scale": Example("scale", "smoke", "full", "smoke", "full"),
     "device": Example("device", "cpu", "cuda", "cpu", "cuda"),
+    "memory": Example("memory", "24GiB", "80GB", "24GiB", "80GB"),
     "model": Example("model", "yi-6b-chat", "org/name", "yi-6b-chat", "org/name"),
     "loop": Example("loop", "trainer", "step", "trainer", "step"),
     "samples": Example("samples", "8", "full", 8, "full"),

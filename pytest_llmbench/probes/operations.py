@@ -123,6 +123,8 @@ class OperationRecorder(Recorder):
 
     def __init__(self, device: torch.device, optimizer: object = None) -> None:
         self._optimizer = optimizer
+        self._begun = 0
+        """The number of the first node of a graph that is made since the recorder was entered."""
         self.memory = Memory(device.type)
         self.micro_batches: dict[Asked, Done] = {}
         self.optimizer_step: dict[Asked, Done] = {}
@@ -139,6 +141,7 @@ class OperationRecorder(Recorder):
 
     def __enter__(self) -> Self:
         self.memory.begin(self._optimizer)
+        self._begun = _next_node()
         self._mode.__enter__()
         return self
 
@@ -157,11 +160,12 @@ class OperationRecorder(Recorder):
 
     def graph_left(self) -> Asked | None:
         """
-        The end of the graph that is alive and was made last, and the place of its forward operator; None without one.
+        The end of the graph that was made last and is alive, and the place of its forward operator; None without one.
 
         Between steps there is none, unless somebody holds a tensor that has it, and with it all that it saved.
         """
-        nodes = [node for tensor in _plain_tensors() if (node := tensor.grad_fn) is not None]
+        made = (node for tensor in _plain_tensors() if (node := tensor.grad_fn) is not None)
+        nodes = [node for node in made if node._sequence_nr() >= self._begun]
         if not nodes:
             return None
         last = max(nodes, key=lambda node: node._sequence_nr())

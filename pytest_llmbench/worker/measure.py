@@ -125,6 +125,7 @@ def _run(request: Request, devices: Devices, notes: Notes) -> None:
     devices.note_memory("build")
     notes.metric("load_seconds", notes.phase_seconds["build"])
     _note_parts(training, notes)
+    notes.metric("roofline_seconds_per_sample", None, "of the fake device alone; here time is measured")
     with notes.phase("warm-up"):
         notes.metric("first_step_seconds", warm_up(training, devices.synchronise))
     devices.note_memory("warm-up")

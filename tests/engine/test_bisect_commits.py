@@ -14,6 +14,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
+import marked
 import project
 from library import git
 from pytest_llmbench.cli.bisect import bisect
@@ -113,7 +114,12 @@ def test_commits_that_do_not_import_are_passed_over_and_those_that_are_left_are_
 
 def test_a_bisection_that_is_interrupted_is_gone_on_with() -> None:
     command = [sys.executable, "-m", "pytest_llmbench.cli", "bisect", *CASE, *ENDS]
-    with subprocess.Popen([*command, "--results", "r.jsonl"], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, "--results", "r.jsonl"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=marked.heed_signals,  # noqa: PLW1509 - these tests have no threads
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if ": as " in line or ": passed over" in line:

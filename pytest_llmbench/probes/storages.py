@@ -34,7 +34,7 @@ Name = tuple[str, int]
 """Operator, and which of its storages within the stretch."""
 
 
-CARD = CARDS[[card.name for card in CARDS].index("H100 80GB HBM3")]
+CARD = next(card for card in CARDS if card.name == "H100 80GB HBM3")
 """By whose data sheet operators take their time."""
 _MOST = 100_000
 """Events of one stretch, about three times as many as a micro-batch of 80 layers has."""

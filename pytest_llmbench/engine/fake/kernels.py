@@ -48,9 +48,8 @@ class Chosen:
         self.names.add(f"_scaled_dot_product_{kernel}_attention" if kernel != "math" else _MATH)
         aten = torch.ops.aten
         if kernel == "math":
-            mask = attn_mask
             found = aten._scaled_dot_product_attention_math(
-                query, key, value, mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+                query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
             )
             return found[0]
         if enable_gqa and kernel == "efficient":
